@@ -1,0 +1,254 @@
+package tiers
+
+import (
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// Reason says why a check was denied.
+type Reason string
+
+// The reasons.
+const (
+	ReasonLimit Reason = "limit" // the limit is spent
+	ReasonShare Reason = "share" // no share of it is here
+	ReasonBurst Reason = "burst" // the limit never holds so many tokens
+)
+
+// A Decision answers a check. Scope, Limit and Remaining are those of the
+// limit that denied it, or of the one with the least remaining.
+type Decision struct {
+	Allowed    bool
+	Limited    bool // the namespace has limits; without, nothing else is set
+	Reason     Reason
+	Scope      limiter.Scope
+	Limit      int64         // the rule's figure: tokens per period
+	Remaining  int64         // what this place can admit now without asking
+	RetryAfter time.Duration // 0: not known
+}
+
+// maxAsking bounds the tokens that the waiters of one key need together.
+const maxAsking = limiter.MaxTokens
+
+// A waiter is a check that waits for a share.
+type waiter struct {
+	id       uint64
+	hits     int64
+	deadline limiter.Time
+}
+
+// Decided is the decision on a check that waited.
+type Decided struct {
+	ID       uint64
+	Decision Decision
+}
+
+// Check spends hits tokens from every limit of a key, or from none. A check
+// that finds no share here, or less than its hits, waits for one until the
+// deadline: then decided is false, and an Output will bring the decision
+// under id.
+func (m *Machine) Check(now limiter.Time, name Name, hits int64, deadline limiter.Time, id uint64) (d Decision, decided bool, err error) {
+	s := m.spaces[name.Namespace]
+	if s == nil || s.rule == nil {
+		return Decision{}, true, ErrUnknownNamespace
+	}
+	if !m.cfg.Leaf {
+		return Decision{}, true, ErrNotLeaf
+	}
+	if len(s.rule.Limits) == 0 {
+		return Decision{Allowed: true}, true, nil
+	}
+	o := s.objects[name.Key]
+	if o == nil {
+		o = m.object(now, s, name.Key)
+	} else {
+		m.idle.touch(o)
+	}
+	for _, p := range o.pools {
+		p.meter.offer(now, hits)
+		if now.Sub(p.meter.since) >= demandWindow {
+			m.measure(now, p)
+		}
+	}
+	d, wait := m.decide(o, now, hits)
+	if !wait || deadline <= now || m.upper.stopping || m.upper.fenced || m.waiting >= maxWaiters || o.asking >= maxAsking {
+		return d, true, nil
+	}
+	o.waiters = append(o.waiters, waiter{id, hits, deadline})
+	m.waiting++
+	o.asking += max(1, hits)
+	for _, p := range o.pools {
+		if !p.owner && p.told.Ask < p.demand(now).Ask {
+			m.tell(p)
+		}
+	}
+	m.arm(now, o)
+	return d, false, nil
+}
+
+// Awake says that a check of name needs nothing from the disk.
+func (m *Machine) Awake(name Name) bool {
+	s := m.spaces[name.Namespace]
+	return s == nil || s.rule == nil || len(s.rule.Limits) == 0 || s.objects[name.Key] != nil
+}
+
+// measure ends a window of a pool's demand, and tells the parent if it moved
+// beyond what the share covers.
+func (m *Machine) measure(now limiter.Time, p *pool) {
+	p.meter.roll(now, p.limit.Period)
+	if !p.owner && moved(p.told.Now, p.meter.now) {
+		m.tell(p)
+	}
+}
+
+// decide takes hits from all of a key's limits, or says which one denies
+// them, and whether waiting for a share may help.
+func (m *Machine) decide(o *object, now limiter.Time, hits int64) (d Decision, wait bool) {
+	nearest := -1
+	for i, p := range o.pools {
+		p.bucket.Settle(now)
+		reason, waits := p.deny(now, hits)
+		if reason != "" {
+			d = p.decision(now)
+			d.Reason = reason
+			if reason == ReasonLimit && p.usable(now) {
+				if after, ok := p.bucket.Wait(hits); ok {
+					d.RetryAfter = max(after, time.Nanosecond)
+				}
+			}
+			if !waits {
+				return d, false
+			}
+			wait, nearest = true, i
+			continue
+		}
+		if nearest < 0 || !wait && p.bucket.Tokens() < o.pools[nearest].bucket.Tokens() {
+			nearest = i
+		}
+	}
+	if wait {
+		return d, true
+	}
+	for _, p := range o.pools {
+		p.bucket.Take(now, hits)
+	}
+	d = o.pools[nearest].decision(now)
+	d.Allowed = true
+	return d, false
+}
+
+// usable says that what the bucket holds may be spent.
+func (p *pool) usable(now limiter.Time) bool {
+	return p.owner || p.held.number != 0 && !p.held.ended && now < p.held.expires
+}
+
+// deny says why hits cannot be taken, "" if they can, and whether a share
+// that comes may change that.
+func (p *pool) deny(now limiter.Time, hits int64) (reason Reason, waits bool) {
+	switch {
+	case hits > p.limit.Burst:
+		return ReasonBurst, false
+	case !p.usable(now):
+		return ReasonShare, true
+	case hits <= p.bucket.Tokens():
+		return "", false
+	case hits > p.bucket.Capacity():
+		return ReasonLimit, !p.owner
+	}
+	return ReasonLimit, false
+}
+
+func (p *pool) decision(now limiter.Time) Decision {
+	d := Decision{Limited: true, Scope: p.limit.Scope, Limit: p.limit.Rate}
+	if p.usable(now) {
+		d.Remaining = p.bucket.Tokens()
+	}
+	return d
+}
+
+// decideAll decides the checks that wait, in the order of their coming, as
+// far as that can be done now.
+func (m *Machine) decideAll(o *object, now limiter.Time) {
+	left := o.waiters[:0]
+	for _, w := range o.waiters {
+		d, wait := m.decide(o, now, w.hits)
+		if wait && now < w.deadline && !m.upper.stopping && !m.upper.fenced {
+			left = append(left, w)
+			continue
+		}
+		m.waiting--
+		o.asking -= max(1, w.hits)
+		m.out.Decided = append(m.out.Decided, Decided{w.id, d})
+	}
+	o.waiters = left
+}
+
+// tickObject does what is due for an object.
+func (m *Machine) tickObject(now limiter.Time, o *object) {
+	for _, p := range o.pools {
+		h := &p.held
+		if h.number != 0 && !h.ended && now >= h.expires {
+			m.ended(now, p)
+			m.tell(p)
+		}
+		if now >= h.renewAt && h.renewAt != 0 {
+			h.renewAt = limiter.Never
+			if m.unused(now, p) {
+				h.keep = Keep{}
+				m.giveBack(now, p)
+			}
+			m.tell(p)
+		}
+		expired := false
+		for _, l := range p.lines {
+			if now >= l.expires {
+				if l.number != 0 {
+					p.end(now, l)
+				}
+				l.demand, expired = Demand{}, true
+			}
+		}
+		if expired {
+			p.drop()
+		}
+		if expired || len(p.lines) > 0 && p.owner && now >= m.silent && m.silent != 0 {
+			m.balance(now, p, nil)
+			m.upward(now, p)
+		}
+		p.check()
+	}
+	if len(o.waiters) > 0 {
+		m.decideAll(o, now)
+	}
+}
+
+// unused says that nobody asks for a share any more.
+func (m *Machine) unused(now limiter.Time, p *pool) bool {
+	return p.held.number != 0 && len(p.object.waiters) == 0 && len(p.lines) == 0 && now.Sub(p.meter.last) >= idleAfter
+}
+
+// arm sets an object's timer to what is due next.
+func (m *Machine) arm(now limiter.Time, o *object) {
+	at := limiter.Never
+	for _, p := range o.pools {
+		if h := &p.held; !p.owner {
+			if h.number != 0 && !h.ended {
+				at = min(at, h.expires)
+			}
+			if h.renewAt != 0 {
+				at = min(at, h.renewAt)
+			}
+		}
+		for _, l := range p.lines {
+			at = min(at, l.expires)
+			if p.owner && m.silent > now {
+				at = min(at, m.silent)
+			}
+		}
+	}
+	for _, w := range o.waiters {
+		at = min(at, w.deadline)
+	}
+	m.timers.set(o, at)
+}

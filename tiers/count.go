@@ -1,0 +1,200 @@
+package tiers
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// A count is a key's totals at one place: what each source counted, and the
+// sum. At a leaf the only source is the place itself, "", in one pair for
+// each session; elsewhere the sources are children.
+type count struct {
+	object  *object
+	sources []source // sorted by place
+	total   Total
+	mark    uint64 // of the last change
+	handed  bool   // earlier sessions' pairs went up and came back, this session
+
+	dirty      bool // in the dirty list
+	prev, next *count
+}
+
+type source struct {
+	place Place
+	mark  uint64
+	pairs []Pair // sorted by session; never changed in place once written
+}
+
+// counted returns an object's count, reading it if need be.
+func (m *Machine) counted(o *object) *count {
+	if o.count != nil {
+		return o.count
+	}
+	c := &count{object: o}
+	take := func(from Place, r *CountRecord) {
+		c.sources = append(c.sources, source{from, r.Mark, r.Pairs})
+		c.mark = max(c.mark, r.Mark)
+		for _, p := range r.Pairs {
+			c.total, _ = c.total.plus(p.Total) // fitted when it was written
+		}
+	}
+	if m.cfg.Leaf {
+		if r, _ := m.read(countKey(o.name, "")).(*CountRecord); r != nil {
+			take("", r)
+		}
+	} else {
+		m.scan(countKey(o.name, ""), "", func(k Key, r Record) bool {
+			_, from := parseCountKey(k)
+			take(from, r.(*CountRecord))
+			return true
+		})
+	}
+	o.count = c
+	return c
+}
+
+// source finds or makes a source of a count.
+func (c *count) source(from Place) *source {
+	i, found := slices.BinarySearchFunc(c.sources, from, func(s source, p Place) int { return strings.Compare(string(s.place), string(p)) })
+	if !found {
+		c.sources = slices.Insert(c.sources, i, source{place: from})
+	}
+	return &c.sources[i]
+}
+
+// merge keeps, for each session, the larger of what the source had and what
+// it is told. Nothing changes if the sum would not fit.
+func (c *count) merge(s *source, told []Pair) (changed bool, err error) {
+	pairs, total := s.pairs, c.total
+	for _, p := range told {
+		i, found := slices.BinarySearchFunc(pairs, p.Session, func(q Pair, session uint64) int {
+			switch {
+			case q.Session < session:
+				return -1
+			case q.Session > session:
+				return 1
+			}
+			return 0
+		})
+		var old Total
+		if found {
+			old = pairs[i].Total
+		}
+		larger := Total{max(old.Added, p.Added), max(old.Removed, p.Removed)}
+		if found && larger == old {
+			continue
+		}
+		var fits bool
+		if total, fits = total.plus(Total{larger.Added - old.Added, larger.Removed - old.Removed}); !fits {
+			return false, fmt.Errorf("the total of %s would pass 2^64-1", c.object.name)
+		}
+		if !changed {
+			pairs, changed = slices.Clone(pairs), true
+		}
+		if found {
+			pairs[i].Total = larger
+		} else {
+			pairs = slices.Insert(pairs, i, Pair{p.Session, larger})
+		}
+	}
+	s.pairs, c.total = pairs, total
+	return changed, nil
+}
+
+// changed gives a source's change its mark, writes it and queues it for the
+// parent.
+func (m *Machine) changed(c *count, s *source) {
+	s.mark = m.nextMark()
+	c.mark = s.mark
+	m.write(countKey(c.object.name, s.place), &CountRecord{s.mark, s.pairs})
+	if m.cfg.Place != Root {
+		m.upper.dirty.push(c)
+	}
+}
+
+// Add counts delta at a leaf and returns the place's total.
+func (m *Machine) Add(now limiter.Time, name Name, delta int64) (Total, error) {
+	o, err := m.countable(now, name)
+	if err != nil {
+		return Total{}, err
+	}
+	if !m.cfg.Leaf {
+		return Total{}, ErrNotLeaf
+	}
+	c := m.counted(o)
+	if delta == 0 {
+		return c.total, nil
+	}
+	s := c.source("")
+	own := Pair{Session: m.cfg.Session}
+	if i := slices.IndexFunc(s.pairs, func(p Pair) bool { return p.Session == own.Session }); i >= 0 {
+		own = s.pairs[i]
+	}
+	room := uint64(limiter.MaxTokens)
+	if delta > 0 {
+		if uint64(delta) > room-min(room, c.total.Added) {
+			return Total{}, ErrTotalRange
+		}
+		own.Added += uint64(delta)
+	} else {
+		if uint64(-delta) > room-min(room, c.total.Removed) {
+			return Total{}, ErrTotalRange
+		}
+		own.Removed += uint64(-delta)
+	}
+	if _, err := c.merge(s, []Pair{own}); err != nil {
+		return Total{}, err
+	}
+	m.changed(c, s)
+	return c.total, nil
+}
+
+// countable returns the object of a name that may be counted.
+func (m *Machine) countable(now limiter.Time, name Name) (*object, error) {
+	s := m.spaces[name.Namespace]
+	if s == nil || s.rule == nil {
+		return nil, ErrUnknownNamespace
+	}
+	if len(s.rule.Limits) > 0 {
+		return nil, ErrLimited
+	}
+	return m.object(now, s, name.Key), nil
+}
+
+// Listed is one key of a List.
+type Listed struct {
+	Key   string
+	Total Total
+}
+
+// List returns up to limit keys of a namespace that begin with prefix and
+// are greater than after, in byte order, and whether there are more.
+func (m *Machine) List(namespace, prefix, after string, limit int) (keys []Listed, more bool, err error) {
+	if s := m.spaces[namespace]; s == nil || s.rule == nil {
+		return nil, false, ErrUnknownNamespace
+	}
+	head := countPrefix + Key(namespace) + "/"
+	from := Key("")
+	if after != "" {
+		from = head + Key(after) + "\x01" // past all sources of after: no key contains \x01
+	}
+	m.scan(head+Key(prefix), from, func(k Key, r Record) bool {
+		name, _ := parseCountKey(k)
+		if n := len(keys); n == 0 || keys[n-1].Key != name.Key {
+			if n == limit {
+				more = true
+				return false
+			}
+			keys = append(keys, Listed{Key: name.Key})
+		}
+		last := &keys[len(keys)-1]
+		for _, p := range r.(*CountRecord).Pairs {
+			last.Total, _ = last.Total.plus(p.Total)
+		}
+		return true
+	})
+	return keys, more, m.err
+}

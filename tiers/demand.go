@@ -1,0 +1,93 @@
+package tiers
+
+import (
+	"math/bits"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+const (
+	// demandWindow is how long offered tokens are gathered before they count
+	// as a rate: long enough that a few checks are no flood, short enough
+	// that a flood is seen before its senders give up.
+	demandWindow = 250 * time.Millisecond
+	// peakFade is how long a peak takes to fade, by about two thirds.
+	peakFade = 4 * time.Second
+	// idleAfter is how long a share that nobody asks for is kept.
+	idleAfter = 10 * time.Second
+)
+
+// plus sums the demands of two children.
+func (d Demand) plus(o Demand) Demand {
+	return Demand{saturate(d.Now, o.Now), saturate(d.Peak, o.Peak), saturate(d.Ask, o.Ask)}
+}
+
+func saturate(a, b int64) int64 { return min(a+b, limiter.MaxTokens) } // both ≤ MaxTokens: no overflow
+
+// sane bounds what another place says.
+func (d Demand) sane() Demand {
+	bound := func(n int64) int64 { return max(0, min(n, limiter.MaxTokens)) }
+	return Demand{bound(d.Now), bound(d.Peak), bound(d.Ask)}
+}
+
+// none says that nothing is asked for.
+func (d Demand) none() bool { return d == Demand{} }
+
+// A meter estimates what is offered at a leaf. It rises at once, at the end
+// of a window, and falls by halves.
+type meter struct {
+	since   limiter.Time // the window's begin
+	offered int64        // in this window
+	now     int64        // tokens per period
+	peak    int64
+	last    limiter.Time // when something was last offered
+}
+
+// offer counts what one check asked for.
+func (m *meter) offer(now limiter.Time, hits int64) {
+	m.offered = saturate(m.offered, hits)
+	m.last = now
+}
+
+// roll ends a window that is over. It says whether it did.
+func (m *meter) roll(now limiter.Time, period time.Duration) bool {
+	elapsed := now.Sub(m.since)
+	if elapsed < demandWindow {
+		return false
+	}
+	rate := scaleUp(m.offered, int64(period), int64(elapsed))
+	if rate >= m.now {
+		m.now = rate
+	} else {
+		m.now = (m.now + rate) / 2
+	}
+	if elapsed >= peakFade {
+		m.peak = 0
+	} else {
+		m.peak -= scaleUp(m.peak, int64(elapsed), int64(peakFade))
+	}
+	m.peak = max(m.peak, m.now, 0)
+	m.since, m.offered = now, 0
+	return true
+}
+
+// scaleUp returns a·b/c, rounded up, at most MaxTokens; all are ≥ 0, c > 0.
+func scaleUp(a, b, c int64) int64 {
+	high, low := bits.Mul64(uint64(a), uint64(b))
+	low, carry := bits.Add64(low, uint64(c-1), 0)
+	high += carry
+	if high >= uint64(c) {
+		return limiter.MaxTokens
+	}
+	q, _ := bits.Div64(high, low, uint64(c))
+	return int64(min(q, limiter.MaxTokens))
+}
+
+// scaleDown returns a·b/c, rounded down; all are ≥ 0, c > 0, and the result
+// must fit.
+func scaleDown(a, b, c int64) int64 {
+	high, low := bits.Mul64(uint64(a), uint64(b))
+	q, _ := bits.Div64(high, low, uint64(c))
+	return int64(q)
+}

@@ -1,0 +1,111 @@
+package tiers
+
+import "slices"
+
+// A claim is one child's part in a division: what it demands, and what the
+// division makes of that.
+type claim struct {
+	Demand
+	base     int64 // rate that meets its demand, as far as it can be met
+	rate     int64 // rate in all, with its part of what nobody demands
+	capacity int64
+}
+
+// divide splits rate and capacity among claims and sets their results. Rate
+// goes by max-min fairness first to what is offered now, then to recent
+// peaks; the rest goes in proportion to the peaks. Capacity goes first to
+// what waiting checks need, as long as it lasts, the smallest first; the
+// rest goes in proportion to the rate. Everything is given away if anybody
+// demands anything, to the last unit, and nothing otherwise.
+//
+// Max-min fairness by progressive filling: Bertsekas and Gallager, Data
+// Networks, section 6.5.2.
+func divide(rate, capacity int64, claims []claim) {
+	var demanded bool
+	now, peaks, weights := make([]int64, len(claims)), make([]int64, len(claims)), make([]int64, len(claims))
+	for i := range claims {
+		c := &claims[i]
+		c.base, c.rate, c.capacity = 0, 0, 0
+		now[i] = c.Now
+		peaks[i] = max(0, c.Peak-c.Now)
+		if !c.none() {
+			demanded = true
+			weights[i] = max(1, c.Peak, c.Now)
+		}
+	}
+	if !demanded {
+		return
+	}
+	for i, n := range fill(rate, now) {
+		claims[i].base = n
+		rate -= n
+	}
+	for i, n := range fill(rate, peaks) {
+		claims[i].rate = claims[i].base + n
+		rate -= n
+	}
+	for i, n := range proportion(rate, weights) {
+		claims[i].rate += n
+	}
+
+	order := make([]int, len(claims))
+	for i := range order {
+		order[i] = i
+		weights[i] = claims[i].rate
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return int(min(1, max(-1, claims[a].Ask-claims[b].Ask))) })
+	for _, i := range order {
+		if ask := claims[i].Ask; ask <= capacity {
+			claims[i].capacity = ask
+			capacity -= ask
+		}
+	}
+	for i, n := range proportion(capacity, weights) {
+		claims[i].capacity += n
+	}
+	// A rate without capacity is lost: it goes to who can hold what it brings.
+	if best := slices.IndexFunc(claims, func(c claim) bool { return c.capacity > 0 }); best >= 0 {
+		for i := range claims {
+			if c := &claims[i]; c.capacity == 0 {
+				claims[best].rate += c.rate
+				c.rate, c.base = 0, 0
+			}
+		}
+	}
+}
+
+// fill gives each want as much of whole as it asks for, or as much as
+// anybody gets.
+func fill(whole int64, wants []int64) []int64 {
+	given := make([]int64, len(wants))
+	order := make([]int, len(wants))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return int(min(1, max(-1, wants[a]-wants[b]))) })
+	for n, i := range order {
+		given[i] = min(wants[i], whole/int64(len(order)-n))
+		whole -= given[i]
+	}
+	return given
+}
+
+// proportion splits all of whole by weight, exactly: each part is rounded so
+// that the parts before it, taken together, are right to the unit.
+func proportion(whole int64, weights []int64) []int64 {
+	given := make([]int64, len(weights))
+	var sum int64
+	for _, w := range weights {
+		sum += w // maxChildren weights of at most MaxTokens = 2⁵³ fit: see maxChildren
+	}
+	if sum == 0 || whole == 0 {
+		return given
+	}
+	var before, done int64
+	for i, w := range weights {
+		before += w
+		upTo := scaleDown(whole, before, sum)
+		given[i], done = upTo-done, upTo
+	}
+	return given
+}

@@ -1,0 +1,460 @@
+package tiers
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// lower is the half that children report to.
+type lower struct {
+	children map[Place]*child
+	order    []*child // by place
+	lines    uint64   // the last line's number
+	lastAt   limiter.Time
+	calls    map[*child]*Recall
+	recalled []*child // who has an entry in calls, in the order of the first
+}
+
+// child is what a parent knows of one place below it.
+type child struct {
+	place    Place
+	record   *ChildRecord
+	numbers  []ChildSession // given to sessions that have not used them yet
+	session  uint64         // the newest
+	sequence uint64         // of its last report
+	rules    uint64
+	refused  string
+
+	reported bool // in this session of ours
+	seenAt   limiter.Time
+	through  limiter.Time
+	known    bool // through is
+	behind   int
+
+	watch map[Name]*watched
+	sent  uint64 // sequence of the report whose Ack carried the last totals
+}
+
+func (m *Machine) startLower() error {
+	m.lower = lower{children: map[Place]*child{}, calls: map[*child]*Recall{}, lastAt: m.began - limiter.Time(time.Minute)}
+	return m.reader.Scan(childPrefix, "", func(k Key, r Record) bool {
+		c := m.addChild(Place(k[len(childPrefix):]), r.(*ChildRecord))
+		c.seenAt = m.began
+		return true
+	})
+}
+
+func (m *Machine) addChild(place Place, r *ChildRecord) *child {
+	c := &child{place: place, record: r, watch: map[Name]*watched{}}
+	for _, s := range r.Sessions {
+		if s.Number == r.Number {
+			c.session = s.Session
+		}
+	}
+	m.lower.children[place] = c
+	i, _ := slices.BinarySearchFunc(m.lower.order, place, func(c *child, p Place) int { return strings.Compare(string(c.place), string(p)) })
+	m.lower.order = slices.Insert(m.lower.order, i, c)
+	return c
+}
+
+func (l *lower) wake(*Machine) limiter.Time  { return limiter.Never } // its pools have timers
+func (l *lower) tick(*Machine, limiter.Time) {}
+
+func worldsDiffer(parent Place, its, ours uint64) string {
+	return fmt.Sprintf("the parent %s is of world %016x, this store of world %016x: they must not be summed; use another --prefix, or another data folder", parent, its, ours)
+}
+
+// Reported takes a child's report and returns the answer, to be sent when
+// the writes are durable; nil: no answer, the report is not for this place
+// or came too late.
+func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
+	if r.Child.Parent() != m.cfg.Place || r.Session == 0 {
+		return nil
+	}
+	a := &Ack{World: m.meta.World, Rules: m.cfg.Rules.Hash, Session: r.Session, Sequence: r.Sequence, Parent: m.cfg.Session, Stamp: now}
+	c := m.lower.children[r.Child]
+	if a.Refused = m.refuse(r, c); a.Refused != "" {
+		if a.Pause = lastRetry; m.meta.World == 0 {
+			a.Pause = 4 * firstRetry
+		} else if c == nil || c.refused != a.Refused {
+			m.event(EventChildRefuse, r.Child, a.Refused)
+		}
+		if c != nil {
+			c.refused = a.Refused
+		}
+		return a
+	}
+	if c == nil {
+		c = m.addChild(r.Child, &ChildRecord{})
+	}
+	c.refused = ""
+	if c.rules != r.Rules && r.Rules != m.cfg.Rules.Hash {
+		m.event(EventRulesDiffer, r.Child, "limits that differ are not shared; give both places the same rules")
+	}
+	c.rules = r.Rules
+	if r.Number == 0 {
+		return m.hello(c, r, a)
+	}
+	progress, known := m.session(c, r)
+	if !known {
+		return a // Number is 0: its number is taken, it must ask for another
+	}
+	if r.Session == c.session {
+		if r.Sequence <= c.sequence {
+			return nil
+		}
+		c.sequence = r.Sequence
+	}
+	a.Number, a.Fenced = r.Number, r.Session != c.session
+
+	m.mergeCounts(now, c, r, a)
+	if r.From <= progress.Acked && r.To > progress.Acked {
+		progress.Acked = r.To
+		m.saveProgress(c, progress)
+	}
+	a.Acked = progress.Acked
+	if r.Session == c.session {
+		m.heard(now, c, r)
+	}
+	m.ledger(now, c, r, a)
+	if !a.Fenced {
+		m.watches(now, c, r)
+		m.viewsFor(now, c, r, a)
+	}
+	a.Pause = m.pause(now, r)
+	return a
+}
+
+// refuse says why a report cannot be taken, if so.
+func (m *Machine) refuse(r *Report, c *child) string {
+	switch {
+	case m.meta.World == 0:
+		return "this place has not heard from its own parent yet"
+	case r.World != 0 && r.World != m.meta.World:
+		return worldsDiffer(m.cfg.Place, m.meta.World, r.World)
+	case c == nil && len(m.lower.order) >= maxChildren:
+		return fmt.Sprintf("%s has %d children already; no more are allowed", m.cfg.Place, maxChildren)
+	}
+	return ""
+}
+
+// hello gives a session its number, and tells how far the changes on its
+// disk are known here.
+func (m *Machine) hello(c *child, r *Report, a *Ack) *Ack {
+	a.Acked = c.progress(r.Previous).Acked
+	if known := c.progress(r.Session); known.Session != 0 {
+		a.Acked = known.Acked
+	}
+	a.Pause = 0
+	if i := slices.IndexFunc(c.numbers, func(s ChildSession) bool { return s.Session == r.Session }); i >= 0 && c.numbers[i].Number > c.record.Number {
+		a.Number = c.numbers[i].Number
+		return a
+	}
+	next := max(c.record.Number, r.Highest)
+	for _, s := range c.numbers {
+		next = max(next, s.Number)
+	}
+	a.Number = next + 1
+	c.numbers = append(slices.DeleteFunc(c.numbers, func(s ChildSession) bool { return s.Session == r.Session }), ChildSession{Session: r.Session, Number: a.Number})
+	if len(c.numbers) > maxSessions {
+		c.numbers = slices.Delete(c.numbers, 0, 1)
+	}
+	return a
+}
+
+// progress returns what is known of a session's changes, zero if nothing is.
+func (c *child) progress(session uint64) ChildSession {
+	for _, s := range c.record.Sessions {
+		if s.Session == session && session != 0 {
+			return s
+		}
+	}
+	return ChildSession{}
+}
+
+// session finds the progress of a report's session. The first report that
+// uses a number makes its session the newest, and fences the older ones.
+func (m *Machine) session(c *child, r *Report) (ChildSession, bool) {
+	s := c.progress(r.Session)
+	if s.Session != 0 && s.Number == r.Number {
+		return s, true
+	}
+	if s.Session == 0 && r.Number == c.record.Number {
+		return s, false // another session used this number first
+	}
+	if s.Session == 0 {
+		// What this disk had before is known as far as the session before it
+		// was: the report says so by its From.
+		s = ChildSession{Session: r.Session}
+		if r.From <= c.progress(r.Previous).Acked {
+			s.Acked = r.From
+		}
+	}
+	s.Number = r.Number
+	if r.Number > c.record.Number {
+		c.session, c.sequence = r.Session, 0
+		c.record = &ChildRecord{Number: r.Number, Sessions: c.record.Sessions}
+		m.event(EventChild, c.place, fmt.Sprintf("session %016x, number %d", r.Session, r.Number))
+	}
+	m.saveProgress(c, s)
+	return s, true
+}
+
+func (m *Machine) saveProgress(c *child, s ChildSession) {
+	sessions := slices.DeleteFunc(slices.Clone(c.record.Sessions), func(o ChildSession) bool { return o.Session == s.Session })
+	sessions = append(sessions, s)
+	slices.SortFunc(sessions, func(a, b ChildSession) int { return int(min(1, max(-1, int64(a.Number)-int64(b.Number)))) })
+	if n := len(sessions) - maxSessions; n > 0 {
+		sessions = slices.Delete(sessions, 0, n)
+	}
+	c.record = &ChildRecord{Number: c.record.Number, Sessions: sessions}
+	m.write(childKey(c.place), c.record)
+}
+
+// mergeCounts takes the totals of a report, and hands back what is known of
+// the child's other sessions.
+func (m *Machine) mergeCounts(now limiter.Time, c *child, r *Report, a *Ack) {
+	for _, entry := range r.Counts {
+		n := m.counted(m.object(now, m.space(entry.Name.Namespace), entry.Name.Key))
+		s := n.source(c.place)
+		changed, err := n.merge(s, entry.Pairs)
+		if err != nil {
+			m.event(EventOverflow, c.place, err.Error())
+		}
+		if changed {
+			m.changed(n, s)
+		}
+		if entry.First {
+			if others := unknown(s.pairs, entry.Pairs, r.Session); len(others) > 0 {
+				a.Pairs = append(a.Pairs, Count{Name: entry.Name, Pairs: others})
+			}
+		}
+	}
+}
+
+// unknown returns the pairs that the one who told does not know.
+func unknown(have, told []Pair, session uint64) []Pair {
+	var others []Pair
+	for _, p := range have {
+		if p.Session != session && !slices.Contains(told, p) {
+			others = append(others, p)
+		}
+	}
+	return others
+}
+
+// heard notes that a child is there, and how far its totals are complete.
+func (m *Machine) heard(now limiter.Time, c *child, r *Report) {
+	c.reported, c.seenAt, c.behind = true, now, max(0, min(r.Behind, 1<<30))
+	if r.EchoOf == m.cfg.Session && r.Age >= 0 {
+		// The report was built at Echo or later by our clock.
+		through := min(r.Echo, now) - limiter.Time(r.Age)
+		if !c.known || through > c.through {
+			c.through, c.known = through, true
+		}
+	}
+}
+
+// pause says how long a child should wait before its next report: not at all
+// when nobody else reports, else so long that all children together cost at
+// most about half a core.
+func (m *Machine) pause(now limiter.Time, r *Report) time.Duration {
+	const perReport, perEntry = 100 * time.Microsecond, 2 * time.Microsecond
+	gap := now.Sub(m.lower.lastAt)
+	m.lower.lastAt = now
+	if gap >= m.cfg.ReportInterval {
+		return 0
+	}
+	cost := perReport + perEntry*time.Duration(len(r.Counts)+len(r.Lines))
+	return min(max(m.cfg.ReportInterval, 2*cost*time.Duration(len(m.lower.order))), time.Second)
+}
+
+// ledger takes what a report says of lines, divides anew, and puts what the
+// child may hold into the answer.
+func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack) {
+	for _, l := range r.Lines {
+		o, p := m.pool(now, l.Name, l.Limit)
+		if p == nil || p.owner && p.limit.Scope != limiter.Scope(m.cfg.Place.Depth()) {
+			continue
+		}
+		n := p.line(c, r.Session)
+		if n.number != 0 && l.Line == n.number && l.Lender == m.cfg.Session {
+			p.takeBack(now, n, l.Returned)
+			if l.Ended {
+				p.end(now, n)
+			}
+		}
+		if a.Fenced { // returns are taken, nothing is lent or renewed
+			m.balance(now, p, nil)
+		} else {
+			n.demand, n.called = l.Demand.sane(), false
+			m.balance(now, p, n)
+			// A line that the report did not name is one that was opened just
+			// now, or in an Ack that never came: a child forgets no other.
+			g := Grant{Name: l.Name, Limit: l.Limit, Line: n.number, Lent: n.lent, Lease: p.lease(now, m.cfg.Lease), Keep: n.keep}
+			n.expires = max(n.expires, now.Add(lenderLease(max(g.Lease, m.forget(n)))))
+			a.Lines = append(a.Lines, g)
+		}
+		m.upward(now, p)
+		p.drop()
+		p.check()
+		m.arm(now, o)
+	}
+}
+
+// forget is how long a demand is remembered on which nothing is lent.
+func (m *Machine) forget(l *line) time.Duration {
+	if l.number != 0 {
+		return 0
+	}
+	return m.cfg.Lease
+}
+
+// pool finds the pool of a limit by its id, or nil.
+func (m *Machine) pool(now limiter.Time, n Name, limit uint64) (*object, *pool) {
+	s := m.spaces[n.Namespace]
+	if s == nil || s.rule == nil || !slices.ContainsFunc(s.rule.Limits, func(l limiter.Limit) bool { return l.ID == limit }) {
+		return nil, nil
+	}
+	o := m.object(now, s, n.Key)
+	for _, p := range o.pools {
+		if p.limit.ID == limit {
+			return o, p
+		}
+	}
+	return o, nil
+}
+
+// balance divides what a pool holds among the children's sessions that
+// demand it, lends what is free to the one whose report is being answered,
+// and calls those that have too much, or could have more.
+func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
+	if len(p.lines) == 0 || p.owner && !m.filling(now) {
+		return
+	}
+	p.bucket.Settle(now)
+	whole := p.holding()
+	if e := p.excess(); !e.IsZero() {
+		whole = whole.Minus(e)
+	}
+	var lines []*line
+	var claims []claim
+	for _, l := range p.lines {
+		if l.session == l.child.session && !(l.number == 0 && l.demand.none()) {
+			lines = append(lines, l)
+			claims = append(claims, claim{Demand: l.demand})
+		} else { // of a session that is gone: it comes back when its lease ends
+			whole = whole.Minus(l.out())
+		}
+	}
+	divide(max(0, whole.Rate), max(0, whole.Capacity), claims)
+
+	free := p.bucket.Share()
+	e := p.excess()
+	free.Capacity, free.Rate = max(0, free.Capacity-e.Capacity), max(0, free.Rate-e.Rate)
+	missing := limiter.Share{Capacity: e.Capacity - p.bucket.Capacity(), Rate: e.Rate - p.bucket.Share().Rate}
+	missing = missing.Max(limiter.Share{})
+	for i, l := range lines {
+		need := needs(l, &claims[i])
+		missing.Capacity += need.Capacity
+		missing.Rate += need.Rate
+	}
+	short := missing.Capacity > free.Capacity || missing.Rate > free.Rate
+	for i, l := range lines {
+		keep := Keep{All: true}
+		if out := l.out(); short && (out.Capacity > claims[i].capacity || out.Rate > claims[i].rate) {
+			keep = Keep{Capacity: claims[i].capacity, Rate: claims[i].rate}
+		}
+		changed := keep != l.keep && !keep.All
+		l.keep = keep
+		if l == asking {
+			m.raise(now, p, l, &claims[i], free)
+		} else if changed || !l.called && short && !keep.All || !l.called && !short && !needs(l, &claims[i]).IsZero() {
+			m.call(p, l)
+		}
+	}
+}
+
+// needs is what a child lacks of what meets its demand.
+func needs(l *line, c *claim) limiter.Share {
+	out := l.out()
+	need := limiter.Share{Rate: max(0, c.base-out.Rate)}
+	if need.Rate <= out.Rate/8 {
+		need.Rate = 0 // not worth moving
+	}
+	if c.Ask > out.Capacity {
+		need.Capacity = max(0, c.capacity-out.Capacity)
+	}
+	if need.Rate > 0 {
+		need.Capacity = max(need.Capacity, min(1, c.capacity-out.Capacity))
+	}
+	return need
+}
+
+// raise lends a child what it lacks of its part, as far as it is free.
+func (m *Machine) raise(now limiter.Time, p *pool, l *line, c *claim, free limiter.Share) {
+	if m.lower.lines == 1<<63 || l.lent.Tokens > maxLent || l.lent.Capacity > maxLent || l.lent.Rate > maxLent {
+		return
+	}
+	out := l.out()
+	more := limiter.Share{
+		Capacity: max(0, min(free.Capacity, c.capacity-out.Capacity)),
+		Rate:     max(0, min(free.Rate, c.rate-out.Rate)),
+	}
+	more.Tokens = min(p.bucket.Tokens(), more.Capacity)
+	if more.Capacity == 0 && more.Rate == 0 || p.lease(now, m.cfg.Lease) < 2*minRenewal {
+		return
+	}
+	if l.number == 0 {
+		m.lower.lines++
+		l.number = m.lower.lines
+	}
+	p.lend(now, l, more)
+}
+
+// call puts a line into a Recall for its child.
+func (m *Machine) call(p *pool, l *line) {
+	l.called = true
+	r := m.lower.calls[l.child]
+	if r == nil {
+		r = &Recall{Parent: m.cfg.Session}
+		m.lower.calls[l.child] = r
+		m.lower.recalled = append(m.lower.recalled, l.child)
+	}
+	r.Lines = append(r.Lines, RecallLine{Name: p.object.name, Limit: p.limit.ID, Line: l.number, Keep: l.keep})
+	if len(r.Lines) >= maxEntries {
+		m.sendCalls()
+	}
+}
+
+// sendCalls hands the Recalls out.
+func (m *Machine) sendCalls() {
+	for _, c := range m.lower.recalled {
+		m.out.Recalls = append(m.out.Recalls, ChildRecall{c.place, m.lower.calls[c]})
+		delete(m.lower.calls, c)
+	}
+	m.lower.recalled = m.lower.recalled[:0]
+}
+
+// upward gives back what the parent waits for, and tells it of demand that
+// changed.
+func (m *Machine) upward(now limiter.Time, p *pool) {
+	if p.owner {
+		return
+	}
+	m.giveBack(now, p)
+	d := p.demand(now)
+	if d.Ask > p.told.Ask && d.Ask > p.holding().Capacity || moved(p.told.Now, d.Now) || p.told.none() && !d.none() {
+		m.tell(p)
+	}
+}
+
+// moved says that a demand changed enough to be told at once.
+func moved(told, now int64) bool {
+	diff := now - told
+	return diff > told/4 || -diff > told/2
+}

@@ -1,0 +1,495 @@
+package tiers
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// Limits: everything has one.
+const (
+	maxChildren = 1000      // of one place; fewer than 2⁶³ / MaxTokens, so sums of demands fit
+	maxWaiters  = 1 << 16   // checks that wait for a share
+	maxWatched  = 1024      // keys whose totals above are asked for
+	maxSessions = 16        // of one child, whose progress a parent remembers
+	markBlock   = 1 << 20   // marks reserved on disk at a time
+	maxEntries  = 500       // counts, and lines, in one report
+	reportBytes = 384 << 10 // what the counts of one report may take, about; a message is at most 1 MiB
+)
+
+// Config is what a Machine is started with.
+type Config struct {
+	Place     Place
+	Partition uint32
+	Leaf      bool // clients check and add here
+	Rules     *limiter.Rules
+	Session   uint64 // a random number, not 0: this start's identity
+	NewWorld  uint64 // a random number, not 0: the world's, if this is the root of a new one
+
+	Lease          time.Duration // how long an owner lends
+	Heartbeat      time.Duration // an idle place reports as often
+	ReportInterval time.Duration // the least pause that a busy parent asks for
+	MaxAwake       int           // objects kept in memory, about
+}
+
+// Defaults of a Config.
+const (
+	DefaultLease          = 5 * time.Second
+	DefaultHeartbeat      = time.Second
+	DefaultReportInterval = 5 * time.Millisecond
+	DefaultMaxAwake       = 1 << 18
+)
+
+// Errors that a client's operation is answered with.
+var (
+	ErrUnknownNamespace = errors.New("unknown namespace")
+	ErrLimited          = errors.New("a namespace with limits is not counted")
+	ErrNotLeaf          = errors.New("no leaf runs at this place")
+	ErrTotalRange       = errors.New("the total would pass 2^53-1")
+)
+
+// A Machine is one place. Its methods take the time, which never runs
+// backwards, and are not safe for concurrent use. After each step Output
+// must be called, and acted on.
+type Machine struct {
+	cfg    Config
+	reader Reader
+	meta   Meta
+	prior  Meta         // as the last session left it
+	isNew  bool         // the store held nothing
+	began  limiter.Time // of this session
+	silent limiter.Time // an owner lends nothing before
+
+	spaces map[string]*space
+	idle   lru
+	timers timers
+	mark   uint64
+
+	upper upper // not used at the root
+	lower lower // not used at a leaf
+
+	waiting int
+	watched []*object
+	awake   int
+
+	out Output
+	err error
+}
+
+// A space is a namespace here.
+type space struct {
+	name    string
+	rule    *limiter.Rule // nil: only other places' rules know it
+	objects map[string]*object
+}
+
+// An object is one key of one namespace, awake.
+type object struct {
+	name    Name
+	space   *space
+	count   *count
+	pools   []*pool
+	waiters []waiter
+	asking  int64 // tokens that they need
+	view    view
+	idle    links
+	timer   timer
+}
+
+// Output is what a step wants done: the writes first, then, when they are
+// durable, the report, and the Ack that Receive returned. Recalls and
+// decisions depend on no disk.
+type Output struct {
+	Writes  []Write
+	Report  *Report
+	Recalls []ChildRecall
+	Decided []Decided
+	Events  []Event
+	Wake    limiter.Time // call Tick then, at the latest
+	Exit    error        // the place must stop: it was fenced, and has reported all it had
+	Err     error        // the store could not be read: the machine is of no more use
+}
+
+// ChildRecall is a Recall for one child.
+type ChildRecall struct {
+	Child  Place
+	Recall *Recall
+}
+
+// An Event is something an operator wants to know.
+type Event struct {
+	Kind   EventKind
+	Place  Place // whom it is about
+	Detail string
+}
+
+// EventKind says what happened.
+type EventKind string
+
+// The events.
+const (
+	EventJoined      EventKind = "joined"       // this place's session has its number
+	EventFenced      EventKind = "fenced"       // a newer session of this place runs elsewhere
+	EventRefused     EventKind = "refused"      // the parent refuses our reports
+	EventChild       EventKind = "child"        // a session of a child reports for the first time
+	EventChildRefuse EventKind = "child_refuse" // we refuse a child's reports
+	EventRulesDiffer EventKind = "rules_differ" // a neighbour's rules are not ours
+	EventRefill      EventKind = "refill"       // the parent lacks what it had acknowledged: its disk is lost or old
+	EventSilent      EventKind = "silent"       // an owner that starts lends nothing until old leases have ended
+	EventOverflow    EventKind = "overflow"     // a sum would not fit; the entry is not taken
+)
+
+// Start reads a store and returns its place's machine, a new session. It
+// fails if the store belongs to another place.
+func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
+	if cfg.Session == 0 || cfg.Place == Root && cfg.NewWorld == 0 {
+		panic("tiers: a session and a new world need numbers other than 0")
+	}
+	m := &Machine{cfg: cfg, reader: r, began: now, spaces: map[string]*space{}}
+	for _, name := range cfg.Rules.Namespaces() {
+		m.spaces[name] = &space{name: name, rule: cfg.Rules.Rule(name), objects: map[string]*object{}}
+	}
+	rec, err := r.Get(metaKey)
+	if err != nil {
+		return nil, fmt.Errorf("read the store: %w", err)
+	}
+	if rec == nil {
+		m.isNew = true
+		m.meta = Meta{Place: cfg.Place, Partition: cfg.Partition}
+	} else {
+		m.meta = *rec.(*Meta)
+	}
+	if m.meta.Place != cfg.Place || m.meta.Partition != cfg.Partition {
+		return nil, fmt.Errorf("the store belongs to place %s, partition %d, not to %s, partition %d: give each place a folder of its own",
+			m.meta.Place, m.meta.Partition, cfg.Place, cfg.Partition)
+	}
+	m.prior = m.meta
+	if m.meta.World == 0 && cfg.Place == Root {
+		m.meta.World = cfg.NewWorld
+	}
+	if !m.isNew && !m.prior.Clean && !cfg.Leaf {
+		// Leases that the last session gave run on; each ends by then, by the lender's clock.
+		m.silent = now.Add(lenderLease(time.Duration(m.prior.Lease)))
+		m.event(EventSilent, cfg.Place, "lends nothing of its own limits for "+lenderLease(time.Duration(m.prior.Lease)).String())
+	}
+	m.mark = m.meta.Marks
+	m.upper = newUpper(m)
+	m.meta.Session = cfg.Session
+	m.meta.Clean = false
+	m.meta.Lease = max(m.meta.Lease, int64(cfg.Lease))
+	m.meta.Marks += markBlock
+	m.write(metaKey, m.saved())
+	if err := m.startLower(); err != nil {
+		return nil, fmt.Errorf("read the store: %w", err)
+	}
+	return m, nil
+}
+
+// saved is a copy of meta that no one changes.
+func (m *Machine) saved() *Meta {
+	meta := m.meta
+	return &meta
+}
+
+// Output returns what the steps since the last call want done.
+func (m *Machine) Output(now limiter.Time) Output {
+	m.flush(now)
+	m.sendCalls()
+	out := m.out
+	out.Err = m.err
+	out.Wake = min(m.timers.next(), m.upper.wake(m), m.lower.wake(m))
+	m.out = Output{}
+	m.sleep(now)
+	return out
+}
+
+// Writes returns what the start wants written, before anything is sent.
+func (m *Machine) Writes() []Write {
+	writes := m.out.Writes
+	m.out.Writes = nil
+	return writes
+}
+
+// Read sets what the machine reads its store with from now on.
+func (m *Machine) Read(r Reader) { m.reader = r }
+
+// Pending says whether Output has something to do at now.
+func (m *Machine) Pending(now limiter.Time) bool {
+	return len(m.out.Writes) > 0 || len(m.lower.recalled) > 0 || len(m.out.Recalls) > 0 || len(m.out.Decided) > 0 || len(m.out.Events) > 0 ||
+		m.upper.ready(m, now) || m.awake > m.cfg.MaxAwake
+}
+
+// Tick does what is due at now.
+func (m *Machine) Tick(now limiter.Time) {
+	for {
+		o := m.timers.due(now)
+		if o == nil {
+			break
+		}
+		m.tickObject(now, o)
+		m.arm(now, o)
+	}
+	m.upper.tick(m, now)
+	m.lower.tick(m, now)
+}
+
+// Stop ends the session in good order: what is held goes back to the parent,
+// and the next report says goodbye. Stopped says when it is done; a machine
+// that is stopped takes no more operations.
+func (m *Machine) Stop(now limiter.Time) {
+	m.upper.stopping = true
+	for _, o := range m.objects() {
+		m.decideAll(o, now)
+		for _, p := range o.pools {
+			if !p.owner && p.held.number != 0 && !p.held.ended {
+				p.held.keep = Keep{}
+				m.giveBack(now, p)
+			}
+		}
+	}
+	m.upper.hurry = true
+}
+
+// Stopped says that a stopping machine has reported all it had. Close then
+// writes what the next start needs.
+func (m *Machine) Stopped() bool {
+	return m.cfg.Place == Root || m.upper.said && m.upper.inFlight == nil && m.upper.dirty.first == nil
+}
+
+// Close writes the buckets that are not full and marks the store as stopped
+// in good order, unless something is still lent.
+func (m *Machine) Close(now limiter.Time) {
+	lent := false
+	for _, o := range m.objects() {
+		for _, p := range o.pools {
+			for _, l := range p.lines {
+				lent = lent || l.number != 0
+			}
+			if p.owner && m.filling(now) {
+				p.bucket.Settle(now)
+				if p.bucket.Tokens() < p.bucket.Capacity() {
+					m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens()})
+				}
+			}
+		}
+	}
+	// After a crash, keys that nobody asked for are empty too, and nothing is
+	// written of them: only when every bucket is full again is that the truth.
+	known := m.isNew || m.prior.Clean || now.Sub(max(m.began, m.silent)) >= m.longestFill()
+	m.meta.Clean = !lent && m.filling(now) && known
+	m.write(metaKey, m.saved())
+}
+
+// longestFill is how long the slowest bucket of the rules takes to fill.
+func (m *Machine) longestFill() time.Duration {
+	var longest time.Duration
+	for _, name := range m.cfg.Rules.Namespaces() {
+		for _, l := range m.cfg.Rules.Rule(name).Limits {
+			empty := l.Whole()
+			empty.Tokens = 0
+			b := limiter.NewBucket(l.Period, empty, 0)
+			wait, _ := b.Wait(l.Burst)
+			longest = max(longest, wait)
+		}
+	}
+	return longest
+}
+
+// filling says that an owner's buckets gain tokens: it is not silent.
+func (m *Machine) filling(now limiter.Time) bool { return now >= m.silent }
+
+// World returns the world's id, 0 while it is not known.
+func (m *Machine) World() uint64 { return m.meta.World }
+
+// Fenced says that a newer session of this place runs elsewhere.
+func (m *Machine) Fenced() bool { return m.upper.fenced }
+
+func (m *Machine) write(k Key, r Record) { m.out.Writes = append(m.out.Writes, Write{k, r}) }
+
+func (m *Machine) event(kind EventKind, place Place, detail string) {
+	m.out.Events = append(m.out.Events, Event{kind, place, detail})
+}
+
+// read returns a record, or nil; a failing store ends the machine.
+func (m *Machine) read(k Key) Record {
+	r, err := m.reader.Get(k)
+	m.fail(err)
+	return r
+}
+
+func (m *Machine) scan(prefix, after Key, yield func(Key, Record) bool) {
+	m.fail(m.reader.Scan(prefix, after, yield))
+}
+
+func (m *Machine) fail(err error) {
+	if err != nil && m.err == nil {
+		m.err = fmt.Errorf("read the store: %w", err)
+	}
+}
+
+// nextMark numbers a change.
+func (m *Machine) nextMark() uint64 {
+	m.mark++
+	if m.mark >= m.meta.Marks {
+		m.meta.Marks = m.mark + markBlock
+		m.write(metaKey, m.saved())
+	}
+	return m.mark
+}
+
+// space returns a namespace, known to our rules or not.
+func (m *Machine) space(name string) *space {
+	s := m.spaces[name]
+	if s == nil {
+		s = &space{name: name, objects: map[string]*object{}}
+		m.spaces[name] = s
+	}
+	return s
+}
+
+// object returns a key's object, waking it.
+func (m *Machine) object(now limiter.Time, s *space, key string) *object {
+	if o := s.objects[key]; o != nil {
+		m.idle.touch(o)
+		return o
+	}
+	o := &object{name: Name{s.name, key}, space: s, timer: timer{index: -1, at: limiter.Never}}
+	if s.rule != nil {
+		for i := range s.rule.Limits {
+			if p := m.newPool(now, o, &s.rule.Limits[i]); p != nil {
+				o.pools = append(o.pools, p)
+			}
+		}
+	}
+	s.objects[key] = o
+	m.idle.push(o)
+	m.awake++
+	return o
+}
+
+// newPool returns the pool of a limit, or nil where the limit is owned below
+// this place.
+func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
+	depth, scope := m.cfg.Place.Depth(), int(l.Scope)
+	if depth < scope && !m.cfg.Leaf {
+		return nil
+	}
+	p := &pool{object: o, limit: l, owner: depth <= scope}
+	p.meter.since = now
+	if !p.owner {
+		p.bucket = limiter.NewBucket(l.Period, limiter.Share{}, now)
+		return p
+	}
+	// A bucket is taken as it was at this session's start, and refills since:
+	// full on a new store, as written after a clean stop, else empty.
+	whole, from := l.Whole(), max(m.began, m.silent)
+	if !m.isNew {
+		if saved, _ := m.read(p.savedKey()).(*SavedBucket); saved != nil {
+			// However old it is, the bucket has gained since, so it is never too much.
+			whole.Tokens = min(whole.Tokens, saved.Tokens)
+			m.write(p.savedKey(), nil)
+		}
+		if !m.prior.Clean {
+			whole.Tokens = 0
+		}
+	}
+	p.bucket = limiter.NewBucket(l.Period, whole, from)
+	p.bucket.Settle(now)
+	return p
+}
+
+func (p *pool) savedKey() Key { return bucketKey(p.object.name, fmt.Sprintf("%016x", p.limit.ID)) }
+
+// objects returns all that are awake, sorted by name.
+func (m *Machine) objects() []*object {
+	all := make([]*object, 0, m.awake)
+	for o := m.idle.first; o != nil; o = o.idle.next {
+		all = append(all, o)
+	}
+	slices.SortFunc(all, func(a, b *object) int {
+		switch {
+		case a.name.Namespace != b.name.Namespace && a.name.Namespace < b.name.Namespace || a.name.Namespace == b.name.Namespace && a.name.Key < b.name.Key:
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+// sleep lets the longest unused objects go, if there are too many.
+func (m *Machine) sleep(now limiter.Time) {
+	for o := m.idle.first; o != nil && m.awake > m.cfg.MaxAwake; {
+		next := o.idle.next
+		if m.canSleep(o, now) {
+			m.idle.remove(o)
+			m.timers.remove(o)
+			delete(o.space.objects, o.name.Key)
+			m.awake--
+		} else {
+			m.idle.touch(o)
+			if next == m.idle.last { // all of them are busy
+				break
+			}
+		}
+		o = next
+	}
+}
+
+// canSleep says that nothing of o is lost with its memory.
+func (m *Machine) canSleep(o *object, now limiter.Time) bool {
+	if len(o.waiters) > 0 || o.view.until > now || o.view.watched || o.count != nil && o.count.dirty {
+		return false
+	}
+	for _, p := range o.pools {
+		p.bucket.Settle(now)
+		if p.due || p.held.number != 0 || len(p.lines) > 0 || p.owner && p.bucket.Tokens() < p.bucket.Capacity() {
+			return false
+		}
+	}
+	return true
+}
+
+// Stats counts what a Machine holds, for metrics.
+type Stats struct {
+	Awake, Waiting, Dirty, Children, Behind int
+	InFlight                                bool
+	Through                                 time.Duration // age of the own watermark; negative: not known
+	Pools                                   []PoolStats
+}
+
+// PoolStats sums one limit's shares over the keys that are awake.
+type PoolStats struct {
+	Namespace, Scope string
+	Held, Lent       limiter.Share
+}
+
+// Stats returns the machine's figures.
+func (m *Machine) Stats(now limiter.Time) Stats {
+	age, behind := m.watermark(now)
+	s := Stats{Awake: m.awake, Waiting: m.waiting, Dirty: m.upper.dirty.length, Children: len(m.lower.order),
+		Behind: behind, InFlight: m.upper.inFlight != nil, Through: age}
+	for _, name := range m.cfg.Rules.Namespaces() {
+		sp := m.spaces[name]
+		sums := make(map[uint64]*PoolStats, len(sp.rule.Limits))
+		for i := range sp.rule.Limits {
+			l := &sp.rule.Limits[i]
+			sums[l.ID] = &PoolStats{Namespace: name, Scope: l.Scope.String()}
+		}
+		for _, o := range sp.objects {
+			for _, p := range o.pools {
+				sum := sums[p.limit.ID]
+				sum.Held = sum.Held.Plus(p.holding())
+				for _, l := range p.lines {
+					sum.Lent = sum.Lent.Plus(l.out())
+				}
+			}
+		}
+		for i := range sp.rule.Limits {
+			s.Pools = append(s.Pools, *sums[sp.rule.Limits[i].ID])
+		}
+	}
+	return s
+}

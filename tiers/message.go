@@ -1,0 +1,134 @@
+package tiers
+
+import (
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// A Report goes from child to parent and is answered by an Ack. It says
+// everything that changed since what the parent has on its disk, so a lost
+// one is covered by the next, and a repeated one changes nothing.
+type Report struct {
+	Child    Place
+	World    uint64 // 0: not known yet
+	Rules    uint64 // hash of the child's rules
+	Session  uint64 // the child's nonce
+	Number   uint64 // its number, given by the parent; 0 is a hello that asks for one
+	Highest  uint64 // the highest session number on the child's disk
+	Previous uint64 // the session that wrote the disk before; 0: the disk was new
+	Sequence uint64 // of this session's reports; an older one that comes late is dropped
+
+	// Counts holds every key that changed in (From, To], marks of this
+	// child's changes.
+	From, To uint64
+	Counts   []Count
+
+	Lines []LineReport
+	Watch []Name // keys whose totals above the child wants to see
+
+	// Age is how long before the report was built its watermark lies:
+	// everything that happened earlier is in it. Negative: not known.
+	Age    time.Duration
+	Behind int // places below the child that stop its watermark
+	// Echo is the parent's clock as the child reckons it: the stamp of the
+	// last Ack plus the time since it came. The report was built at or after
+	// this instant. It is of the parent's session EchoOf; 0: none came yet.
+	Echo   limiter.Time
+	EchoOf uint64
+	Got    uint64 // sequence of the last report whose Ack came
+	Bye    bool   // the session ends in good order after this report
+}
+
+// Count is one key's entry in a Report or an Ack.
+type Count struct {
+	Name  Name
+	Pairs []Pair
+	// First asks for the parent's pairs of the child's other sessions.
+	First bool
+}
+
+// A LineReport names one line (or asks for one: Line is 0), says what was
+// returned of it, in running totals, and what is demanded.
+type LineReport struct {
+	Name     Name
+	Limit    uint64 // limiter.Limit.ID
+	Lender   uint64 // the parent's session that opened the line
+	Line     uint64
+	Returned limiter.Share
+	Ended    bool // nothing more is spent from it
+	Demand   Demand
+}
+
+// Demand is what is asked of a limit below a place.
+type Demand struct {
+	Now  int64 // offered now, tokens per period of the limit
+	Peak int64 // the decayed peak of Now
+	Ask  int64 // capacity that waiting checks need, in tokens
+}
+
+// An Ack answers a Report, once what the report brought is durable.
+type Ack struct {
+	World    uint64
+	Rules    uint64
+	Session  uint64 // the child's session that is answered
+	Sequence uint64 // the report that is answered
+	Parent   uint64 // the parent's own session
+	Number   uint64 // the child's session number; 0: say hello again
+	Acked    uint64 // up to which mark the parent's disk has the child's changes
+	Refused  string // the report was not taken, and why
+	Fenced   bool   // a newer session of this place exists
+	Pause    time.Duration
+	Pairs    []Count // handed back: what this child's other sessions counted
+	Lines    []Grant
+	Above    []Watermark // the parent and its ancestors, upwards
+	Views    []Totals
+	Stamp    limiter.Time // the parent's clock when it built this
+}
+
+// A Grant is what the lender's ledger says of one line, in running totals.
+// Lent is what the child may hold, less what it returned.
+type Grant struct {
+	Name  Name
+	Limit uint64
+	Line  uint64 // 0: nothing is lent
+	Lent  limiter.Share
+	Lease time.Duration // from when the child built the report that is answered
+	Keep  Keep
+}
+
+// Keep is how much of a line the lender wants the child to keep; what it
+// holds beyond that it gives back.
+type Keep struct {
+	All            bool // no recall
+	Capacity, Rate int64
+}
+
+// A Watermark says how far a place's totals are complete.
+type Watermark struct {
+	Place  Place
+	Age    time.Duration // negative: not known
+	Behind int
+}
+
+// Totals are one key's totals at the places of Ack.Above, in their order.
+type Totals struct {
+	Name   Name
+	Totals []Total
+}
+
+// A Recall goes from parent to child: report these lines now, and give back
+// what they hold beyond Keep. One that recalls nothing says that there is
+// more to be had.
+type Recall struct {
+	Parent uint64 // the parent's session
+	Lines  []RecallLine
+}
+
+// RecallLine is one line of a Recall.
+type RecallLine struct {
+	Name  Name
+	Limit uint64
+	Line  uint64
+	Keep  Keep
+}

@@ -1,0 +1,93 @@
+package tiers
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A Place is a node of the hierarchy: "global", the root, or a dotted path
+// from the region down, "eu.de.berlin".
+type Place string
+
+// Root is the place that has no parent.
+const Root Place = "global"
+
+// maxDepth bounds a place's path, so that a name always fits a subject.
+const maxDepth = 16
+
+// ParsePlace checks a place's name.
+func ParsePlace(s string) (Place, error) {
+	if s == "" {
+		return "", fmt.Errorf("a place needs a name, like eu.de.berlin, or %s", Root)
+	}
+	tokens := strings.Split(s, ".")
+	if len(tokens) > maxDepth {
+		return "", fmt.Errorf("place %q is %d deep; at most %d is allowed", s, len(tokens), maxDepth)
+	}
+	for _, token := range tokens {
+		if token == "" || len(token) > 32 {
+			return "", fmt.Errorf("place %q: a part has 1 to 32 characters, %q has %d", s, token, len(token))
+		}
+		for _, c := range []byte(token) {
+			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+				return "", fmt.Errorf("place %q: the character %q is not allowed (a-z, 0-9, -)", s, c)
+			}
+		}
+	}
+	if tokens[0] == string(Root) && len(tokens) > 1 {
+		return "", fmt.Errorf("place %q: %s is the root and stands alone; write %q", s, Root, s[len(Root)+1:])
+	}
+	return Place(s), nil
+}
+
+// Depth is how far below the root a place lies: 0 is the root.
+func (p Place) Depth() int {
+	if p == Root {
+		return 0
+	}
+	return strings.Count(string(p), ".") + 1
+}
+
+// Parent returns the place above, and "" for the root.
+func (p Place) Parent() Place {
+	if p == Root {
+		return ""
+	}
+	if i := strings.LastIndexByte(string(p), '.'); i >= 0 {
+		return p[:i]
+	}
+	return Root
+}
+
+// Tier is the name of the place's depth.
+func (p Place) Tier() string {
+	names := [...]string{"global", "region", "country", "city"}
+	if d := p.Depth(); d < len(names) {
+		return names[d]
+	}
+	return fmt.Sprintf("tier-%d", p.Depth())
+}
+
+// A Name is what is counted or limited: a key of a namespace.
+type Name struct{ Namespace, Key string }
+
+func (n Name) String() string { return n.Namespace + "/" + n.Key }
+
+// MaxKey is the longest key, in bytes.
+const MaxKey = 512
+
+// A Total is a count: two figures that only grow, or a sum of such.
+type Total struct{ Added, Removed uint64 }
+
+// plus returns the sum, and false if it does not fit.
+func (t Total) plus(o Total) (Total, bool) {
+	sum := Total{t.Added + o.Added, t.Removed + o.Removed}
+	return sum, sum.Added >= t.Added && sum.Removed >= t.Removed
+}
+
+// A Pair is what one replica counted of one key. At a leaf a replica is a
+// session; an interior place is one replica, with session 0.
+type Pair struct {
+	Session uint64
+	Total
+}

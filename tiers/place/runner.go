@@ -1,0 +1,312 @@
+package place
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+	"github.com/tributary-io/tributary/tiers"
+)
+
+// A Store keeps a machine's records.
+type Store interface {
+	// Update runs step alone, and commits the writes that it returns, all or
+	// none. It returns when step has run, and calls done once: with nil when
+	// the writes, and everything that step may have read, are durable; with
+	// an error if they will not be. Calls of done come in the order of the
+	// steps.
+	Update(step func(tiers.Reader) ([]tiers.Write, error), done func(error))
+	// Writable says why a step had better write nothing, if so.
+	Writable() error
+}
+
+// A Sender carries messages between places. Its methods do not block: what
+// cannot be sent is lost, as on any network.
+type Sender interface {
+	Report(*tiers.Report)              // to the parent
+	Recall(tiers.Place, *tiers.Recall) // to a child
+	Event(tiers.Event)                 // for the operator
+	Wake(limiter.Time)                 // call Tick then; replaces the one before
+	Broken(error)                      // the runner stopped: its store failed, or it was fenced
+}
+
+// A Runner runs one machine. It is safe for concurrent use.
+//
+// Every step runs inside an Update of the store, so what the machine reads
+// and writes is one transaction, and its report and its answers leave in the
+// Update's done. Checks of objects that are awake need no disk and take only
+// the lock.
+type Runner struct {
+	store  Store
+	sender Sender
+	clock  func() limiter.Time
+
+	mu      sync.Mutex // the machine and what follows
+	machine *tiers.Machine
+	waiting map[uint64]func(tiers.Decision, error)
+	checks  uint64
+	broken  error
+}
+
+// ErrStopped is wrapped by what a runner answers once it has stopped.
+var ErrStopped = errors.New("the place has stopped")
+
+// Start starts a machine on what the store holds, and returns once the new
+// session is durable.
+func Start(cfg tiers.Config, store Store, sender Sender, clock func() limiter.Time) (*Runner, error) {
+	r := &Runner{store: store, sender: sender, clock: clock, waiting: map[uint64]func(tiers.Decision, error){}}
+	started := make(chan error, 1)
+	store.Update(func(rd tiers.Reader) ([]tiers.Write, error) {
+		m, err := tiers.Start(clock(), cfg, rd)
+		if err != nil {
+			return nil, err
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.machine = m
+		return m.Writes(), nil
+	}, func(err error) { started <- err })
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// step runs one step and does what it wants done. A store may refuse to run
+// it, when too much waits: then done gets the error and nothing happened.
+func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(error)) {
+	var out tiers.Output
+	ran := false
+	r.store.Update(func(rd tiers.Reader) ([]tiers.Write, error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.broken != nil {
+			return nil, r.broken
+		}
+		ran = true
+		now := r.clock()
+		r.machine.Read(rd)
+		f(r.machine, now)
+		out = r.machine.Output(now)
+		r.sender.Wake(out.Wake)
+		return out.Writes, out.Err
+	}, func(err error) {
+		switch {
+		case err == nil && out.Report != nil:
+			r.sender.Report(out.Report)
+		case err != nil && ran:
+			r.stop(err)
+		case err != nil:
+			r.sender.Wake(r.clock().Add(refusedRetry))
+		}
+		done(err)
+	})
+	for _, e := range out.Events {
+		r.sender.Event(e)
+	}
+	for _, c := range out.Recalls {
+		r.sender.Recall(c.Child, c.Recall)
+	}
+	for _, d := range out.Decided {
+		r.mu.Lock()
+		decided := r.waiting[d.ID]
+		delete(r.waiting, d.ID)
+		r.mu.Unlock()
+		if decided != nil {
+			decided(d.Decision, nil)
+		}
+	}
+	if out.Exit != nil {
+		r.stop(out.Exit)
+	}
+}
+
+// refusedRetry is when a tick that the store refused is tried again.
+const refusedRetry = 50 * time.Millisecond
+
+func nothing(error) {}
+
+// stop ends the runner: its memory may hold what the disk does not.
+func (r *Runner) stop(cause error) {
+	r.mu.Lock()
+	first := r.broken == nil
+	if first {
+		r.broken = fmt.Errorf("%w: %w", ErrStopped, cause)
+	}
+	waiting := r.waiting
+	r.waiting = map[uint64]func(tiers.Decision, error){}
+	err := r.broken
+	r.mu.Unlock()
+	for _, decided := range waiting {
+		decided(tiers.Decision{}, err)
+	}
+	if first && !errors.Is(cause, ErrStopped) {
+		r.sender.Broken(cause)
+	}
+}
+
+// Tick does what is due. The Sender's Wake says when to call it.
+func (r *Runner) Tick() {
+	r.step(func(m *tiers.Machine, now limiter.Time) { m.Tick(now) }, nothing)
+}
+
+// Check decides a check; done is called once, at once or within wait.
+func (r *Runner) Check(name tiers.Name, hits int64, wait time.Duration, done func(tiers.Decision, error)) {
+	var d tiers.Decision
+	var decided bool
+	var err error
+	check := func(m *tiers.Machine, now limiter.Time) {
+		r.checks++
+		d, decided, err = m.Check(now, name, hits, now.Add(wait), r.checks)
+		if !decided {
+			r.waiting[r.checks] = done
+		}
+	}
+	r.mu.Lock()
+	switch {
+	case r.broken != nil:
+		err, decided = r.broken, true
+		r.mu.Unlock()
+	case r.machine.Awake(name):
+		now := r.clock()
+		check(r.machine, now)
+		pending := !decided || r.machine.Pending(now)
+		r.mu.Unlock()
+		if pending {
+			r.step(func(*tiers.Machine, limiter.Time) {}, nothing)
+		}
+	default:
+		r.mu.Unlock()
+		ran, stepped := false, make(chan error, 1)
+		r.step(func(m *tiers.Machine, now limiter.Time) { ran = true; check(m, now) }, func(e error) { stepped <- e })
+		if !ran { // the decision itself waits for no disk
+			err, decided = <-stepped, true
+		}
+	}
+	if decided {
+		done(d, err)
+	}
+}
+
+// TryCheck decides a check at once: one that would have to wait for a share
+// is denied.
+func (r *Runner) TryCheck(name tiers.Name, hits int64) (d tiers.Decision, err error) {
+	r.mu.Lock()
+	if r.broken != nil || !r.machine.Awake(name) {
+		r.mu.Unlock()
+		r.Check(name, hits, 0, func(dd tiers.Decision, e error) { d, err = dd, e })
+		return d, err
+	}
+	now := r.clock()
+	d, _, err = r.machine.Check(now, name, hits, 0, 0)
+	pending := r.machine.Pending(now)
+	r.mu.Unlock()
+	if pending {
+		r.step(func(*tiers.Machine, limiter.Time) {}, nothing)
+	}
+	return d, err
+}
+
+// Add counts; done is called once the new total is durable.
+func (r *Runner) Add(name tiers.Name, delta int64, done func(tiers.Total, error)) {
+	if err := r.store.Writable(); err != nil {
+		done(tiers.Total{}, err)
+		return
+	}
+	var total tiers.Total
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { total, err = m.Add(now, name, delta) },
+		func(e error) { done(total, errors.Join(err, e)) })
+}
+
+// Get reads a total and the totals above; done is called once what was read
+// is durable.
+func (r *Runner) Get(name tiers.Name, done func(tiers.Total, []tiers.View, error)) {
+	var total tiers.Total
+	var views []tiers.View
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { total, views, err = m.Get(now, name) },
+		func(e error) { done(total, views, errors.Join(err, e)) })
+}
+
+// List lists totals; done is called once what was read is durable.
+func (r *Runner) List(namespace, prefix, after string, limit int, done func([]tiers.Listed, bool, error)) {
+	var keys []tiers.Listed
+	var more bool
+	var err error
+	r.step(func(m *tiers.Machine, _ limiter.Time) { keys, more, err = m.List(namespace, prefix, after, limit) },
+		func(e error) { done(keys, more, errors.Join(err, e)) })
+}
+
+// Reported gives a child's report to the machine; reply gets the answer when
+// the report is durable, and is not called where there is none.
+func (r *Runner) Reported(report *tiers.Report, reply func(*tiers.Ack)) {
+	if r.store.Writable() != nil {
+		// Counts wait; leases must not.
+		lines := *report
+		lines.Counts, lines.To = nil, report.From
+		report = &lines
+	}
+	var ack *tiers.Ack
+	r.step(func(m *tiers.Machine, now limiter.Time) { ack = m.Reported(now, report) }, func(err error) {
+		if err == nil && ack != nil {
+			reply(ack)
+		}
+	})
+}
+
+// Acknowledged gives the parent's answer to the machine.
+func (r *Runner) Acknowledged(a *tiers.Ack) {
+	r.step(func(m *tiers.Machine, now limiter.Time) { m.Acknowledged(now, a) }, nothing)
+}
+
+// Recalled gives the parent's recall to the machine.
+func (r *Runner) Recalled(c *tiers.Recall) {
+	r.step(func(m *tiers.Machine, now limiter.Time) { m.Recalled(now, c) }, nothing)
+}
+
+// Failed says that the report of that number could not be sent.
+func (r *Runner) Failed(sequence uint64) {
+	r.step(func(m *tiers.Machine, now limiter.Time) { m.Failed(now, sequence) }, nothing)
+}
+
+// Stop begins to end the session in good order: shares go back, and the rest
+// is reported. Stopped says when that is done.
+func (r *Runner) Stop() {
+	r.step(func(m *tiers.Machine, now limiter.Time) { m.Stop(now) }, nothing)
+}
+
+// Stopped says that a stopping runner has told its parent all it had.
+func (r *Runner) Stopped() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.broken != nil || r.machine.Stopped()
+}
+
+// Close writes what a start after a good stop needs, and ends the runner.
+func (r *Runner) Close() error {
+	closed := make(chan error, 1)
+	r.step(func(m *tiers.Machine, now limiter.Time) { m.Close(now) }, func(err error) { closed <- err })
+	err := <-closed
+	r.stop(ErrStopped)
+	if errors.Is(err, ErrStopped) {
+		return nil // it had stopped before
+	}
+	return err
+}
+
+// Stats returns the machine's figures.
+func (r *Runner) Stats() tiers.Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.machine.Stats(r.clock())
+}
+
+// State says whether the place knows its world, and whether it was fenced.
+func (r *Runner) State() (world uint64, fenced bool, broken error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.machine.World(), r.machine.Fenced(), r.broken
+}

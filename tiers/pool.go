@@ -1,0 +1,207 @@
+package tiers
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// A pool is one limit of one key at one place: a bucket, what of it was
+// borrowed from the parent (at the owner: nothing, the limit is its own),
+// and what of it was lent to children.
+//
+// Invariant: the bucket's capacity and rate, plus what all lines have out,
+// are exactly what the place holds.
+type pool struct {
+	object *object
+	limit  *limiter.Limit
+	owner  bool
+	bucket limiter.Bucket
+
+	held   held
+	meter  meter  // at a leaf
+	told   Demand // as the last report said
+	due    bool   // it has to be in the next report
+	queued bool   // it stands in the machine's list of due pools
+
+	lines []*line // sorted by child, then by session
+}
+
+// held is the line from the parent, as its child sees it.
+type held struct {
+	lender   uint64 // the parent's session
+	number   uint64 // 0: none
+	lent     limiter.Share
+	returned limiter.Share
+	expires  limiter.Time
+	renewAt  limiter.Time
+	keep     Keep
+	ended    bool // nothing is spent from it; the parent is still to be told
+}
+
+// A line is what was lent to one session of one child.
+type line struct {
+	child    *child
+	session  uint64
+	number   uint64 // 0: nothing was lent yet, but it is demanded
+	lent     limiter.Share
+	returned limiter.Share
+	expires  limiter.Time // by the parent's clock, later than by the child's
+	demand   Demand
+	keep     Keep
+	called   bool // a recall is under way
+}
+
+// maxLent ends a line before its running totals could overflow.
+const maxLent = 1 << 61
+
+func (l *line) out() limiter.Share { return l.lent.Minus(l.returned) }
+
+// holding is what the place has of the limit, lent out or not.
+func (p *pool) holding() limiter.Share {
+	if p.owner {
+		return p.limit.Whole()
+	}
+	if p.held.number == 0 || p.held.ended {
+		return limiter.Share{}
+	}
+	return p.held.lent.Minus(p.held.returned)
+}
+
+// check panics if the ledger does not balance: lending on from there would
+// break Law 2.
+func (p *pool) check() {
+	sum := p.bucket.Share()
+	for _, l := range p.lines {
+		sum = sum.Plus(l.out())
+	}
+	if h := p.holding(); sum.Capacity != h.Capacity || sum.Rate != h.Rate {
+		panic(fmt.Sprintf("tiers: ledger of %s (%s) does not balance: holds %+v, has %+v", p.object.name, p.limit, h, sum))
+	}
+}
+
+// line finds or makes the line of a child's session.
+func (p *pool) line(c *child, session uint64) *line {
+	i, found := slices.BinarySearchFunc(p.lines, c.place, func(l *line, place Place) int {
+		switch {
+		case l.child.place < place || l.child.place == place && l.session < session:
+			return -1
+		case l.child.place == place && l.session == session:
+			return 0
+		}
+		return 1
+	})
+	if !found {
+		p.lines = slices.Insert(p.lines, i, &line{child: c, session: session, keep: Keep{All: true}})
+	}
+	return p.lines[i]
+}
+
+// lend cuts s off the bucket and adds it to the line.
+func (p *pool) lend(now limiter.Time, l *line, s limiter.Share) {
+	p.bucket.Cut(now, s)
+	l.lent = l.lent.Plus(s)
+}
+
+// takeBack enters a child's running totals of what it returned.
+func (p *pool) takeBack(now limiter.Time, l *line, returned limiter.Share) {
+	// A child cannot return more than it was lent, but for tokens: it may
+	// have gained some.
+	returned.Capacity = min(returned.Capacity, l.lent.Capacity)
+	returned.Rate = min(returned.Rate, l.lent.Rate)
+	returned = returned.Max(l.returned)
+	got := returned.Minus(l.returned)
+	l.returned = returned
+	// Tokens travel with the capacity that holds them: more would let the
+	// sum of tokens pass the sum of capacities while they are under way.
+	got.Tokens = min(got.Tokens, got.Capacity)
+	p.bucket.Add(now, got)
+}
+
+// end closes a line: what is still out comes back with no tokens in it.
+func (p *pool) end(now limiter.Time, l *line) {
+	out := l.out()
+	out.Tokens = 0
+	p.bucket.Add(now, out)
+	l.number, l.lent, l.returned = 0, limiter.Share{}, limiter.Share{}
+	l.keep, l.called = Keep{All: true}, false
+}
+
+// drop removes the lines that nothing is lent on and nothing demanded.
+func (p *pool) drop() {
+	p.lines = slices.DeleteFunc(p.lines, func(l *line) bool {
+		return l.number == 0 && (l.demand.none() || l.session != l.child.session)
+	})
+}
+
+// lose forgets the line from the parent and everything cut from it. The
+// children's leases have ended, or are covered by what the parent still
+// counts as lent on the line that is lost.
+func (p *pool) lose(now limiter.Time) {
+	p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{}, now)
+	for _, l := range p.lines {
+		l.number, l.lent, l.returned = 0, limiter.Share{}, limiter.Share{}
+		l.keep, l.called = Keep{All: true}, false
+	}
+	p.drop()
+}
+
+// give returns to the parent what the bucket holds of s, with its part of
+// the tokens.
+func (p *pool) give(now limiter.Time, s limiter.Share) (gave bool) {
+	p.bucket.Settle(now)
+	have := p.bucket.Share()
+	s.Capacity = max(0, min(s.Capacity, have.Capacity))
+	s.Rate = max(0, min(s.Rate, have.Rate))
+	if s.Capacity == 0 && s.Rate == 0 {
+		return false
+	}
+	s.Tokens = 0
+	if s.Capacity > 0 {
+		s.Tokens = scaleDown(have.Tokens, s.Capacity, have.Capacity)
+	}
+	p.bucket.Cut(now, s)
+	p.held.returned = p.held.returned.Plus(s)
+	return true
+}
+
+// excess is what the place holds beyond what its parent lets it keep.
+func (p *pool) excess() limiter.Share {
+	if p.owner || p.held.keep.All || p.held.number == 0 || p.held.ended {
+		return limiter.Share{}
+	}
+	h := p.holding()
+	return limiter.Share{Capacity: max(0, h.Capacity-p.held.keep.Capacity), Rate: max(0, h.Rate-p.held.keep.Rate)}
+}
+
+// demand is what is asked for at and below the place.
+func (p *pool) demand(now limiter.Time) Demand {
+	p.meter.roll(now, p.limit.Period)
+	d := Demand{Now: p.meter.now, Peak: p.meter.peak, Ask: min(p.object.asking, limiter.MaxTokens)}
+	for _, l := range p.lines {
+		if l.session == l.child.session {
+			d = d.plus(l.demand)
+		}
+	}
+	d.Ask = min(d.Ask, p.limit.Burst)
+	return d
+}
+
+// lease is how long a line may be lent from now on: at the owner as
+// configured, below it what is left of the place's own, less 2 %, so that
+// with the 2 % that the lender adds on its side it still ends first.
+func (p *pool) lease(now limiter.Time, configured time.Duration) time.Duration {
+	if p.owner {
+		return configured
+	}
+	if p.held.number == 0 || p.held.ended {
+		return 0
+	}
+	return max(0, p.held.expires.Sub(now)/100*98)
+}
+
+// lenderLease is the lender's side of a lease: 2 % longer, which covers
+// clocks that drift apart by 1 %.
+func lenderLease(d time.Duration) time.Duration { return d/100*102 + d%100*102/100 }

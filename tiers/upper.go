@@ -1,0 +1,497 @@
+package tiers
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+const (
+	// firstTimeout is how long a report waits for its Ack before the next one
+	// goes; it doubles each time, up to lastTimeout.
+	firstTimeout = time.Second
+	lastTimeout  = 8 * time.Second
+	// firstRetry is the pause after a report that could not be sent.
+	firstRetry = 25 * time.Millisecond
+	lastRetry  = time.Second
+	// lastPause is the longest pause that a parent is believed.
+	lastPause = time.Second
+)
+
+// upper is the half that reports to a parent.
+//
+// One report is in flight at a time. It holds the changes after acked, in the
+// order of their marks, as far as they fit: once its Ack came, the parent's
+// disk has everything up to its To. The Ack's own word on that is what
+// counts, so that a parent that lost its disk is sent everything again.
+type upper struct {
+	number   uint64 // of this session; 0: not known yet
+	joined   bool   // a report other than a hello was acknowledged
+	start    uint64 // no earlier session on this disk made a higher mark
+	acked    uint64
+	complete limiter.Time // of the last report that held all changes
+	whole    bool         // there was one, since the parent's disk was last found to lack some
+	fenced   bool
+	refused  string
+	stopping bool
+	said     bool // goodbye was acknowledged
+
+	dirty   dirtyList
+	due     []*pool
+	hurry   bool // something else has to be told
+	watchAt limiter.Time
+
+	sequence uint64
+	inFlight *Report
+	builtAt  limiter.Time
+	full     bool // inFlight holds all changes
+	pools    []*pool
+	firsts   []*count
+	timeout  time.Duration
+	failures int
+	resumeAt limiter.Time // no report leaves before
+	beatAt   limiter.Time // an empty one leaves then
+
+	parent  uint64 // its session
+	stamp   limiter.Time
+	stampAt limiter.Time
+	got     uint64
+	rules   uint64      // the parent's
+	above   []aboveMark // the parent and its ancestors, as the last Ack said
+}
+
+// aboveMark is a Watermark by this place's clock.
+type aboveMark struct {
+	place   Place
+	through limiter.Time
+	known   bool
+	behind  int
+}
+
+func newUpper(m *Machine) upper {
+	return upper{start: m.meta.Marks, timeout: firstTimeout, hurry: true, resumeAt: m.began, beatAt: m.began, watchAt: limiter.Never}
+}
+
+// urgent says that something should be told without waiting for a heartbeat.
+func (u *upper) urgent() bool {
+	return u.hurry || u.dirty.first != nil || len(u.due) > 0
+}
+
+// ready says that a report should be built at now.
+func (u *upper) ready(m *Machine, now limiter.Time) bool {
+	return m.cfg.Place != Root && u.inFlight == nil && !u.said && now >= u.resumeAt &&
+		(u.urgent() || now >= u.beatAt || now >= u.watchAt)
+}
+
+func (u *upper) wake(m *Machine) limiter.Time {
+	switch {
+	case m.cfg.Place == Root || u.said:
+		return limiter.Never
+	case u.inFlight != nil:
+		return u.builtAt.Add(u.timeout)
+	case u.urgent():
+		return u.resumeAt
+	}
+	return max(u.resumeAt, min(u.beatAt, u.watchAt))
+}
+
+// tick gives up on a report whose Ack did not come in time.
+func (u *upper) tick(m *Machine, now limiter.Time) {
+	if u.inFlight != nil && now >= u.builtAt.Add(u.timeout) {
+		u.timeout = min(2*u.timeout, lastTimeout)
+		m.requeue()
+		u.resumeAt = now
+	}
+}
+
+// Failed says that a report could not be sent: nobody listens there.
+func (m *Machine) Failed(now limiter.Time, sequence uint64) {
+	u := &m.upper
+	if u.inFlight == nil || u.inFlight.Sequence != sequence {
+		return
+	}
+	m.requeue()
+	u.resumeAt = now.Add(min(firstRetry<<min(u.failures, 10), lastRetry))
+	u.failures++
+}
+
+// requeue takes a report as lost: what it said has to be said again.
+func (m *Machine) requeue() {
+	u := &m.upper
+	for _, p := range u.pools {
+		m.tell(p)
+	}
+	u.inFlight, u.pools, u.firsts = nil, nil, nil
+	u.hurry = true
+}
+
+// tell puts a pool into the next report.
+func (m *Machine) tell(p *pool) {
+	if p.owner {
+		return
+	}
+	p.due = true
+	if !p.queued {
+		p.queued = true
+		m.upper.due = append(m.upper.due, p)
+	}
+}
+
+// flush builds a report if one should leave.
+func (m *Machine) flush(now limiter.Time) {
+	u := &m.upper
+	if !u.ready(m, now) {
+		return
+	}
+	u.sequence++
+	age, behind := m.watermark(now)
+	r := &Report{
+		Child: m.cfg.Place, World: m.meta.World, Rules: m.cfg.Rules.Hash,
+		Session: m.cfg.Session, Number: u.number, Highest: m.meta.Number, Previous: m.prior.Session,
+		Sequence: u.sequence, From: u.acked, To: u.acked, Got: u.got, Behind: behind,
+	}
+	if u.stamp != 0 {
+		r.Echo, r.EchoOf = u.stamp.Add(now.Sub(u.stampAt)), u.parent
+	}
+	u.full = false
+	if u.number != 0 {
+		m.fillCounts(r)
+		if !u.fenced {
+			m.fillLines(now, r)
+			m.fillWatch(now, r)
+		}
+		if u.full {
+			u.complete, u.whole = now, true
+		}
+		r.Bye = u.stopping && u.full && len(u.due) == 0
+	}
+	switch {
+	case !u.whole:
+		r.Age = -1
+	case age >= 0:
+		r.Age = max(age, now.Sub(u.complete))
+	default:
+		r.Age = age
+	}
+	u.inFlight, u.builtAt, u.hurry = r, now, false
+	u.beatAt = now.Add(m.cfg.Heartbeat)
+	m.out.Report = r
+}
+
+// fillCounts puts the changes after acked into r.
+func (m *Machine) fillCounts(r *Report) {
+	u := &m.upper
+	size := 0
+	c := u.dirty.first
+	for ; c != nil && len(r.Counts) < maxEntries && size < reportBytes; c = c.next {
+		entry := Count{Name: c.object.name}
+		if !m.cfg.Leaf {
+			entry.Pairs = []Pair{{Total: c.total}}
+		} else if own := c.sources[0].pairs; c.handed {
+			entry.Pairs = slices.DeleteFunc(slices.Clone(own), func(p Pair) bool { return p.Session != m.cfg.Session })
+		} else {
+			entry.Pairs, entry.First = own, true
+			u.firsts = append(u.firsts, c)
+		}
+		r.Counts = append(r.Counts, entry)
+		r.To = c.mark
+		size += len(entry.Name.Namespace) + len(entry.Name.Key) + 16 + 32*len(entry.Pairs)
+	}
+	if c == nil {
+		r.To, u.full = m.mark, true
+	}
+}
+
+// fillLines puts the pools that are due into r.
+func (m *Machine) fillLines(now limiter.Time, r *Report) {
+	u := &m.upper
+	n := min(len(u.due), maxEntries)
+	for _, p := range u.due[:n] {
+		p.due, p.queued = false, false
+		p.told = p.demand(now)
+		if u.stopping {
+			p.told = Demand{}
+		}
+		h := &p.held
+		r.Lines = append(r.Lines, LineReport{
+			Name: p.object.name, Limit: p.limit.ID, Lender: h.lender, Line: h.number,
+			Returned: h.returned, Ended: h.ended, Demand: p.told,
+		})
+		h.renewAt = limiter.Never
+		u.pools = append(u.pools, p)
+	}
+	u.due = slices.Delete(u.due, 0, n)
+}
+
+// Acknowledged takes the parent's answer to a report.
+func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
+	u := &m.upper
+	r := u.inFlight
+	if r == nil || a.Session != m.cfg.Session || a.Sequence != r.Sequence {
+		return // late: the next report has asked for the same again
+	}
+	if a.World != 0 && m.meta.World != 0 && a.World != m.meta.World {
+		a = &Ack{Refused: worldsDiffer(m.cfg.Place.Parent(), a.World, m.meta.World), Pause: lastRetry}
+	}
+	if a.Refused != "" {
+		if u.refused != a.Refused {
+			m.event(EventRefused, m.cfg.Place.Parent(), a.Refused)
+		}
+		m.requeue()
+		u.refused, u.resumeAt = a.Refused, now.Add(a.Pause)
+		return
+	}
+	if a.Number == 0 { // nothing was taken: another session has our number
+		m.requeue()
+		m.number(0)
+		return
+	}
+	pools, firsts := u.pools, u.firsts
+	u.inFlight, u.pools, u.firsts = nil, nil, nil
+	u.refused, u.failures, u.timeout = "", 0, firstTimeout
+	u.got, u.resumeAt = r.Sequence, now.Add(min(max(a.Pause, 0), lastPause))
+	if m.meta.World == 0 && a.World != 0 {
+		m.meta.World = a.World
+		m.write(metaKey, m.saved())
+	}
+	if a.Rules != m.cfg.Rules.Hash && u.rules != a.Rules {
+		m.event(EventRulesDiffer, m.cfg.Place.Parent(), "limits that differ are not shared; give both places the same rules")
+	}
+	u.rules = a.Rules
+	if u.parent != a.Parent {
+		// A parent that starts has forgotten its lines: ask for new ones, and
+		// use the old ones until they end.
+		u.parent = a.Parent
+		m.retell()
+	}
+	u.stamp, u.stampAt = a.Stamp, now
+	if a.Number != u.number {
+		m.number(a.Number)
+	}
+	if a.Fenced && !u.fenced {
+		u.fenced = true
+		m.event(EventFenced, m.cfg.Place, "a newer session of this place runs elsewhere: this one takes no more requests, reports what it has, and exits")
+		for _, o := range m.objects() {
+			m.decideAll(o, now)
+		}
+	}
+	m.progress(now, r, a)
+	for _, back := range a.Pairs {
+		m.handedBack(now, back)
+	}
+	for _, c := range firsts {
+		c.handed = true
+	}
+	for i, p := range pools {
+		if said := r.Lines[i]; said.Ended && said.Line == p.held.number && said.Lender == p.held.lender {
+			p.held = held{} // the parent knows
+		}
+	}
+	for _, g := range a.Lines {
+		m.granted(now, r, g)
+	}
+	for _, p := range pools {
+		m.arm(now, p.object)
+	}
+	m.seen(now, r, a)
+	u.said = u.said || r.Bye
+	if u.fenced && u.dirty.first == nil {
+		m.out.Exit = ErrFenced
+	}
+}
+
+// number takes the session's number from the parent; 0 asks for a hello.
+func (m *Machine) number(n uint64) {
+	u := &m.upper
+	u.number, u.hurry = n, true
+	if n == 0 {
+		return
+	}
+	if n > m.meta.Number {
+		m.meta.Number = n
+		m.write(metaKey, m.saved())
+	}
+	m.event(EventJoined, m.cfg.Place.Parent(), "")
+	m.retell()
+}
+
+// retell asks for every share that is demanded and not held from the parent
+// as it runs now.
+func (m *Machine) retell() {
+	for _, o := range m.objects() {
+		for _, p := range o.pools {
+			if !p.owner && (p.held.number != 0 || !p.told.none() || len(o.waiters) > 0) {
+				m.tell(p)
+			}
+		}
+	}
+}
+
+// progress drops what the parent's disk has from what is to be sent.
+func (m *Machine) progress(now limiter.Time, r *Report, a *Ack) {
+	u := &m.upper
+	acked := a.Acked
+	if !u.joined {
+		acked = min(acked, u.start) // an old disk: the rest is another's history
+	}
+	switch {
+	case r.Number == 0 || acked < r.From:
+		if r.Number != 0 {
+			m.event(EventRefill, m.cfg.Place.Parent(), "it lacks changes that it had acknowledged; sending them again")
+		}
+		u.acked, u.whole = acked, false
+		m.rescan(now, acked)
+	default:
+		u.acked = acked
+		for c := u.dirty.first; c != nil && c.mark <= acked; c = u.dirty.first {
+			u.dirty.remove(c)
+		}
+	}
+	u.joined = u.joined || r.Number != 0
+}
+
+// rescan queues every change after a mark, from the store.
+func (m *Machine) rescan(now limiter.Time, after uint64) {
+	type change struct {
+		mark uint64
+		name Name
+	}
+	var changes []change
+	m.scan(countPrefix, "", func(k Key, r Record) bool {
+		mark := r.(*CountRecord).Mark
+		name, _ := parseCountKey(k)
+		if n := len(changes); n > 0 && changes[n-1].name == name {
+			changes[n-1].mark = max(changes[n-1].mark, mark)
+		} else {
+			changes = append(changes, change{mark, name})
+		}
+		return true
+	})
+	changes = slices.DeleteFunc(changes, func(c change) bool { return c.mark <= after })
+	slices.SortFunc(changes, func(a, b change) int { return cmp.Compare(a.mark, b.mark) })
+	for c := m.upper.dirty.first; c != nil; c = m.upper.dirty.first {
+		m.upper.dirty.remove(c)
+	}
+	for _, c := range changes {
+		m.upper.dirty.push(m.counted(m.object(now, m.space(c.name.Namespace), c.name.Key)))
+	}
+}
+
+// handedBack takes what the parent knows of this place's other sessions.
+func (m *Machine) handedBack(now limiter.Time, back Count) {
+	if !m.cfg.Leaf {
+		return
+	}
+	c := m.counted(m.object(now, m.space(back.Name.Namespace), back.Name.Key))
+	s := c.source("")
+	others := slices.DeleteFunc(slices.Clone(back.Pairs), func(p Pair) bool { return p.Session == m.cfg.Session })
+	changed, err := c.merge(s, others)
+	if err != nil {
+		m.event(EventOverflow, m.cfg.Place, err.Error())
+	}
+	if changed { // no news for the parent: the mark stays
+		m.write(countKey(c.object.name, ""), &CountRecord{s.mark, s.pairs})
+	}
+}
+
+// granted enters what the parent's ledger says of one line.
+func (m *Machine) granted(now limiter.Time, r *Report, g Grant) {
+	s := m.spaces[g.Name.Namespace]
+	if s == nil || s.rule == nil {
+		return
+	}
+	o := m.object(now, s, g.Name.Key)
+	i := slices.IndexFunc(o.pools, func(p *pool) bool { return p.limit.ID == g.Limit && !p.owner })
+	if i < 0 {
+		return
+	}
+	p := o.pools[i]
+	h := &p.held
+	if g.Line == 0 { // nothing yet, or no longer
+		if h.number != 0 && h.lender == m.upper.parent && !h.ended {
+			m.ended(now, p)
+			*h = held{}
+		}
+		if !p.told.none() { // the demand is forgotten unless it is said again
+			h.renewAt = m.upper.builtAt.Add(m.cfg.Lease / 3)
+		}
+		return
+	}
+	if h.ended && h.number == g.Line && h.lender == m.upper.parent {
+		m.tell(p) // it ended while the report was under way: what comes on it is lost
+		return
+	}
+	if h.number != g.Line || h.lender != m.upper.parent {
+		p.lose(now)
+		*h = held{lender: m.upper.parent, number: g.Line}
+	}
+	more := g.Lent.Minus(h.lent)
+	if !more.Covers(limiter.Share{}) || more.Tokens > more.Capacity || !p.limit.Whole().Covers(limiter.Share{Capacity: p.holding().Capacity + more.Capacity, Rate: p.holding().Rate + more.Rate}) {
+		return // no honest ledger says so
+	}
+	p.bucket.Add(now, more)
+	h.lent = g.Lent
+	h.expires = max(h.expires, m.upper.builtAt.Add(g.Lease))
+	h.renewAt = m.upper.builtAt.Add(max(g.Lease/3, minRenewal))
+	h.keep = g.Keep
+	if m.upper.stopping {
+		h.keep = Keep{}
+	}
+	m.settled(now, p)
+}
+
+// minRenewal keeps the renewals of short leases from flooding the parent.
+const minRenewal = 20 * time.Millisecond
+
+// settled acts on a change of what a pool holds, or may keep: waiting checks
+// are decided, and children are lent more or asked to give back.
+func (m *Machine) settled(now limiter.Time, p *pool) {
+	m.decideAll(p.object, now)
+	m.giveBack(now, p)
+	m.balance(now, p, nil)
+	p.check()
+	m.arm(now, p.object)
+}
+
+// giveBack returns to the parent what it wants back and what is free of it.
+func (m *Machine) giveBack(now limiter.Time, p *pool) {
+	if e := p.excess(); !e.IsZero() && p.give(now, e) {
+		m.tell(p)
+	}
+	h := p.holding()
+	if !p.owner && p.held.number != 0 && !p.held.ended && h.Capacity == 0 && h.Rate == 0 {
+		m.ended(now, p)
+		m.tell(p)
+	}
+}
+
+// ended says that nothing more is spent from the line that is held, nor lent.
+func (m *Machine) ended(now limiter.Time, p *pool) {
+	p.held.ended = true
+	p.lose(now)
+}
+
+// Recalled takes a parent's Recall.
+func (m *Machine) Recalled(now limiter.Time, r *Recall) {
+	if r.Parent != m.upper.parent {
+		return
+	}
+	for _, l := range r.Lines {
+		s := m.spaces[l.Name.Namespace]
+		if s == nil || s.objects[l.Name.Key] == nil {
+			continue
+		}
+		for _, p := range s.objects[l.Name.Key].pools {
+			if p.owner || p.limit.ID != l.Limit {
+				continue
+			}
+			if h := &p.held; h.number != 0 && h.number == l.Line && h.lender == r.Parent && !h.ended {
+				h.keep = l.Keep
+				m.settled(now, p)
+			}
+			m.tell(p)
+		}
+	}
+}
