@@ -22,12 +22,13 @@ const (
 
 // Config is what a Machine is started with.
 type Config struct {
-	Place     Place
-	Partition uint32
-	Leaf      bool // clients check and add here
-	Rules     *limiter.Rules
-	Session   uint64 // a random number, not 0: this start's identity
-	NewWorld  uint64 // a random number, not 0: the world's, if this is the root of a new one
+	Place      Place
+	Partition  uint32
+	Partitions uint32
+	Leaf       bool // clients check and add here
+	Rules      *limiter.Rules
+	Session    uint64 // a random number, not 0: this start's identity
+	NewWorld   uint64 // a random number, not 0: the world's, if this is the root of a new one
 
 	Lease          time.Duration // how long an owner lends
 	Heartbeat      time.Duration // an idle place reports as often
@@ -158,13 +159,13 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	}
 	if rec == nil {
 		m.isNew = true
-		m.meta = Meta{Place: cfg.Place, Partition: cfg.Partition}
+		m.meta = Meta{Place: cfg.Place, Partition: cfg.Partition, Partitions: cfg.Partitions}
 	} else {
 		m.meta = *rec.(*Meta)
 	}
-	if m.meta.Place != cfg.Place || m.meta.Partition != cfg.Partition {
-		return nil, fmt.Errorf("the store belongs to place %s, partition %d, not to %s, partition %d: give each place a folder of its own",
-			m.meta.Place, m.meta.Partition, cfg.Place, cfg.Partition)
+	if m.meta.Place != cfg.Place || m.meta.Partition != cfg.Partition || m.meta.Partitions != cfg.Partitions {
+		return nil, fmt.Errorf("the store belongs to %s, partition %d of %d, not to %s, partition %d of %d: give each place a folder of its own",
+			m.meta.Place, m.meta.Partition, m.meta.Partitions, cfg.Place, cfg.Partition, cfg.Partitions)
 	}
 	m.prior = m.meta
 	if m.meta.World == 0 && cfg.Place == Root {

@@ -3,6 +3,8 @@ package tiers
 import (
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // A Place is a node of the hierarchy: "global", the root, or a dotted path
@@ -75,6 +77,21 @@ func (n Name) String() string { return n.Namespace + "/" + n.Key }
 
 // MaxKey is the longest key, in bytes.
 const MaxKey = 512
+
+// CheckKey says what is wrong with a key, if anything: it is 1 to MaxKey
+// bytes of UTF-8 without control characters.
+func CheckKey(key string) error {
+	if key == "" || len(key) > MaxKey {
+		return fmt.Errorf("a key has 1 to %d bytes, this one has %d", MaxKey, len(key))
+	}
+	if !utf8.ValidString(key) {
+		return fmt.Errorf("key %q is not valid UTF-8", key)
+	}
+	if i := strings.IndexFunc(key, unicode.IsControl); i >= 0 {
+		return fmt.Errorf("key %q has a control character at byte %d", key, i)
+	}
+	return nil
+}
 
 // A Total is a count: two figures that only grow, or a sum of such.
 type Total struct{ Added, Removed uint64 }

@@ -12,14 +12,15 @@ type Record interface{ record() }
 
 // Meta is what a store says of itself.
 type Meta struct {
-	World     uint64 // made once by the root; 0: not known yet
-	Place     Place
-	Partition uint32
-	Session   uint64 // the last one that ran on this store
-	Number    uint64 // the highest session number that it was given
-	Marks     uint64 // no change on this store has a higher mark
-	Lease     int64  // the longest lease that was ever lent, ns
-	Clean     bool   // the last session stopped in good order, with nothing lent
+	World      uint64 // made once by the root; 0: not known yet
+	Place      Place
+	Partition  uint32
+	Partitions uint32 // that the tree was made with
+	Session    uint64 // the last one that ran on this store
+	Number     uint64 // the highest session number that it was given
+	Marks      uint64 // no change on this store has a higher mark
+	Lease      int64  // the longest lease that was ever lent, ns
+	Clean      bool   // the last session stopped in good order, with nothing lent
 }
 
 // ChildRecord is what a parent knows of a child.

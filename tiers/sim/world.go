@@ -141,7 +141,7 @@ func (n *Node) Start() {
 	n.disk.open()
 	w := n.world
 	cfg := tiers.Config{
-		Place: n.Place, Leaf: n.Leaf, Rules: w.Rules, Session: w.rng.Uint64() | 1, NewWorld: w.rng.Uint64() | 1,
+		Place: n.Place, Partitions: 1, Leaf: n.Leaf, Rules: w.Rules, Session: w.rng.Uint64() | 1, NewWorld: w.rng.Uint64() | 1,
 		Lease: tiers.DefaultLease, Heartbeat: tiers.DefaultHeartbeat, ReportInterval: tiers.DefaultReportInterval, MaxAwake: tiers.DefaultMaxAwake,
 	}
 	n.disk.instant = true // Start waits for its commit

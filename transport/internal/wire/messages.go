@@ -1,0 +1,224 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tributary-io/tributary/limiter"
+	"github.com/tributary-io/tributary/tiers"
+)
+
+// ErrVersion says that a message is of a version that is not known here.
+var ErrVersion = errors.New("unknown version")
+
+func checkVersion(v uint32) error {
+	if v != Version {
+		return fmt.Errorf("%w %d of a message between places; this program speaks %d: run the same version everywhere", ErrVersion, v, Version)
+	}
+	return nil
+}
+
+// each converts a list.
+func each[A, B any](list []A, f func(A) B) []B {
+	if len(list) == 0 {
+		return nil
+	}
+	out := make([]B, len(list))
+	for i, a := range list {
+		out[i] = f(a)
+	}
+	return out
+}
+
+// MarshalReport writes a report down.
+func MarshalReport(r *tiers.Report) ([]byte, error) {
+	return proto.Marshal(&Report{
+		Version: Version, Child: string(r.Child), World: r.World, Rules: r.Rules, Session: r.Session, Number: r.Number,
+		Highest: r.Highest, Previous: r.Previous, Sequence: r.Sequence, From: r.From, To: r.To,
+		Counts: each(r.Counts, fromCount),
+		Lines: each(r.Lines, func(l tiers.LineReport) *LineReport {
+			return &LineReport{Name: fromName(l.Name), Limit: l.Limit, Lender: l.Lender, Line: l.Line, Returned: fromShare(l.Returned),
+				Ended: l.Ended, DemandNow: l.Demand.Now, DemandPeak: l.Demand.Peak, DemandAsk: l.Demand.Ask}
+		}),
+		Watch: each(r.Watch, fromName), Age: int64(r.Age), Behind: uint32(r.Behind), Echo: int64(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
+	})
+}
+
+// UnmarshalReport reads a report.
+func UnmarshalReport(data []byte) (*tiers.Report, error) {
+	var r Report
+	if err := proto.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
+	if err := checkVersion(r.Version); err != nil {
+		return nil, err
+	}
+	child, err := tiers.ParsePlace(r.Child)
+	if err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
+	if r.Session == 0 || r.To < r.From {
+		return nil, fmt.Errorf("report of %s: session %d, changes (%d, %d] are out of range", child, r.Session, r.From, r.To)
+	}
+	var problem error
+	out := &tiers.Report{
+		Child: child, World: r.World, Rules: r.Rules, Session: r.Session, Number: r.Number,
+		Highest: r.Highest, Previous: r.Previous, Sequence: r.Sequence, From: r.From, To: r.To,
+		Counts: each(r.Counts, func(c *Count) tiers.Count { return toCount(c, &problem) }),
+		Lines: each(r.Lines, func(l *LineReport) tiers.LineReport {
+			return tiers.LineReport{Name: toName(l.Name, &problem), Limit: l.Limit, Lender: l.Lender, Line: l.Line,
+				Returned: toShare(l.Returned, &problem), Ended: l.Ended, Demand: tiers.Demand{Now: l.DemandNow, Peak: l.DemandPeak, Ask: l.DemandAsk}}
+		}),
+		Watch: each(r.Watch, func(n *Name) tiers.Name { return toName(n, &problem) }),
+		Age:   time.Duration(r.Age), Behind: int(r.Behind), Echo: limiter.Time(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
+	}
+	if problem != nil {
+		return nil, fmt.Errorf("report of %s: %w", child, problem)
+	}
+	return out, nil
+}
+
+// MarshalAck writes an answer down.
+func MarshalAck(a *tiers.Ack) ([]byte, error) {
+	return proto.Marshal(&Ack{
+		Version: Version, World: a.World, Rules: a.Rules, Session: a.Session, Sequence: a.Sequence, Parent: a.Parent,
+		Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: int64(a.Pause),
+		Pairs: each(a.Pairs, fromCount),
+		Lines: each(a.Lines, func(g tiers.Grant) *Grant {
+			return &Grant{Name: fromName(g.Name), Limit: g.Limit, Line: g.Line, Lent: fromShare(g.Lent), Lease: int64(g.Lease), Keep: fromKeep(g.Keep)}
+		}),
+		Above: each(a.Above, func(w tiers.Watermark) *Watermark {
+			return &Watermark{Place: string(w.Place), Age: int64(w.Age), Behind: uint32(w.Behind)}
+		}),
+		Views: each(a.Views, func(v tiers.Totals) *Totals {
+			return &Totals{Name: fromName(v.Name), Totals: each(v.Totals, func(t tiers.Total) *Total { return &Total{Added: t.Added, Removed: t.Removed} })}
+		}),
+		Stamp: int64(a.Stamp),
+	})
+}
+
+// UnmarshalAck reads an answer.
+func UnmarshalAck(data []byte) (*tiers.Ack, error) {
+	var a Ack
+	if err := proto.Unmarshal(data, &a); err != nil {
+		return nil, fmt.Errorf("ack: %w", err)
+	}
+	if err := checkVersion(a.Version); err != nil {
+		return nil, err
+	}
+	var problem error
+	out := &tiers.Ack{
+		World: a.World, Rules: a.Rules, Session: a.Session, Sequence: a.Sequence, Parent: a.Parent,
+		Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: time.Duration(a.Pause),
+		Pairs: each(a.Pairs, func(c *Count) tiers.Count { return toCount(c, &problem) }),
+		Lines: each(a.Lines, func(g *Grant) tiers.Grant {
+			return tiers.Grant{Name: toName(g.Name, &problem), Limit: g.Limit, Line: g.Line, Lent: toShare(g.Lent, &problem),
+				Lease: time.Duration(max(0, g.Lease)), Keep: toKeep(g.Keep)}
+		}),
+		Above: each(a.Above, func(w *Watermark) tiers.Watermark {
+			return tiers.Watermark{Place: toPlace(w.Place, &problem), Age: time.Duration(w.Age), Behind: int(w.Behind)}
+		}),
+		Views: each(a.Views, func(v *Totals) tiers.Totals {
+			return tiers.Totals{Name: toName(v.Name, &problem), Totals: each(v.Totals, func(t *Total) tiers.Total { return tiers.Total{Added: t.Added, Removed: t.Removed} })}
+		}),
+		Stamp: limiter.Time(a.Stamp),
+	}
+	if problem != nil {
+		return nil, fmt.Errorf("ack: %w", problem)
+	}
+	return out, nil
+}
+
+// MarshalRecall writes a recall down.
+func MarshalRecall(r *tiers.Recall) ([]byte, error) {
+	return proto.Marshal(&Recall{Version: Version, Parent: r.Parent, Lines: each(r.Lines, func(l tiers.RecallLine) *RecallLine {
+		return &RecallLine{Name: fromName(l.Name), Limit: l.Limit, Line: l.Line, Keep: fromKeep(l.Keep)}
+	})})
+}
+
+// UnmarshalRecall reads a recall.
+func UnmarshalRecall(data []byte) (*tiers.Recall, error) {
+	var r Recall
+	if err := proto.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("recall: %w", err)
+	}
+	if err := checkVersion(r.Version); err != nil {
+		return nil, err
+	}
+	var problem error
+	out := &tiers.Recall{Parent: r.Parent, Lines: each(r.Lines, func(l *RecallLine) tiers.RecallLine {
+		return tiers.RecallLine{Name: toName(l.Name, &problem), Limit: l.Limit, Line: l.Line, Keep: toKeep(l.Keep)}
+	})}
+	if problem != nil {
+		return nil, fmt.Errorf("recall: %w", problem)
+	}
+	return out, nil
+}
+
+func fromName(n tiers.Name) *Name { return &Name{Namespace: n.Namespace, Key: n.Key} }
+
+// toName checks what a store's keys depend on: names that hold a separator
+// would be mistaken for others.
+func toName(n *Name, problem *error) tiers.Name {
+	name := tiers.Name{Namespace: n.GetNamespace(), Key: n.GetKey()}
+	if err := limiter.CheckNamespace(name.Namespace); err != nil {
+		*problem = err
+	}
+	if err := tiers.CheckKey(name.Key); err != nil {
+		*problem = err
+	}
+	return name
+}
+
+func toPlace(s string, problem *error) tiers.Place {
+	p, err := tiers.ParsePlace(s)
+	if err != nil {
+		*problem = err
+	}
+	return p
+}
+
+func fromCount(c tiers.Count) *Count {
+	return &Count{Name: fromName(c.Name), Pairs: each(c.Pairs, fromPair), First: c.First}
+}
+
+func toCount(c *Count, problem *error) tiers.Count {
+	return tiers.Count{Name: toName(c.Name, problem), Pairs: each(c.Pairs, toPair), First: c.First}
+}
+
+func fromPair(p tiers.Pair) *Pair {
+	return &Pair{Session: p.Session, Added: p.Added, Removed: p.Removed}
+}
+
+func toPair(p *Pair) tiers.Pair {
+	return tiers.Pair{Session: p.Session, Total: tiers.Total{Added: p.Added, Removed: p.Removed}}
+}
+
+func fromShare(s limiter.Share) *Share {
+	return &Share{Tokens: s.Tokens, Capacity: s.Capacity, Rate: s.Rate}
+}
+
+func toShare(s *Share, problem *error) limiter.Share {
+	out := limiter.Share{Tokens: s.GetTokens(), Capacity: s.GetCapacity(), Rate: s.GetRate()}
+	if !out.Covers(limiter.Share{}) {
+		*problem = fmt.Errorf("share %+v is negative", out)
+	}
+	return out
+}
+
+func fromKeep(k tiers.Keep) *Keep {
+	if k.All {
+		return nil
+	}
+	return &Keep{Capacity: k.Capacity, Rate: k.Rate}
+}
+
+func toKeep(k *Keep) tiers.Keep {
+	if k == nil {
+		return tiers.Keep{All: true}
+	}
+	return tiers.Keep{Capacity: max(0, k.Capacity), Rate: max(0, k.Rate)}
+}
