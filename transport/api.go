@@ -1,0 +1,124 @@
+package transport
+
+import "time"
+
+// Bounds and defaults of the wire.
+const (
+	// MaxInteger is the largest size of an integer in a request, 2⁵³-1: jq and JavaScript round beyond.
+	MaxInteger = 1<<53 - 1
+	// MaxNamespace is the longest namespace, in bytes.
+	MaxNamespace = 64
+	// MaxKey is the longest key, in bytes of UTF-8.
+	MaxKey = 512
+	// MaxBatch is the most requests in one message.
+	MaxBatch = 1000
+	// DefaultHits is what a check asks for when it does not say.
+	DefaultHits = 1
+	// DefaultWait is how long a check may wait for a share when it does not say: time for a few round trips to the
+	// root, so that the first check of a cold key is not denied for nothing.
+	DefaultWait = 250 * time.Millisecond
+	// MaxWait is the longest that a check may wait for a share.
+	MaxWait = time.Minute
+	// DefaultList and MaxList are how many keys a list returns when it does not say, and at most.
+	DefaultList = 100
+	MaxList     = 1000
+	// WireVersion is the version of the wire.
+	WireVersion = 1
+)
+
+// CheckRequest asks whether Hits may be spent on a key, and spends them if so.
+type CheckRequest struct {
+	Namespace, Key string
+	// Hits is how much to spend, 0 to [MaxInteger]. 0 looks without spending; it is not the wire's default, which
+	// is 1.
+	Hits int64
+	// Wait is how long a check that finds no share, or too small a one, may wait for more: 0 to [MaxWait], in whole
+	// milliseconds on the wire (rounded up).
+	Wait time.Duration
+}
+
+// Why a check was denied.
+const (
+	// DeniedLimit: the limit is spent.
+	DeniedLimit = "limit"
+	// DeniedShare: no share of the limit is here; none came yet, or its lease ended.
+	DeniedShare = "share"
+	// DeniedBurst: more hits than the limit ever holds. Never retry.
+	DeniedBurst = "burst"
+)
+
+// CheckReply is a check's decision. A denied check is no error.
+type CheckReply struct {
+	Allowed bool
+	// Reason is why not: [DeniedLimit], [DeniedShare] or [DeniedBurst]. Empty when allowed.
+	Reason string
+	// Scope is the tier of the limit that denied, or is nearest to it. Empty in a namespace without limits, and
+	// then Limit and Remaining say nothing.
+	Scope string
+	// Limit is that rule's figure, Remaining what this place can admit now without asking.
+	Limit, Remaining int64
+	// RetryAfter is when the same check may pass; 0 when that is not known.
+	RetryAfter time.Duration
+	Place      string
+}
+
+// AddRequest adds Delta, which may be negative or 0, to a key.
+type AddRequest struct {
+	Namespace, Key string
+	Delta          int64
+}
+
+// AddReply is sent when the addition is durable.
+type AddReply struct {
+	// Total is the total of the place that answered.
+	Total Total
+	Place string
+}
+
+// GetRequest asks for a key's total.
+type GetRequest struct {
+	Namespace, Key string
+}
+
+// GetReply is a key's total at the place that answered, and what it knows of the tiers above.
+type GetReply struct {
+	Place string
+	Total Total
+	// Views holds the tiers above, nearest first. It is empty until the first has come down; a get asks for them.
+	Views []View
+}
+
+// View is a total of a tier above, as known here.
+type View struct {
+	Place string
+	Total Total
+	// Through is the instant up to which everything that happened below Place is in Total.
+	Through time.Time
+	// Age is how old the view is.
+	Age time.Duration
+	// Behind is how many places below Place are cut off or gone, and hold Through back.
+	Behind int
+}
+
+// ListRequest asks for a namespace's keys in byte order.
+type ListRequest struct {
+	Namespace string
+	// Prefix is what the keys begin with, After the key after which the list begins. Both may be empty.
+	Prefix, After string
+	// Limit is the most keys to return, 1 to [MaxList].
+	Limit int
+}
+
+// ListReply is a page of keys.
+type ListReply struct {
+	Place string
+	Keys  []KeyTotal
+	// More says that keys follow: ask again After the last one.
+	More bool
+}
+
+// KeyTotal is a key with its total.
+type KeyTotal struct {
+	Key   string
+	Total Total
+}

@@ -1,0 +1,109 @@
+package transport
+
+import (
+	"errors"
+	"time"
+
+	"github.com/tributary-io/tributary/objects"
+	"github.com/tributary-io/tributary/tiers"
+	"github.com/tributary-io/tributary/tiers/place"
+)
+
+// backend is a place as its service sees it.
+type backend struct{ *Place }
+
+func (b backend) Ready() *Error {
+	world, fenced, broken := b.runner.State()
+	switch {
+	case fenced:
+		return ErrFenced.Errorf("a newer process serves %s", b.cfg.Place)
+	case b.draining.Load():
+		return ErrDraining.Errorf("%s is stopping", b.cfg.Place)
+	case broken != nil:
+		return ErrStorage.Errorf("%s has stopped and will be started again: %v", b.cfg.Place, b.Err()).After(time.Second)
+	}
+	_ = world // a place that has not heard of its world yet counts all the same
+	return nil
+}
+
+func (b backend) Check(req CheckRequest, done func(CheckReply, *Error)) {
+	name := tiers.Name{Namespace: req.Namespace, Key: req.Key}
+	b.runner.Check(name, req.Hits, req.Wait, func(d tiers.Decision, err error) {
+		if err != nil {
+			done(CheckReply{}, b.wireError(err))
+			return
+		}
+		reply := CheckReply{Allowed: d.Allowed, Place: string(b.cfg.Place)}
+		if d.Limited {
+			reply.Reason, reply.Scope = string(d.Reason), d.Scope.String()
+			reply.Limit, reply.Remaining, reply.RetryAfter = d.Limit, d.Remaining, d.RetryAfter
+		}
+		done(reply, nil)
+	})
+}
+
+func (b backend) Add(req AddRequest, done func(AddReply, *Error)) {
+	b.runner.Add(tiers.Name{Namespace: req.Namespace, Key: req.Key}, req.Delta, func(t tiers.Total, err error) {
+		if err != nil {
+			done(AddReply{}, b.wireError(err))
+			return
+		}
+		done(AddReply{Total: Total(t), Place: string(b.cfg.Place)}, nil)
+	})
+}
+
+func (b backend) Get(req GetRequest, done func(GetReply, *Error)) {
+	b.runner.Get(tiers.Name{Namespace: req.Namespace, Key: req.Key}, func(t tiers.Total, views []tiers.View, err error) {
+		if err != nil {
+			done(GetReply{}, b.wireError(err))
+			return
+		}
+		reply := GetReply{Place: string(b.cfg.Place), Total: Total(t)}
+		now := time.Now()
+		for _, v := range views {
+			if v.Age < 0 {
+				continue // nothing is known of it yet
+			}
+			reply.Views = append(reply.Views, View{Place: string(v.Place), Total: Total(v.Total), Through: now.Add(-v.Age), Age: v.Age, Behind: v.Behind})
+		}
+		done(reply, nil)
+	})
+}
+
+func (b backend) List(req ListRequest, done func(ListReply, *Error)) {
+	b.runner.List(req.Namespace, req.Prefix, req.After, req.Limit, func(keys []tiers.Listed, more bool, err error) {
+		if err != nil {
+			done(ListReply{}, b.wireError(err))
+			return
+		}
+		reply := ListReply{Place: string(b.cfg.Place), More: more, Keys: make([]KeyTotal, 0, len(keys))}
+		for _, k := range keys {
+			reply.Keys = append(reply.Keys, KeyTotal{Key: k.Key, Total: Total(k.Total)})
+		}
+		done(reply, nil)
+	})
+}
+
+// wireError says what failed as the caller is told.
+func (b backend) wireError(err error) *Error {
+	switch {
+	case errors.Is(err, tiers.ErrUnknownNamespace):
+		return ErrUnknownNamespace.Errorf("no rule names this namespace at %s: add it to the rules file", b.cfg.Place)
+	case errors.Is(err, tiers.ErrLimited):
+		return ErrNotCounted.Errorf("a namespace with limits is not counted: use check, or a namespace without limits")
+	case errors.Is(err, tiers.ErrNotLeaf):
+		return ErrNotServed.Errorf("%s takes no checks or adds: ask a city", b.cfg.Place)
+	case errors.Is(err, tiers.ErrTotalRange):
+		return ErrOutOfRange.Errorf("this add would take the key's total at %s past 2^53-1", b.cfg.Place)
+	case errors.Is(err, objects.ErrOverloaded):
+		return ErrOverloaded.Errorf("too much waits for the disk of %s", b.cfg.Place).After(retryAfter)
+	case errors.Is(err, objects.ErrFull):
+		return ErrStorage.Errorf("the disk of %s is full: %v", b.cfg.Place, err).After(time.Second)
+	case errors.Is(err, place.ErrStopped):
+		if ready := b.Ready(); ready != nil {
+			return ready
+		}
+		return ErrNotReady.Errorf("%s is starting again", b.cfg.Place).After(time.Second)
+	}
+	return ErrStorage.Errorf("%s: %v", b.cfg.Place, err).After(time.Second)
+}

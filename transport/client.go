@@ -1,0 +1,339 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go"
+)
+
+// DefaultTimeout is how long a [Client] waits for an answer when the context has no deadline, beyond what a check
+// itself may wait for a share.
+const DefaultTimeout = 5 * time.Second
+
+// Client asks a place over NATS. It is safe for use from many goroutines, and owns nothing: close the connection when
+// done.
+//
+// An error that a place answered is an [*Error], to be compared with [errors.Is]. [ErrNoResponders] says that nobody
+// listens. When no answer came in time the error wraps [context.DeadlineExceeded] (or [context.Canceled]): the
+// request may have been done all the same, so retrying an add may count it twice.
+type Client struct {
+	nc       *nats.Conn
+	subjects Subjects
+	place    string
+	timeout  time.Duration
+}
+
+// Option configures a [Client].
+type Option func(*Client) error
+
+// WithPrefix sets the first part of every subject, [DefaultPrefix] without it.
+func WithPrefix(prefix string) Option {
+	return func(c *Client) (err error) {
+		c.subjects, err = NewSubjects(prefix)
+		return err
+	}
+}
+
+// WithPlace asks one named place. Without it, a leaf that NATS picks answers: one near, and perhaps another each time.
+func WithPlace(place string) Option {
+	return func(c *Client) error {
+		c.place = place
+		return CheckPlace(place)
+	}
+}
+
+// WithTimeout sets how long to wait for an answer when the context has no deadline, [DefaultTimeout] without it.
+func WithTimeout(d time.Duration) Option {
+	return func(c *Client) error {
+		if d <= 0 {
+			return fmt.Errorf("timeout %v: it must be more than nothing, such as %v", d, DefaultTimeout)
+		}
+		c.timeout = d
+		return nil
+	}
+}
+
+// NewClient returns a client on a connection.
+func NewClient(nc *nats.Conn, opts ...Option) (*Client, error) {
+	c := &Client{nc: nc, subjects: Subjects{prefix: DefaultPrefix}, timeout: DefaultTimeout}
+	for _, opt := range opts {
+		if err := opt(c); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// CheckOption changes what a [Client.Check] asks for.
+type CheckOption func(*CheckRequest)
+
+// WithHits asks for more than one hit, or with 0 looks without spending.
+func WithHits(n int64) CheckOption { return func(q *CheckRequest) { q.Hits = n } }
+
+// WithWait sets how long the check may wait for a share, [DefaultWait] without it.
+func WithWait(d time.Duration) CheckOption { return func(q *CheckRequest) { q.Wait = d } }
+
+// Check asks whether a hit on a key is allowed, and spends it if so. A denial is no error.
+func (c *Client) Check(ctx context.Context, namespace, key string, opts ...CheckOption) (CheckReply, error) {
+	q := CheckRequest{Namespace: namespace, Key: key, Hits: DefaultHits, Wait: DefaultWait}
+	for _, opt := range opts {
+		opt(&q)
+	}
+	return single(ctx, c, &checkCodec, q, q.Wait, (*checkWire).reply)
+}
+
+// CheckBatch asks for up to [MaxBatch] checks in one message, which are decided in order. The results are in the same
+// order, each with its own error. Hits and Wait are as given: 0 looks without spending.
+func (c *Client) CheckBatch(ctx context.Context, requests []CheckRequest) ([]Result[CheckReply], error) {
+	var wait time.Duration
+	for i := range requests {
+		wait = max(wait, requests[i].Wait)
+	}
+	return batch(ctx, c, &checkCodec, requests, wait, (*checkWire).reply)
+}
+
+// Add adds delta, which may be negative, to a key, and returns when that is durable.
+func (c *Client) Add(ctx context.Context, namespace, key string, delta int64) (AddReply, error) {
+	return single(ctx, c, &addCodec, AddRequest{Namespace: namespace, Key: key, Delta: delta}, 0, (*addWire).reply)
+}
+
+// AddBatch makes up to [MaxBatch] additions in one message, and returns when all are durable. They are not atomic: the
+// results are in the same order, each with its own error.
+func (c *Client) AddBatch(ctx context.Context, requests []AddRequest) ([]Result[AddReply], error) {
+	return batch(ctx, c, &addCodec, requests, 0, (*addWire).reply)
+}
+
+// Get returns a key's total at the place, and its views of the tiers above.
+func (c *Client) Get(ctx context.Context, namespace, key string) (GetReply, error) {
+	return single(ctx, c, &getCodec, GetRequest{Namespace: namespace, Key: key}, 0, (*getWire).reply)
+}
+
+// GetBatch is [Client.Get] for up to [MaxBatch] keys in one message.
+func (c *Client) GetBatch(ctx context.Context, requests []GetRequest) ([]Result[GetReply], error) {
+	return batch(ctx, c, &getCodec, requests, 0, (*getWire).reply)
+}
+
+// List returns a page of a namespace's keys at the place, in byte order. A Limit of 0 is [DefaultList].
+func (c *Client) List(ctx context.Context, q ListRequest) (ListReply, error) {
+	if q.Limit == 0 {
+		q.Limit = DefaultList
+	}
+	return single(ctx, c, &listCodec, q, 0, (*listWire).reply)
+}
+
+// Result is one answer of a batch.
+type Result[R any] struct {
+	Reply R
+	// Err is the operation's own error, or nil.
+	Err error
+}
+
+func single[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], q Q, wait time.Duration, reply func(*W) (R, *Error)) (R, error) {
+	var none R
+	if err := k.validate(&q); err != nil {
+		return none, err
+	}
+	var w W
+	if err := c.roundTrip(ctx, k.verb, k.appendRequest(nil, &q), wait, &w); err != nil {
+		return none, err
+	}
+	r, err := reply(&w)
+	if err != nil {
+		return none, err
+	}
+	return r, nil
+}
+
+func batch[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], requests []Q, wait time.Duration, reply func(*W) (R, *Error)) ([]Result[R], error) {
+	if len(requests) == 0 || len(requests) > MaxBatch {
+		return nil, ErrOutOfRange.Errorf("the batch has %d requests: send 1 to %d", len(requests), MaxBatch)
+	}
+	body := []byte(`{"requests":[`)
+	for i := range requests {
+		if err := k.validate(&requests[i]); err != nil {
+			return nil, err.Errorf("request %d of the batch, nothing was sent: %s", i, err.Message)
+		}
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = k.appendRequest(body, &requests[i])
+	}
+	body = append(body, `]}`...)
+	var w struct {
+		Responses []W `json:"responses"`
+	}
+	if err := c.roundTrip(ctx, k.verb, body, wait, &w); err != nil {
+		return nil, err
+	}
+	if len(w.Responses) != len(requests) {
+		return nil, fmt.Errorf("%s: %d answers came for a batch of %d, so none can be told apart; it may have been done",
+			c.subject(k.verb), len(w.Responses), len(requests))
+	}
+	results := make([]Result[R], len(requests))
+	for i := range results {
+		r, err := reply(&w.Responses[i])
+		if err != nil {
+			results[i].Err = err
+			continue
+		}
+		results[i].Reply = r
+	}
+	return results, nil
+}
+
+func (c *Client) subject(v Verb) string {
+	if c.place == "" {
+		return c.subjects.Any(v)
+	}
+	return c.subjects.At(v, c.place)
+}
+
+// roundTrip sends a request and reads the answer into reply.
+func (c *Client) roundTrip(ctx context.Context, v Verb, body []byte, wait time.Duration, reply any) error {
+	subject := c.subject(v)
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.timeout+wait)
+		defer cancel()
+	}
+	msg, err := c.nc.RequestWithContext(ctx, subject, body)
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		e := ErrNoResponders.Errorf("nobody listens on %s: is a tributary serving there? Look with \"nats micro ls\", and "+
+			"check the place, the prefix and the NATS server", subject)
+		e.cause = err
+		return e
+	case ctx.Err() != nil && err != nil:
+		return fmt.Errorf("%s: no answer came in time; the request may have been done: %w", subject, err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", subject, err)
+	}
+	switch got := msg.Header.Get(VersionHeader); got {
+	case wireVersion:
+	case "":
+		return fmt.Errorf("%s: what answered is no tributary (its answer has no %s): check the prefix", subject, VersionHeader)
+	default:
+		return fmt.Errorf("%s: the place answered in version %s and this client reads %s: update the client",
+			subject, quote(got), wireVersion)
+	}
+	// An error's body may be of any shape that we know: what it holds beside the error is ignored.
+	if code := msg.Header.Get("Nats-Service-Error-Code"); code != "" {
+		return c.refusal(subject, code, msg)
+	}
+	if err := json.Unmarshal(msg.Data, reply); err != nil {
+		return fmt.Errorf("%s: the answer cannot be read; the request may have been done: %w", subject, err)
+	}
+	return nil
+}
+
+// refusal makes an error of an answer that micro's headers mark as one.
+func (c *Client) refusal(subject, code string, msg *nats.Msg) error {
+	var w struct {
+		Error *errorWire `json:"error"`
+	}
+	if json.Unmarshal(msg.Data, &w) == nil && w.Error != nil {
+		return w.Error.error()
+	}
+	n, err := strconv.Atoi(code)
+	if err != nil {
+		return fmt.Errorf("%s: the place answered with the error code %s", subject, quote(code))
+	}
+	return &Error{Code: n, Reason: "unknown", Message: msg.Header.Get("Nats-Service-Error")}
+}
+
+// The replies as they are read: fields that are not known are ignored, so that they may gain some.
+
+type errorWire struct {
+	Code         int    `json:"code"`
+	Reason       string `json:"reason"`
+	Message      string `json:"message"`
+	RetryAfterMS int64  `json:"retry_after_ms"`
+}
+
+func (w *errorWire) error() *Error {
+	if w == nil {
+		return nil
+	}
+	return &Error{Code: w.Code, Reason: w.Reason, Message: w.Message, RetryAfter: fromMilliseconds(w.RetryAfterMS)}
+}
+
+type checkWire struct {
+	Error        *errorWire `json:"error"`
+	Allowed      bool       `json:"allowed"`
+	Reason       string     `json:"reason"`
+	Scope        string     `json:"scope"`
+	Limit        int64      `json:"limit"`
+	Remaining    int64      `json:"remaining"`
+	RetryAfterMS int64      `json:"retry_after_ms"`
+	Place        string     `json:"place"`
+}
+
+func (w *checkWire) reply() (CheckReply, *Error) {
+	return CheckReply{
+		Allowed: w.Allowed, Reason: w.Reason,
+		Scope: w.Scope, Limit: w.Limit, Remaining: w.Remaining,
+		RetryAfter: fromMilliseconds(w.RetryAfterMS), Place: w.Place,
+	}, w.Error.error()
+}
+
+type addWire struct {
+	Error *errorWire `json:"error"`
+	Total Total      `json:"total"`
+	Place string     `json:"place"`
+}
+
+func (w *addWire) reply() (AddReply, *Error) {
+	return AddReply{Total: w.Total, Place: w.Place}, w.Error.error()
+}
+
+type getWire struct {
+	Error *errorWire `json:"error"`
+	Place string     `json:"place"`
+	Total Total      `json:"total"`
+	Views []struct {
+		Place   string    `json:"place"`
+		Total   Total     `json:"total"`
+		Through time.Time `json:"through"`
+		AgeMS   int64     `json:"age_ms"`
+		Behind  int       `json:"behind"`
+	} `json:"views"`
+}
+
+func (w *getWire) reply() (GetReply, *Error) {
+	r := GetReply{Place: w.Place, Total: w.Total}
+	for _, v := range w.Views {
+		r.Views = append(r.Views, View{
+			Place: v.Place, Total: v.Total, Through: v.Through, Age: fromMilliseconds(v.AgeMS), Behind: v.Behind,
+		})
+	}
+	return r, w.Error.error()
+}
+
+type listWire struct {
+	Error *errorWire `json:"error"`
+	Place string     `json:"place"`
+	Keys  []struct {
+		Key   string `json:"key"`
+		Total Total  `json:"total"`
+	} `json:"keys"`
+	More bool `json:"more"`
+}
+
+func (w *listWire) reply() (ListReply, *Error) {
+	r := ListReply{Place: w.Place, More: w.More}
+	for _, k := range w.Keys {
+		r.Keys = append(r.Keys, KeyTotal{Key: k.Key, Total: k.Total})
+	}
+	return r, w.Error.error()
+}
+
+// fromMilliseconds does not wrap, whatever a server says.
+func fromMilliseconds(ms int64) time.Duration {
+	const most = int64(1<<63-1) / int64(time.Millisecond)
+	return time.Duration(min(max(ms, -most), most)) * time.Millisecond
+}

@@ -1,0 +1,343 @@
+package transport
+
+import (
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+)
+
+type counter = atomic.Int64
+
+// endpoint handles the messages of one verb: reads them, asks the backend, and answers once.
+type endpoint[Q, R any] struct {
+	*counters
+	svc   *Service
+	codec *codec[Q, R]
+	ask   func(Q, func(R, *Error))
+	// served is false for what this place only listens for to refuse it.
+	served bool
+	// hurry, if any, makes a request one that is answered without waiting, for when half of the room is taken.
+	hurry func(*Q)
+}
+
+func newEndpoint[Q, R any](s *Service, c *codec[Q, R], ask func(Q, func(R, *Error)), served bool) *endpoint[Q, R] {
+	return &endpoint[Q, R]{counters: s.endpoints[c.verb], svc: s, codec: c, ask: ask, served: served}
+}
+
+// Handle is called by micro, one message after another for each subject.
+func (e *endpoint[Q, R]) Handle(req micro.Request) {
+	m := &message[Q, R]{endpoint: e, req: req}
+	if e.svc.cfg.Observe.Message != nil {
+		m.start = time.Now()
+	}
+	one, batch, err := e.accept(req)
+	if err != nil {
+		m.refused = err
+		m.send(true)
+		return
+	}
+	m.begin(one, batch)
+	if m.leave() {
+		m.send(true)
+	}
+}
+
+// accept reads a message and makes room for it, and has entered the gate when it returns no error.
+func (e *endpoint[Q, R]) accept(req micro.Request) (one entry[Q], batch []entry[Q], err *Error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = e.panicked(v)
+		}
+	}()
+	if err := checkHeaders(req.Headers()); err != nil {
+		return one, nil, err
+	}
+	if err := e.svc.backend.Ready(); err != nil {
+		return one, nil, err
+	}
+	if !e.served {
+		return one, nil, ErrNotServed.Errorf("%s is no leaf: it answers get and list, and its cities %s; "+
+			"ask one of them, or any on the subject without a place", e.svc.cfg.Place, e.codec.verb)
+	}
+	one, batch, err = decode(req.Data(), e.codec)
+	if err != nil {
+		return one, nil, err
+	}
+	if batch != nil {
+		if err := e.fits(len(batch)); err != nil {
+			return one, nil, err
+		}
+	}
+	return one, batch, e.gate.enter(max(1, len(batch)))
+}
+
+// checkHeaders refuses the headers that would change what a request means.
+func checkHeaders(h micro.Headers) *Error {
+	if len(h) == 0 {
+		return nil
+	}
+	for _, v := range h[VersionHeader] {
+		if v != wireVersion {
+			return ErrUnsupportedVersion.Errorf("%s %s is not served: this place serves %s", VersionHeader, quote(v), wireVersion)
+		}
+	}
+	if _, ok := h[nats.MsgIdHdr]; ok {
+		return ErrUnsupportedID.Errorf("%s: requests are not remembered yet, so a retry would count again; "+
+			"leave the header out", nats.MsgIdHdr)
+	}
+	return nil
+}
+
+const (
+	// batchFrame is {"responses":[]}, and headerRoom what NATS counts as payload beside the body: the headers of an
+	// answer.
+	batchFrame = len(`{"responses":[]}`)
+	headerRoom = 128
+)
+
+// fits refuses a batch whose answer might be too large to send, before anything of it is done.
+func (e *endpoint[Q, R]) fits(n int) *Error {
+	each := e.codec.most(e.svc.cfg.Place) + len(",")
+	room := e.bodyRoom() - batchFrame
+	if n*each <= room {
+		return nil
+	}
+	return ErrTooLarge.Errorf("a batch of %d may be answered with %d bytes, and the NATS server takes %d: "+
+		"nothing was done; send at most %d, or raise max_payload", n, n*each, e.svc.nc.MaxPayload(), max(0, room/each))
+}
+
+// bodyRoom is how large the body of an answer may be.
+func (e *endpoint[Q, R]) bodyRoom() int { return int(e.svc.nc.MaxPayload()) - headerRoom }
+
+// message is one message in work.
+//
+// Micro looks at the request's outcome when its handler returns, so until then only the handler may answer through
+// it, and afterwards nobody: a later answer is published by us. Handler and backend agree on who sends through state.
+type message[Q, R any] struct {
+	endpoint *endpoint[Q, R]
+	req      micro.Request
+	start    time.Time
+	refused  *Error
+
+	batch bool
+	slots []slot[Q, R]
+	one   [1]slot[Q, R]
+	// open counts the slots without an answer.
+	open  atomic.Int64
+	state atomic.Uint32
+}
+
+const (
+	handling = iota // the handler runs, and the answer is not complete
+	complete        // the answer is complete; the handler will send it
+	returned        // the handler has returned; whoever completes the answer sends it
+)
+
+// slot is one operation of a message.
+type slot[Q, R any] struct {
+	message *message[Q, R]
+	req     Q
+	reply   R
+	err     *Error
+	// answered makes a backend's second answer harmless.
+	answered atomic.Bool
+}
+
+// begin asks the backend for every operation, in order.
+func (m *message[Q, R]) begin(one entry[Q], batch []entry[Q]) {
+	m.slots = m.one[:]
+	if m.batch = batch != nil; m.batch {
+		m.slots = make([]slot[Q, R], len(batch))
+	}
+	m.open.Store(int64(len(m.slots)))
+	for i := range m.slots {
+		s := &m.slots[i]
+		s.message = m
+		e := &one
+		if m.batch {
+			e = &batch[i]
+		}
+		s.req = e.req
+		if e.err != nil {
+			s.done(s.reply, e.err)
+			continue
+		}
+		s.ask()
+	}
+}
+
+func (s *slot[Q, R]) ask() {
+	e := s.message.endpoint
+	defer func() {
+		if v := recover(); v != nil {
+			var none R
+			s.done(none, e.panicked(v))
+		}
+	}()
+	if e.hurry != nil && e.gate.crowded() {
+		e.hurry(&s.req)
+	}
+	e.ask(s.req, s.done)
+}
+
+func (e *endpoint[Q, R]) panicked(v any) *Error {
+	if observe := e.svc.cfg.Observe.Panic; observe != nil {
+		observe(e.codec.verb, v, debug.Stack())
+	}
+	return ErrInternal.Errorf("the service failed on this request, which may have been done: its log says how")
+}
+
+// done takes an operation's answer; the last one completes the message.
+func (s *slot[Q, R]) done(reply R, err *Error) {
+	if s.answered.Swap(true) {
+		return
+	}
+	s.reply, s.err = reply, err
+	m := s.message
+	if m.open.Add(-1) == 0 && !m.state.CompareAndSwap(handling, complete) {
+		m.send(false)
+	}
+}
+
+// leave is called by the handler at its end, and reports whether the answer is complete and the handler's to send.
+func (m *message[Q, R]) leave() bool { return !m.state.CompareAndSwap(handling, returned) }
+
+var bodies = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxPooledBody is the largest buffer that is kept for the next answer.
+const maxPooledBody = 64 << 10
+
+// send answers the message, through micro or around it, and leaves the gate.
+func (m *message[Q, R]) send(handler bool) {
+	e := m.endpoint
+	buffer := bodies.Get().(*[]byte)
+	body, failed := m.body((*buffer)[:0])
+	if failed != nil {
+		body = appendError(body[:0], failed)
+	}
+	var err error
+	switch {
+	case handler && failed != nil:
+		err = m.req.Error(strconv.Itoa(failed.Code), failed.headline(), body, withVersion)
+	case handler:
+		err = m.req.Respond(body, withVersion)
+	default:
+		// NATS has copied the body when this returns.
+		err = e.svc.nc.PublishMsg(&nats.Msg{Subject: m.req.Reply(), Header: replyHeader(failed), Data: body})
+	}
+	if cap(body) <= maxPooledBody {
+		*buffer = body
+	}
+	bodies.Put(buffer)
+	m.observe(err)
+	e.gate.leave(len(m.slots)) // none, if it was refused
+}
+
+// body writes the answer, or returns the error that is the answer.
+func (m *message[Q, R]) body(b []byte) ([]byte, *Error) {
+	e := m.endpoint
+	if m.refused != nil {
+		return b, m.refused
+	}
+	if m.batch {
+		b = append(b, `{"responses":[`...)
+		for i := range m.slots {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			if s := &m.slots[i]; s.err != nil {
+				b = appendError(b, s.err)
+			} else {
+				b = e.codec.appendReply(b, &s.reply)
+			}
+		}
+		b = append(b, `]}`...)
+		return b, e.sendable(len(b))
+	}
+	s := &m.slots[0]
+	if s.err != nil {
+		return b, s.err
+	}
+	if e.codec.appendWithin != nil {
+		b, fits := e.codec.appendWithin(b, &s.reply, e.bodyRoom())
+		if !fits {
+			return b, e.unsendable("a single key")
+		}
+		return b, nil
+	}
+	b = e.codec.appendReply(b, &s.reply)
+	return b, e.sendable(len(b))
+}
+
+// sendable is the last resort: what fits was already asked, from bounds that a backend should not exceed.
+func (e *endpoint[Q, R]) sendable(size int) *Error {
+	const always = 512 // a NATS server that takes less than this serves nobody
+	if size <= always || size <= e.bodyRoom() {
+		return nil
+	}
+	return e.unsendable(strconv.Itoa(size) + " bytes")
+}
+
+func (e *endpoint[Q, R]) unsendable(what string) *Error {
+	return ErrInternal.Errorf("the request was done, but its answer of %s is more than the %d bytes that the NATS server "+
+		"takes: ask for less at a time, or raise max_payload", what, e.svc.nc.MaxPayload())
+}
+
+// observe tells the counters and the observer what became of the message.
+func (m *message[Q, R]) observe(unsent error) {
+	e, o := m.endpoint, &m.endpoint.svc.cfg.Observe
+	if o.Message != nil {
+		o.Message(e.codec.verb, max(1, len(m.slots)), time.Since(m.start))
+	}
+	// An answer to a request that wants none is not missed.
+	if unsent != nil && o.Unsent != nil && m.req.Reply() != "" {
+		o.Unsent(e.codec.verb, unsent)
+	}
+	if m.refused != nil {
+		e.errors.Add(1)
+		if o.Operation != nil {
+			o.Operation(e.codec.verb, "", m.refused.Reason)
+		}
+		return
+	}
+	for i := range m.slots {
+		s := &m.slots[i]
+		if s.err != nil {
+			e.errors.Add(1)
+		}
+		if o.Operation == nil {
+			continue
+		}
+		switch {
+		case s.err == nil:
+			o.Operation(e.codec.verb, e.codec.namespace(&s.req), e.codec.outcome(&s.reply))
+		case s.err.Code == ErrMalformed.Code || s.err.Code == ErrUnknownNamespace.Code:
+			o.Operation(e.codec.verb, "", s.err.Reason)
+		default:
+			o.Operation(e.codec.verb, e.codec.namespace(&s.req), s.err.Reason)
+		}
+	}
+}
+
+var wireVersion = strconv.Itoa(WireVersion)
+
+// versionOnly is shared by all answers: nobody writes to it.
+var versionOnly = nats.Header{VersionHeader: []string{wireVersion}}
+
+var withVersion = micro.WithHeaders(micro.Headers(versionOnly))
+
+func replyHeader(e *Error) nats.Header {
+	if e == nil {
+		return versionOnly
+	}
+	return nats.Header{
+		VersionHeader:         versionOnly[VersionHeader],
+		micro.ErrorCodeHeader: []string{strconv.Itoa(e.Code)},
+		micro.ErrorHeader:     []string{e.headline()},
+	}
+}

@@ -1,0 +1,203 @@
+package transport
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+type jsonValue = jsontext.Value
+
+func TestRequestDefaultsAndBounds(t *testing.T) {
+	key := strings.Repeat("é", 256)
+	for _, c := range []struct {
+		body string
+		want CheckRequest
+	}{
+		{`{"namespace":"api","key":"a"}`, CheckRequest{"api", "a", 1, 250 * time.Millisecond}},
+		{` { "wait_ms" : 0 , "hits" : 0 , "key" : "a" , "namespace" : "api" } `, CheckRequest{"api", "a", 0, 0}},
+		{`{"namespace":"a_-9","key":"` + key + `","hits":9007199254740991,"wait_ms":60000}`, CheckRequest{"a_-9", key, MaxInteger, time.Minute}},
+		{`{"n\u0061mespace":"api","key":"\u0061\"\\/\ud83d\ude00\ufffd","hits":-0}`, CheckRequest{"api", "a\"\\/😀\ufffd", 0, DefaultWait}},
+	} {
+		one, batch, err := decode([]byte(c.body), &checkCodec)
+		if err != nil || batch != nil || one.req != c.want {
+			t.Errorf("%s: %+v, %v, %v", c.body, one, batch, err)
+		}
+	}
+	one, _, err := decode([]byte(`{"namespace":"votes"}`), &listCodec)
+	if want := (ListRequest{Namespace: "votes", Limit: 100}); err != nil || one.req != want {
+		t.Errorf("list: %+v, %v", one.req, err)
+	}
+	add, _, err := decode([]byte(`{"namespace":"votes","key":"a","delta":-9007199254740991}`), &addCodec)
+	if want := (AddRequest{"votes", "a", -MaxInteger}); err != nil || add.req != want {
+		t.Errorf("add: %+v, %v", add.req, err)
+	}
+	_, batch, err := decode([]byte(batchOf(1000, `{"namespace":"api","key":"a"}`)), &checkCodec)
+	if err != nil || len(batch) != 1000 {
+		t.Errorf("a batch of 1,000: %d, %v", len(batch), err)
+	}
+}
+
+// A field that a message lacks must not be filled from the one before it, which the pooled reader held.
+func TestDecodedRequestsShareNothing(t *testing.T) {
+	_, batch, err := decode([]byte(`{"requests":[{"namespace":"api","key":"a","hits":7,"wait_ms":9},{"namespace":"api","key":"b"},{"namespace":"api"}]}`), &checkCodec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (CheckRequest{"api", "b", 1, DefaultWait}); batch[1].req != want {
+		t.Errorf("second: %+v", batch[1].req)
+	}
+	if batch[2].err == nil {
+		t.Error("the third took its key from the second")
+	}
+}
+
+func TestReplyGolden(t *testing.T) {
+	through := time.Date(2026, 1, 2, 15, 4, 5, 123456789, time.FixedZone("", 3600)).Add(time.Hour)
+	for _, c := range []struct {
+		name  string
+		reply interface{ MarshalJSON() ([]byte, error) }
+		want  string
+	}{
+		{"allowed", CheckReply{Allowed: true, Scope: "global", Limit: 1000, Remaining: 412, Place: "eu.de.berlin", RetryAfter: 1}, `{"allowed":true,"scope":"global","limit":1000,"remaining":412,"place":"eu.de.berlin"}`},
+		{"allowed, nothing left", CheckReply{Allowed: true, Scope: "city", Limit: 1, Place: "eu"}, `{"allowed":true,"scope":"city","limit":1,"remaining":0,"place":"eu"}`},
+		{"no limits", CheckReply{Allowed: true, Place: "eu.de.berlin"}, `{"allowed":true,"place":"eu.de.berlin"}`},
+		{"limit", CheckReply{Reason: DeniedLimit, Scope: "global", Limit: 1000, RetryAfter: 11*time.Millisecond + 1, Place: "eu.de.berlin"}, `{"allowed":false,"reason":"limit","scope":"global","limit":1000,"remaining":0,"retry_after_ms":12,"place":"eu.de.berlin"}`},
+		{"share", CheckReply{Reason: DeniedShare, Scope: "global", Limit: 1000, Place: "eu.de.berlin"}, `{"allowed":false,"reason":"share","scope":"global","limit":1000,"remaining":0,"place":"eu.de.berlin"}`},
+		{"burst", CheckReply{Reason: DeniedBurst, Scope: "city", Limit: 300, Remaining: 300, Place: "eu.de.berlin"}, `{"allowed":false,"reason":"burst","scope":"city","limit":300,"remaining":300,"place":"eu.de.berlin"}`},
+		{"add", AddReply{Total: Total{Added: 1042}, Place: "eu.de.berlin"}, `{"total":1042,"place":"eu.de.berlin"}`},
+		{"add, negative", AddReply{Total: Total{Added: 1, Removed: 3}, Place: "eu.de.berlin"}, `{"total":-2,"place":"eu.de.berlin"}`},
+		{"get without views", GetReply{Place: "global", Total: Total{Added: 1<<64 - 1}}, `{"place":"global","total":18446744073709551615,"views":[]}`},
+		{"get", GetReply{Place: "eu.de.berlin", Total: Total{Added: 1042}, Views: []View{
+			{Place: "eu.de", Total: Total{Added: 5310}, Through: through, Age: 8*time.Millisecond + 999, Behind: 0},
+			{Place: "eu", Total: Total{Removed: 1<<64 - 1}, Through: through.Truncate(time.Second), Behind: 2},
+		}}, `{"place":"eu.de.berlin","total":1042,"views":[{"place":"eu.de","total":5310,"through":"2026-01-02T15:04:05.123Z","age_ms":8,"behind":0},{"place":"eu","total":-18446744073709551615,"through":"2026-01-02T15:04:05.000Z","age_ms":0,"behind":2}]}`},
+		{"list, empty", ListReply{Place: "eu.de"}, `{"place":"eu.de","keys":[],"more":false}`},
+		{"list", ListReply{Place: "eu.de", Keys: []KeyTotal{{"a\"\\é😀<", Total{Added: 1}}, {"b", Total{}}}, More: true}, `{"place":"eu.de","keys":[{"key":"a\"\\é😀<","total":1},{"key":"b","total":0}],"more":true}`},
+		{"error", ErrUnknownNamespace.Errorf("namespace %q is in no rule", "x"), `{"error":{"code":404,"reason":"unknown_namespace","message":"namespace \"x\" is in no rule"}}`},
+		{"overloaded", ErrOverloaded.Errorf("no").After(1500 * time.Microsecond), `{"error":{"code":503,"reason":"overloaded","message":"no","retry_after_ms":2}}`},
+		{"not ready", ErrNotReady.Errorf("no"), `{"error":{"code":503,"reason":"not_ready","message":"no","retry_after_ms":100}}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := c.reply.MarshalJSON()
+			if err != nil || string(got) != c.want {
+				t.Errorf("got  %s (%v)\nwant %s", got, err, c.want)
+			}
+			if !jsontext.Value(got).IsValid() {
+				t.Error("it is no JSON")
+			}
+		})
+	}
+}
+
+func TestTotalReadsWhatItWrites(t *testing.T) {
+	for _, c := range []struct {
+		total Total
+		text  string
+		n     int64
+		fits  bool
+	}{
+		{Total{}, "0", 0, true},
+		{Total{7, 7}, "0", 0, true},
+		{Total{1<<63 - 1, 0}, "9223372036854775807", 1<<63 - 1, true},
+		{Total{1 << 63, 0}, "9223372036854775808", 0, false},
+		{Total{0, 1 << 63}, "-9223372036854775808", -1 << 63, true},
+		{Total{0, 1<<63 + 1}, "-9223372036854775809", 0, false},
+		{Total{1<<64 - 1, 1<<64 - 2}, "1", 1, true},
+		{Total{0, 1<<64 - 1}, "-18446744073709551615", 0, false},
+	} {
+		if got := c.total.String(); got != c.text {
+			t.Errorf("%+v prints %s, want %s", c.total, got, c.text)
+		}
+		if n, fits := c.total.Int64(); fits != c.fits || fits && n != c.n {
+			t.Errorf("%s as int64: %d, %v", c.text, n, fits)
+		}
+		var back Total
+		if err := back.UnmarshalJSON([]byte(c.text)); err != nil || back.String() != c.text {
+			t.Errorf("%s is read as %v, %v", c.text, back, err)
+		}
+	}
+	for _, bad := range []string{"", "-", "1.0", "+1", "null", `"1"`, "1e3", "--1", "18446744073709551616"} {
+		var total Total
+		if err := total.UnmarshalJSON([]byte(bad)); err == nil {
+			t.Errorf("%q is read as %v", bad, total)
+		}
+	}
+}
+
+func TestMostBoundsEveryReply(t *testing.T) {
+	token := strings.Repeat("p", maxPlaceToken)
+	place := strings.Join([]string{token, token, token, token, token, token}, ".")
+	bad := ErrUnknownNamespace.Errorf("%s", strings.Repeat(`"`, 1000)).After(1<<63 - 1)
+	if n := len(appendError(nil, bad)); n > mostError {
+		t.Errorf("an error takes %d bytes, bound %d", n, mostError)
+	}
+	check := CheckReply{Reason: DeniedLimit, Scope: token, Limit: -1 << 63, Remaining: -1 << 63, RetryAfter: 1<<63 - 1, Place: place}
+	if n, most := len(appendCheckReply(nil, &check)), checkCodec.most(place); n > most {
+		t.Errorf("a check takes %d bytes, bound %d", n, most)
+	}
+	add := AddReply{Total: Total{Removed: 1<<64 - 1}, Place: place}
+	if n, most := len(addCodec.appendReply(nil, &add)), addCodec.most(place); n > most {
+		t.Errorf("an add takes %d bytes, bound %d", n, most)
+	}
+	get := GetReply{Total: add.Total, Place: place}
+	for range 6 {
+		get.Views = append(get.Views, View{Place: place, Total: add.Total, Through: time.Unix(1<<33, 0), Age: 1<<63 - 1, Behind: 1 << 62})
+	}
+	if n, most := len(appendGetReply(nil, &get)), getCodec.most(place); n > most {
+		t.Errorf("a get takes %d bytes, bound %d", n, most)
+	}
+	// A full batch is served at the default maximum of 1 MiB at every place of four tiers.
+	for verb, most := range map[Verb]int{VerbCheck: checkCodec.most("eu.de.berlin"), VerbAdd: addCodec.most("eu.de.berlin"), VerbGet: getCodec.most("eu.de.berlin")} {
+		if MaxBatch*most > 1<<20-headerRoom-batchFrame-MaxBatch {
+			t.Errorf("%s: a full batch may take %d bytes", verb, MaxBatch*most)
+		}
+	}
+}
+
+func FuzzRequest(f *testing.F) {
+	for _, c := range badRequests {
+		if len(c.body) < 4096 {
+			f.Add([]byte(c.body))
+		}
+	}
+	f.Add([]byte(`{"namespace":"api","key":"\u0061\"\\😀","hits":3,"wait_ms":0}`))
+	f.Add([]byte(`{"requests":[{"namespace":"votes","key":"a","delta":-1},{"namespace":"votes","key":"b","delta":1}]}`))
+	f.Add([]byte(`{"namespace":"votes","prefix":"a","after":"ab","limit":7}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		again(t, data, &checkCodec)
+		again(t, data, &addCodec)
+		again(t, data, &getCodec)
+		again(t, data, &listCodec)
+	})
+}
+
+// again holds that what decodes is valid, and decodes to the same once more when it is encoded. What does not decode
+// has an error that can be sent.
+func again[Q comparable, R any](t *testing.T, data []byte, c *codec[Q, R]) {
+	one, batch, err := decode(data, c)
+	if err != nil {
+		if err.Code != 400 || err.Message == "" || !jsontext.Value(appendError(nil, err)).IsValid() {
+			t.Fatalf("%q: refused by %+v", data, err)
+		}
+		return
+	}
+	if batch == nil {
+		batch = []entry[Q]{one}
+	}
+	for _, e := range batch {
+		if e.err != nil {
+			continue
+		}
+		if err := c.validate(&e.req); err != nil {
+			t.Fatalf("%q: decoded to what is invalid: %v", data, err)
+		}
+		sent := c.appendRequest(nil, &e.req)
+		back, _, err := decode(sent, c)
+		if err != nil || back.req != e.req {
+			t.Fatalf("%q: %+v was sent as %s and read as %+v, %v", data, e.req, sent, back.req, err)
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package transport
+
+import (
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+
+	"github.com/tributary-io/tributary/tiers"
+	"github.com/tributary-io/tributary/tiers/place"
+	"github.com/tributary-io/tributary/transport/internal/wire"
+)
+
+// link carries a place's messages to and from its parent and children. A
+// message that cannot be sent is lost: the machines say it again.
+type link struct {
+	nc       *nats.Conn
+	subjects Subjects
+	place    tiers.Place
+	number   int // partition
+	log      zerolog.Logger
+	metrics  *placeMetrics
+
+	inbox  string
+	runner *place.Runner
+	cut    atomic.Bool
+	subs   []*nats.Subscription
+}
+
+func newLink(nc *nats.Conn, subjects Subjects, p tiers.Place, partition uint32, log zerolog.Logger, m *placeMetrics) *link {
+	return &link{nc: nc, subjects: subjects, place: p, number: int(partition), log: log, metrics: m, inbox: nc.NewRespInbox()}
+}
+
+// listen takes messages for a runner from now on.
+func (l *link) listen(r *place.Runner, leaf bool) error {
+	l.runner = r
+	subscribe := func(subject string, handle nats.MsgHandler) error {
+		sub, err := l.nc.Subscribe(subject, handle)
+		if err == nil {
+			l.subs = append(l.subs, sub)
+		}
+		return err
+	}
+	if l.place != tiers.Root {
+		if err := subscribe(l.inbox+".*", l.acknowledged); err != nil {
+			return err
+		}
+		if err := subscribe(l.subjects.Down(l.number, string(l.place)), l.recalled); err != nil {
+			return err
+		}
+	}
+	if !leaf {
+		if err := subscribe(l.subjects.UpTo(l.number, string(l.place)), l.reported); err != nil {
+			return err
+		}
+	}
+	return l.nc.Flush()
+}
+
+func (l *link) close() {
+	for _, sub := range l.subs {
+		_ = sub.Unsubscribe() // a closed connection has none
+	}
+	l.subs = nil
+}
+
+// setCut loses every message between the place and its parent.
+func (l *link) setCut(cut bool) { l.cut.Store(cut) }
+
+func (l *link) report(r *tiers.Report) {
+	l.metrics.reportSent(r)
+	data, err := wire.MarshalReport(r)
+	if err == nil && !l.cut.Load() {
+		err = l.nc.PublishRequest(l.subjects.Up(l.number, string(l.place)), l.inbox+"."+strconv.FormatUint(r.Sequence, 10), data)
+	}
+	if err != nil {
+		l.log.Debug().Err(err).Msg("a report was not sent")
+	}
+}
+
+// acknowledged takes the answer to a report, or NATS's word that nobody
+// listens for it.
+func (l *link) acknowledged(m *nats.Msg) {
+	if l.cut.Load() {
+		return
+	}
+	if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+		sequence, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 10, 64)
+		if err == nil {
+			l.metrics.reportFailed()
+			l.runner.Failed(sequence)
+		}
+		return
+	}
+	a, err := wire.UnmarshalAck(m.Data)
+	if err != nil {
+		l.log.Error().Err(err).Str("from", string(l.place.Parent())).Msg("an answer to a report cannot be read")
+		return
+	}
+	l.metrics.reportAcknowledged()
+	l.runner.Acknowledged(a)
+}
+
+// reported takes a child's report.
+func (l *link) reported(m *nats.Msg) {
+	r, err := wire.UnmarshalReport(m.Data)
+	if err != nil {
+		l.log.Error().Err(err).Str("subject", m.Subject).Msg("a report cannot be read")
+		return
+	}
+	if _, child, err := l.subjects.ParseUp(m.Subject); err != nil || child != string(r.Child) {
+		l.log.Error().Str("subject", m.Subject).Str("child", string(r.Child)).Msg("a report came on another place's subject")
+		return
+	}
+	l.runner.Reported(r, func(a *tiers.Ack) {
+		data, err := wire.MarshalAck(a)
+		if err == nil {
+			err = m.Respond(data)
+		}
+		if err != nil {
+			l.log.Debug().Err(err).Msg("an answer was not sent")
+		}
+	})
+}
+
+func (l *link) recall(child tiers.Place, r *tiers.Recall) {
+	data, err := wire.MarshalRecall(r)
+	if err == nil {
+		err = l.nc.Publish(l.subjects.Down(l.number, string(child)), data)
+	}
+	if err != nil {
+		l.log.Debug().Err(err).Msg("a recall was not sent")
+	}
+}
+
+func (l *link) recalled(m *nats.Msg) {
+	if l.cut.Load() {
+		return
+	}
+	r, err := wire.UnmarshalRecall(m.Data)
+	if err != nil {
+		l.log.Error().Err(err).Msg("a recall cannot be read")
+		return
+	}
+	l.runner.Recalled(r)
+}

@@ -1,0 +1,220 @@
+package transport
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+
+	"github.com/tributary-io/tributary/limiter"
+	"github.com/tributary-io/tributary/objects"
+	"github.com/tributary-io/tributary/tiers"
+	"github.com/tributary-io/tributary/tiers/place"
+)
+
+// PlaceConfig says what a place is and what it runs on.
+type PlaceConfig struct {
+	Place  tiers.Place
+	Leaf   bool   // it takes checks and adds
+	Dir    string // of its store; nobody else's
+	Conn   *nats.Conn
+	Prefix string // of all subjects; [DefaultPrefix] when empty
+	Rules  *limiter.Rules
+
+	Lease          time.Duration // tiers.DefaultLease when 0
+	Heartbeat      time.Duration // tiers.DefaultHeartbeat when 0
+	ReportInterval time.Duration // tiers.DefaultReportInterval when 0
+
+	Version string          // the program's
+	Store   objects.Options // of its store
+	Clock   *Clock          // a new one when nil
+	Metrics *Metrics        // may be nil
+	Logger  zerolog.Logger
+}
+
+// A Place is one running place: its store, its machine, its links and its
+// service.
+type Place struct {
+	cfg     PlaceConfig
+	log     zerolog.Logger
+	store   *placeStore
+	runner  *place.Runner
+	link    *link
+	service *Service
+	metrics *placeMetrics
+	clock   *Clock
+
+	draining atomic.Bool
+	timer    *time.Timer
+	broken   chan struct{} // closed when the runner stopped by itself
+	cause    error         // why; set before broken is closed
+	breaks   sync.Once
+	closed   sync.Once
+}
+
+// StartPlace starts a place. Stop must be called in the end, also after the
+// place broke.
+func StartPlace(cfg PlaceConfig) (*Place, error) {
+	if cfg.Clock == nil {
+		cfg.Clock = NewClock()
+	}
+	cfg.Lease = cmpOr(cfg.Lease, tiers.DefaultLease)
+	cfg.Heartbeat = cmpOr(cfg.Heartbeat, tiers.DefaultHeartbeat)
+	cfg.ReportInterval = cmpOr(cfg.ReportInterval, tiers.DefaultReportInterval)
+	subjects, err := NewSubjects(cfg.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	p := &Place{
+		cfg: cfg, clock: cfg.Clock, broken: make(chan struct{}),
+		log:     cfg.Logger.With().Str("place", string(cfg.Place)).Logger(),
+		metrics: cfg.Metrics.place(cfg.Place),
+	}
+	cfg.Store.Events = p.metrics.storeEvents(cfg.Store.Events, p.log)
+	if p.store, err = openPlaceStore(cfg.Dir, 0, cfg.Store); err != nil {
+		return nil, fmt.Errorf("place %s: %w", cfg.Place, err)
+	}
+	p.link = newLink(cfg.Conn, subjects, cfg.Place, 0, p.log, p.metrics)
+	p.timer = time.AfterFunc(time.Hour, p.tick)
+	p.timer.Stop()
+	p.runner, err = place.Start(tiers.Config{
+		Place: cfg.Place, Partition: 0, Partitions: 1, Leaf: cfg.Leaf, Rules: cfg.Rules,
+		Session: random(), NewWorld: random(), Lease: cfg.Lease, Heartbeat: cfg.Heartbeat,
+		ReportInterval: cfg.ReportInterval, MaxAwake: tiers.DefaultMaxAwake,
+	}, p.store, sender{p}, p.clock.Now)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("place %s: %w", cfg.Place, err), p.store.store.Close())
+	}
+	if err := p.serve(); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return nil, errors.Join(fmt.Errorf("place %s: %w", cfg.Place, err), p.Stop(ctx))
+	}
+	return p, nil
+}
+
+func cmpOr[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+func (p *Place) serve() (err error) {
+	if err := p.link.listen(p.runner, p.cfg.Leaf); err != nil {
+		return err
+	}
+	p.metrics.observe(p)
+	p.service, err = NewService(p.cfg.Conn, ServiceConfig{
+		Prefix: p.cfg.Prefix, Place: string(p.cfg.Place), Leaf: p.cfg.Leaf, Version: p.cfg.Version, Observe: p.metrics.observer(p.log),
+	}, backend{p})
+	if err != nil {
+		return err
+	}
+	p.runner.Tick()
+	return nil
+}
+
+// random is a number that nobody else draws, not 0.
+func random() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails: it ends the program first
+	return binary.LittleEndian.Uint64(b[:]) | 1
+}
+
+func (p *Place) tick() {
+	if !p.isBroken() {
+		p.runner.Tick()
+	}
+}
+
+// Stop ends the place in good order, as far as ctx allows: it takes no more
+// requests, answers those that came, returns its shares, reports the rest to
+// its parent, and closes its store. It can be called again.
+func (p *Place) Stop(ctx context.Context) (err error) {
+	p.closed.Do(func() { err = p.stop(ctx) })
+	return err
+}
+
+func (p *Place) stop(ctx context.Context) error {
+	p.draining.Store(true)
+	var errs []error
+	if p.service != nil {
+		errs = append(errs, p.service.Stop(ctx))
+	}
+	if !p.isBroken() {
+		p.runner.Stop()
+		for !p.runner.Stopped() && ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-p.broken:
+			case <-time.After(stopPoll):
+			}
+		}
+		if !p.runner.Stopped() {
+			p.log.Warn().Msg("the parent did not take the last report in time: it is sent after the next start")
+		}
+		errs = append(errs, p.runner.Close())
+	}
+	p.timer.Stop()
+	p.link.close()
+	p.metrics.forget()
+	return errors.Join(append(errs, p.store.store.Close())...)
+}
+
+// stopPoll is how often a stopping place looks whether it is done.
+const stopPoll = 5 * time.Millisecond
+
+// Done is closed when the place stopped by itself: its store failed, or a
+// newer process of the same place runs. Err says why.
+func (p *Place) Done() <-chan struct{} { return p.broken }
+
+// Err says why the place broke, if it did.
+func (p *Place) Err() error {
+	if !p.isBroken() {
+		return nil
+	}
+	return p.cause
+}
+
+func (p *Place) isBroken() bool {
+	select {
+	case <-p.broken:
+		return true
+	default:
+		return false
+	}
+}
+
+// Ready says why the place cannot take requests, if so. A parent that cannot
+// be reached is no reason.
+func (p *Place) Ready() error {
+	if err := (backend{p}).Ready(); err != nil {
+		return err
+	}
+	if !p.cfg.Conn.IsConnected() {
+		return ErrNotReady.Errorf("%s is not connected to NATS", p.cfg.Place)
+	}
+	return nil
+}
+
+// Name is the place's name.
+func (p *Place) Name() tiers.Place { return p.cfg.Place }
+
+// SetLink cuts the place's link to its parent, or mends it: while it is cut,
+// every message between the two is lost.
+func (p *Place) SetLink(up bool) { p.link.setCut(!up) }
+
+// Linked says that the link to the parent is not cut.
+func (p *Place) Linked() bool { return !p.link.cut.Load() }
+
+// Runner is the place's machine, for those in the same process.
+func (p *Place) Runner() *place.Runner { return p.runner }

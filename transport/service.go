@@ -1,0 +1,225 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+)
+
+const (
+	// ServiceName is the name of every place's micro service; the place is in its metadata.
+	ServiceName = "tributary"
+	// QueueGroup is the queue group of every endpoint: of several that listen, one answers.
+	QueueGroup = "tributary"
+	// VersionHeader carries the version of the wire: optional in a request, in every reply.
+	VersionHeader = "Tributary-Version"
+	// MaxInFlight is how many operations of one verb may be in flight unless configured. Past about ten thousand
+	// durable adds only the latency grows.
+	MaxInFlight = 16384
+
+	// retryAfter is what an overloaded or stopping place tells its callers: long enough for a burst of group
+	// commits to pass, short enough for people not to notice.
+	retryAfter = 100 * time.Millisecond
+	// flushWithin bounds how long a stop without a deadline waits for NATS.
+	flushWithin = 5 * time.Second
+)
+
+// Backend answers for one place. Its methods must not block: done is called exactly once, at once or later, from any
+// goroutine. Requests are valid when they come.
+type Backend interface {
+	// Ready returns nil, or the 503 that every request gets: not ready, draining, fenced.
+	Ready() *Error
+	Check(req CheckRequest, done func(CheckReply, *Error))
+	Add(req AddRequest, done func(AddReply, *Error))
+	Get(req GetRequest, done func(GetReply, *Error))
+	List(req ListRequest, done func(ListReply, *Error))
+}
+
+// ServiceConfig says which place is served, and how.
+type ServiceConfig struct {
+	// Prefix is the first part of every subject; [DefaultPrefix] when empty.
+	Prefix string
+	// Place is the place served.
+	Place string
+	// Leaf says that the place checks and adds. Others answer only get and list, and only by their name.
+	Leaf bool
+	// Version is the program's semantic version, for nats micro info.
+	Version string
+	// MaxInFlight is how many operations of one verb may be in flight; [MaxInFlight] when 0, and at least
+	// [MaxBatch]. Checks that wait for a share take half of it at most; beyond, they are decided without waiting.
+	MaxInFlight int
+	// Observe is told what happens.
+	Observe Observer
+}
+
+// OutcomeOK and the others are what [Observer.Operation] is told: for a check one of the first four (a denial's
+// reason), for other verbs ok, for what failed the error's reason.
+const (
+	OutcomeOK      = "ok"
+	OutcomeAllowed = "allowed"
+)
+
+// Observer is told what a service does, for metrics and logs. Each function may be nil, is called from any goroutine,
+// and must not block.
+type Observer struct {
+	// Operation is called once for each operation, when its outcome is known. The namespace is empty where it is
+	// malformed or unknown, so that it is bounded as a label.
+	Operation func(v Verb, namespace, outcome string)
+	// Message is called once for each message when it was answered: how many operations it held, and how long it
+	// took.
+	Message func(v Verb, operations int, took time.Duration)
+	// Panic is called when the backend panicked; the request got a 500.
+	Panic func(v Verb, value any, stack []byte)
+	// Unsent is called when an answer could not be handed to NATS.
+	Unsent func(v Verb, err error)
+	// Fault is called when NATS reports a fault of the service's subscriptions, such as a slow consumer.
+	Fault func(err error)
+}
+
+// Service is the NATS micro service of one place.
+type Service struct {
+	nc        *nats.Conn
+	cfg       ServiceConfig
+	backend   Backend
+	micro     micro.Service
+	endpoints map[Verb]*counters
+}
+
+// counters is what the endpoints of one verb share.
+type counters struct {
+	gate   *gate
+	errors counter
+}
+
+// NewService serves a place on a connection, which should be the place's own: the service ends when it closes, and
+// its handlers for closing and errors should be set before.
+func NewService(nc *nats.Conn, cfg ServiceConfig, b Backend) (*Service, error) {
+	subjects, err := NewSubjects(cfg.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckPlace(cfg.Place); err != nil {
+		return nil, err
+	}
+	switch {
+	case cfg.MaxInFlight == 0:
+		cfg.MaxInFlight = MaxInFlight
+	case cfg.MaxInFlight < MaxBatch:
+		return nil, fmt.Errorf("at most %d requests in flight leave no room for a batch: allow %d or more",
+			cfg.MaxInFlight, MaxBatch)
+	}
+	s := &Service{nc: nc, cfg: cfg, backend: b, endpoints: map[Verb]*counters{}}
+	for _, v := range []Verb{VerbCheck, VerbAdd, VerbGet, VerbList} {
+		s.endpoints[v] = &counters{gate: newGate(cfg.MaxInFlight)}
+	}
+	s.micro, err = micro.AddService(nc, micro.Config{
+		Name:        ServiceName,
+		Version:     cfg.Version,
+		Description: "Tributary counts and limits, place by place",
+		QueueGroup:  QueueGroup,
+		Metadata: map[string]string{
+			"place":  cfg.Place,
+			"leaf":   strconv.FormatBool(cfg.Leaf),
+			"prefix": subjects.Prefix(),
+		},
+		StatsHandler: s.stats,
+		ErrorHandler: func(_ micro.Service, err *micro.NATSError) {
+			if cfg.Observe.Fault != nil {
+				cfg.Observe.Fault(err)
+			}
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("serving %s over NATS: %w", cfg.Place, err)
+	}
+	if err := s.register(subjects); err != nil {
+		_ = s.micro.Stop()
+		return nil, fmt.Errorf("serving %s over NATS: %w", cfg.Place, err)
+	}
+	return s, nil
+}
+
+// register adds the endpoints. A place that is no leaf listens for checks and adds all the same, to say so.
+func (s *Service) register(subjects Subjects) error {
+	check := newEndpoint(s, &checkCodec, s.backend.Check, s.cfg.Leaf)
+	check.hurry = func(q *CheckRequest) { q.Wait = 0 }
+	for _, e := range []struct {
+		verb    Verb
+		handler micro.Handler
+	}{
+		{VerbCheck, check},
+		{VerbAdd, newEndpoint(s, &addCodec, s.backend.Add, s.cfg.Leaf)},
+		{VerbGet, newEndpoint(s, &getCodec, s.backend.Get, true)},
+		{VerbList, newEndpoint(s, &listCodec, s.backend.List, true)},
+	} {
+		if s.cfg.Leaf {
+			if err := s.micro.AddEndpoint(string(e.verb), e.handler, micro.WithEndpointSubject(subjects.Any(e.verb))); err != nil {
+				return err
+			}
+		}
+		// A place has no underscore, so this name is unique and can be read back.
+		name := string(e.verb) + "_" + strings.ReplaceAll(s.cfg.Place, ".", "_")
+		subject := subjects.At(e.verb, s.cfg.Place)
+		if err := s.micro.AddEndpoint(name, e.handler, micro.WithEndpointSubject(subject)); err != nil {
+			return err
+		}
+	}
+	// Whoever sees the service returned may ask it at once, on any connection.
+	ctx, cancel := context.WithTimeout(context.Background(), flushWithin)
+	defer cancel()
+	return s.nc.FlushWithContext(ctx)
+}
+
+// Stop stops taking requests, and returns when those that came are answered. What comes after gets NATS's no
+// responders, or another place's answer. When the context ends first, Stop says what is left; it can be called again,
+// and is done once it has returned nil: the backend is not called after that.
+func (s *Service) Stop(ctx context.Context) error {
+	flush, cancel := context.WithTimeout(ctx, flushWithin)
+	defer cancel()
+	// A connection that is closed or away delivers nothing more, so these two may fail; the gates decide.
+	_ = s.micro.Stop()
+	s.settle(flush)
+	for v, e := range s.endpoints {
+		if err := e.gate.wait(ctx); err != nil {
+			return fmt.Errorf("stopping %s: %d of its requests to %s are unanswered: %w",
+				s.cfg.Place, e.gate.inside.Load(), v, err)
+		}
+	}
+	if s.nc.IsConnected() {
+		if err := s.nc.FlushWithContext(flush); err != nil {
+			return fmt.Errorf("stopping %s: its last answers may not have left: %w", s.cfg.Place, err)
+		}
+	}
+	return nil
+}
+
+// settle lets the requests that NATS has already given us reach their handlers.
+func (s *Service) settle(ctx context.Context) {
+	if !s.nc.IsConnected() || s.nc.FlushWithContext(ctx) != nil {
+		return
+	}
+	handled := make(chan struct{})
+	if s.nc.Barrier(func() { close(handled) }) != nil {
+		return
+	}
+	select {
+	case <-handled:
+	case <-ctx.Done():
+	}
+}
+
+// stats is what nats micro stats shows beside micro's own figures, which know nothing of answers that are sent after
+// a handler has returned, nor of errors within a batch.
+func (s *Service) stats(e *micro.Endpoint) any {
+	verb, _, _ := strings.Cut(e.Name, "_")
+	c := s.endpoints[Verb(verb)]
+	return struct {
+		InFlight int64 `json:"in_flight"`
+		Errors   int64 `json:"errors"`
+	}{c.gate.inside.Load(), c.errors.Load()}
+}

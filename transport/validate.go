@@ -1,0 +1,100 @@
+package transport
+
+import (
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+func (q *CheckRequest) validate() *Error {
+	if err := checkName(q.Namespace, q.Key); err != nil {
+		return err
+	}
+	if err := checkRange("hits", q.Hits, 0, MaxInteger); err != nil {
+		return err
+	}
+	if q.Wait < 0 || q.Wait > MaxWait {
+		return checkRange("wait_ms", milliseconds(q.Wait), 0, MaxWait.Milliseconds())
+	}
+	return nil
+}
+
+func (q *AddRequest) validate() *Error {
+	if err := checkName(q.Namespace, q.Key); err != nil {
+		return err
+	}
+	return checkRange("delta", q.Delta, -MaxInteger, MaxInteger)
+}
+
+func (q *GetRequest) validate() *Error { return checkName(q.Namespace, q.Key) }
+
+func (q *ListRequest) validate() *Error {
+	if err := checkNamespace(q.Namespace); err != nil {
+		return err
+	}
+	if err := checkText("prefix", q.Prefix); err != nil {
+		return err
+	}
+	if err := checkText("after", q.After); err != nil {
+		return err
+	}
+	return checkRange("limit", int64(q.Limit), 1, MaxList)
+}
+
+func checkName(namespace, key string) *Error {
+	if err := checkNamespace(namespace); err != nil {
+		return err
+	}
+	if key == "" {
+		return ErrOutOfRange.Errorf("key is empty: a key is 1 to %d bytes", MaxKey)
+	}
+	return checkText("key", key)
+}
+
+func checkNamespace(s string) *Error {
+	if s == "" || len(s) > MaxNamespace {
+		return ErrOutOfRange.Errorf("namespace is %d bytes long: it has 1 to %d", len(s), MaxNamespace)
+	}
+	if strings.ContainsFunc(s, notNamespaceRune) {
+		return ErrOutOfRange.Errorf("namespace %s may hold only a-z, 0-9, \"_\" and \"-\"", quote(s))
+	}
+	return nil
+}
+
+func notNamespaceRune(r rune) bool { return notPlaceRune(r) && r != '_' }
+
+// checkText holds what is true of a key and of its parts: no longer than a key, UTF-8, no control character (C0, DEL,
+// C1). No normalisation: keys are compared as bytes.
+func checkText(field, s string) *Error {
+	if len(s) > MaxKey {
+		return ErrOutOfRange.Errorf("%s is %d bytes long: at most %d are allowed", field, len(s), MaxKey)
+	}
+	for i, r := range s {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ErrOutOfRange.Errorf("%s has the control character %U at its byte %d: leave it out", field, r, i)
+		}
+		if r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD") {
+			return ErrMalformed.Errorf("%s is not valid UTF-8 at its byte %d: encode it as UTF-8", field, i)
+		}
+	}
+	return nil
+}
+
+func checkRange(field string, n, least, most int64) *Error {
+	if n < least || n > most {
+		return ErrOutOfRange.Errorf("%s is %d: it goes from %d to %d", field, n, least, most)
+	}
+	return nil
+}
+
+// milliseconds rounds away from zero, so that neither a wait that is short nor one that is a little too long vanishes.
+func milliseconds(d time.Duration) int64 {
+	ms := d.Milliseconds()
+	switch rest := d % time.Millisecond; {
+	case rest > 0:
+		ms++
+	case rest < 0:
+		ms--
+	}
+	return ms
+}
