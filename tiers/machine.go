@@ -458,6 +458,7 @@ type Stats struct {
 	Awake, Waiting, Dirty, Children, Behind int
 	InFlight                                bool
 	Through                                 time.Duration // age of the own watermark; negative: not known
+	Above                                   []Watermark   // of the places above, as known here
 	Pools                                   []PoolStats
 }
 
@@ -472,6 +473,9 @@ func (m *Machine) Stats(now limiter.Time) Stats {
 	age, behind := m.watermark(now)
 	s := Stats{Awake: m.awake, Waiting: m.waiting, Dirty: m.upper.dirty.length, Children: len(m.lower.order),
 		Behind: behind, InFlight: m.upper.inFlight != nil, Through: age}
+	for _, u := range m.upper.above {
+		s.Above = append(s.Above, u.mark(now))
+	}
 	for _, name := range m.cfg.Rules.Namespaces() {
 		sp := m.spaces[name]
 		sums := make(map[uint64]*PoolStats, len(sp.rule.Limits))

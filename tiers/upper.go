@@ -70,6 +70,15 @@ type aboveMark struct {
 	behind  int
 }
 
+// mark is a as a Watermark at now.
+func (a *aboveMark) mark(now limiter.Time) Watermark {
+	w := Watermark{a.place, -1, a.behind}
+	if a.known {
+		w.Age = max(0, now.Sub(a.through))
+	}
+	return w
+}
+
 func newUpper(m *Machine) upper {
 	return upper{start: m.meta.Marks, timeout: firstTimeout, hurry: true, resumeAt: m.began, beatAt: m.began, watchAt: limiter.Never}
 }

@@ -60,12 +60,8 @@ func (m *Machine) Get(now limiter.Time, name Name) (Total, []View, error) {
 		if i >= len(m.upper.above) {
 			break
 		}
-		a := m.upper.above[i]
-		v := View{Place: a.place, Total: t, Age: -1, Behind: a.behind}
-		if a.known {
-			v.Age = max(0, now.Sub(a.through))
-		}
-		views = append(views, v)
+		w := m.upper.above[i].mark(now)
+		views = append(views, View{Place: w.Place, Total: t, Age: w.Age, Behind: w.Behind})
 	}
 	return m.counted(o).total, views, nil
 }
@@ -127,11 +123,7 @@ func (m *Machine) viewsFor(now limiter.Time, c *child, r *Report, a *Ack) {
 	age, behind := m.watermark(now)
 	a.Above = append(a.Above, Watermark{m.cfg.Place, age, behind})
 	for _, u := range m.upper.above {
-		w := Watermark{u.place, -1, u.behind}
-		if u.known {
-			w.Age = now.Sub(u.through)
-		}
-		a.Above = append(a.Above, w)
+		a.Above = append(a.Above, u.mark(now))
 	}
 	names := make([]Name, 0, len(c.watch))
 	for n, w := range c.watch { // sorted below

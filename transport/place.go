@@ -170,6 +170,25 @@ func (p *Place) stop(ctx context.Context) error {
 	return errors.Join(append(errs, p.store.store.Close())...)
 }
 
+// Kill ends the place as a crash would, for tests and demonstrations: the
+// parent is told nothing, and requests that wait stay unanswered.
+func (p *Place) Kill() (err error) {
+	p.closed.Do(func() {
+		p.draining.Store(true)
+		p.runner.Kill()
+		p.timer.Stop()
+		p.link.close()
+		p.metrics.forget()
+		p.cfg.Conn.Close()
+		err = p.store.store.Close()
+		p.breaks.Do(func() {
+			p.cause = place.ErrStopped
+			close(p.broken)
+		})
+	})
+	return err
+}
+
 // stopPoll is how often a stopping place looks whether it is done.
 const stopPoll = 5 * time.Millisecond
 

@@ -297,6 +297,9 @@ func (r *Runner) Close() error {
 	return err
 }
 
+// Kill ends the runner as a crash would: nothing more is said or written.
+func (r *Runner) Kill() { r.stop(ErrStopped) }
+
 // Stats returns the machine's figures.
 func (r *Runner) Stats() tiers.Stats {
 	r.mu.Lock()

@@ -1,0 +1,480 @@
+package objects
+
+import (
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// The group commit, and the output gate.
+//
+// # Protocol
+//
+// An operation writes into its own transaction. When it has returned, still in its turn on the object, its writes are
+// published (committer.publish): added, under mu, to the open group, where they replace what earlier operations of
+// the same object wrote to the same keys in that group. What one object wrote in one group is a layer, and an
+// object's layers, newest first, are what its operations see before they look into Pebble.
+//
+//	open ──take──▶ flight ──apply──▶ (in Pebble, layers unlinked) ──sync──▶ durable
+//
+// One goroutine (commitLoop) takes the oldest group that has writes, makes one Pebble batch of it, applies it, unlinks
+// its layers, hands it on, and waits until it is durable before it takes the next: the sync that runs is the window in
+// which the next group gathers, and an idle store commits at once. A second goroutine (syncLoop) waits for the sync,
+// moves the durable number, and then tells those who waited, while the first makes the next batch. A group that grows
+// beyond maxGroupBytes is sealed and queued, and a new one opened.
+//
+// Groups are numbered from 1. An object remembers the number of the last group it wrote to (object.last). That is the
+// output gate: whatever an operation saw was written by its object at or before that group, so its result may leave
+// once durable >= last. If that holds when the operation returns, the result leaves at once. Otherwise the operation
+// joins the group, also if it only read or failed: an error is a result, too. Pebble shows a batch to readers before
+// it is synced, so "I read it from Pebble" proves nothing; the number does.
+//
+// # Who owns what
+//
+//   - object.turn: the object's state, last, and the content of its layer in the open group. Held while an operation
+//     runs and publishes.
+//   - committer.mu: the groups, which group is open, the layers' newer pointers, failed. It is taken inside a turn,
+//     briefly; nothing under it calls Pebble, a callback, or waits.
+//   - committer.telling: held while groups are settled and their waiters told, so that this happens in group order.
+//     mu is taken inside it, and callbacks run in it.
+//   - a sealed group (taken or queued) and its layers' contents change no more: the commit loop and the operations read
+//     them without a lock.
+//
+// # Invariants
+//
+//  1. Settled in order: a group's waiters are told after all of the groups before it were.
+//  2. One operation is in one group, and one group is one Pebble batch: all or nothing.
+//  3. A read misses no write. A layer is unlinked only after its batch was applied, and a reader looks at the layers
+//     before it looks into Pebble (an iterator: before it is made). So a reader that does not find the layer finds the
+//     batch. A reader that holds an unlinked layer reads what Pebble holds as well, or what newer layers hide.
+//  4. Layers are unlinked oldest first, since groups are applied in order: the unlinked layer is its object's last,
+//     and the list is cut at its newer neighbour.
+//  5. An object that is put to sleep has last <= durable, so it has no layers, and what a waking reads is durable.
+//  6. Nothing is told nil after failed is set, nor is anything told twice: whoever removes a group from the committer
+//     under mu tells its waiters.
+//
+// # Failure
+//
+// The first error of a commit, a sync, or of Pebble's own making (guard.go) sets failed, for good. Memory and Pebble's
+// memtable may by then hold what the disk does not, so from then on nothing is told nil and every operation is refused.
+// All groups are removed and told ErrFailed, after those whose success is being told at that moment. A group that was
+// applied may yet be found on the disk after a restart: ErrFailed means "not known", as any crash does.
+type committer struct {
+	db     *pebble.DB
+	events *Events
+	space  *space
+	guard  *guard
+
+	mu      sync.Mutex
+	open    *group   // gathers; never nil
+	queue   []*group // sealed by size, oldest first, all before open
+	flight  *group   // taken, not durable yet; before queue
+	idle    bool     // the commit loop sleeps and wants a kick
+	closing bool
+	batches []*pebble.Batch // at most one: the last, for its memory
+	sealAt  int             // maxGroupBytes, less in tests
+
+	telling sync.Mutex
+
+	durable  atomic.Uint64 // number of the last durable group
+	failed   atomic.Pointer[error]
+	pending  atomic.Int64 // operations that wait
+	pendingB atomic.Int64 // bytes published and not settled
+	ops      atomic.Int64 // durable operations that wrote
+	bytes    atomic.Int64 // and their keys and values
+
+	kick     chan struct{}
+	flights  chan flight
+	synced   chan struct{}
+	loops    sync.WaitGroup
+	failures sync.WaitGroup
+}
+
+// maxGroupBytes keeps a batch well under half a default memtable, where Pebble stops copying it into the memtable and
+// rotates the log and the memtable for it alone.
+const maxGroupBytes = 1 << 20
+
+// group is what one commit makes durable.
+type group struct {
+	num     uint64
+	layers  []*layer
+	ops     int
+	bytes   int
+	waiters []func(error)
+	members int           // operations that wait: waiters, and those on done
+	done    chan struct{} // made by the first who waits on it; closed when settled
+	err     error         // valid once done is closed
+}
+
+type flight struct {
+	group   *group
+	batch   *pebble.Batch
+	started time.Time
+}
+
+func newCommitter(db *pebble.DB, events *Events, sp *space, gd *guard) *committer {
+	c := &committer{
+		db: db, events: events, space: sp, guard: gd,
+		open:    &group{num: 1},
+		sealAt:  maxGroupBytes,
+		kick:    make(chan struct{}, 1),
+		flights: make(chan flight, 1),
+		synced:  make(chan struct{}, 1),
+	}
+	c.loops.Add(2)
+	go c.commitLoop()
+	go c.syncLoop()
+	return c
+}
+
+func (c *committer) failure() error {
+	if err := c.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// admit refuses an operation before it runs.
+func (c *committer) admit() error {
+	if err := c.failure(); err != nil {
+		return err
+	}
+	if c.pending.Load() >= MaxPending || c.pendingB.Load() >= MaxPendingBytes {
+		return ErrOverloaded
+	}
+	return nil
+}
+
+// publish adds an operation's writes to the open group. The caller has the object's turn. Either done will be told,
+// or, if it is nil and wait is set, the caller waits on the group that is returned.
+func (c *committer) publish(o *object, w *writes, done func(error), wait bool) (*group, error) {
+	c.mu.Lock()
+	if err := c.failure(); err != nil {
+		c.mu.Unlock()
+		return nil, err
+	}
+	g := c.open
+	l := o.newest.Load()
+	if l == nil || l.group != g.num {
+		older := l
+		l = &layer{obj: o, group: g.num}
+		l.adopt(w)
+		l.older.Store(older)
+		if older != nil {
+			older.newer = l
+		}
+		o.newest.Store(l)
+		g.layers = append(g.layers, l)
+	} else {
+		l.merge(w)
+	}
+	o.last = g.num
+	g.ops++
+	g.bytes += w.bytes
+	c.pendingB.Add(int64(w.bytes))
+	c.add(g, done, wait)
+	if g.bytes >= c.sealAt {
+		c.queue = append(c.queue, g)
+		c.open = &group{num: g.num + 1}
+	}
+	kick := c.idle
+	c.idle = false
+	c.mu.Unlock()
+	if kick {
+		c.kick <- struct{}{}
+	}
+	return g, nil
+}
+
+// join makes an operation that wrote nothing wait for the group whose writes it saw. It returns nil if that is durable
+// by now.
+func (c *committer) join(num uint64, done func(error), wait bool) (*group, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.failure(); err != nil {
+		return nil, err
+	}
+	if num <= c.durable.Load() {
+		return nil, nil
+	}
+	g := c.open
+	switch {
+	case c.flight != nil && c.flight.num == num:
+		g = c.flight
+	case len(c.queue) > 0 && num < g.num:
+		g = c.queue[num-c.queue[0].num]
+	}
+	if g.num != num {
+		panic(fmt.Sprintf("objects: group %d is neither durable nor pending (open: %d)", num, c.open.num))
+	}
+	c.add(g, done, wait)
+	return g, nil
+}
+
+// gate joins the group num with an operation's outcome err, which leaves when the group is durable. Without a group the
+// outcome is final.
+func (c *committer) gate(num uint64, err error, done func(error), wait bool) (*group, error) {
+	if done != nil && err != nil {
+		outcome, tell := err, done
+		done = func(err error) {
+			if err == nil {
+				err = outcome
+			}
+			tell(err)
+		}
+	}
+	g, failed := c.join(num, done, wait)
+	if failed != nil {
+		return nil, failed
+	}
+	return g, err
+}
+
+// applied returns the number of the last group that Pebble may have applied.
+func (c *committer) applied() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.flight != nil {
+		return c.flight.num
+	}
+	return c.durable.Load()
+}
+
+func (c *committer) add(g *group, done func(error), wait bool) {
+	switch {
+	case done != nil:
+		g.waiters = append(g.waiters, done)
+	case wait:
+		if g.done == nil {
+			g.done = make(chan struct{})
+		}
+	default:
+		return
+	}
+	g.members++
+	c.pending.Add(1)
+}
+
+// take returns the group to commit, waiting for one; nil when the store is closed and all is committed, or has failed.
+func (c *committer) take() *group {
+	for {
+		c.mu.Lock()
+		switch {
+		case c.failure() != nil:
+			c.mu.Unlock()
+			return nil
+		case len(c.queue) > 0:
+			c.flight = c.queue[0]
+			c.queue = c.queue[1:]
+		case c.open.ops > 0:
+			c.flight = c.open
+			c.open = &group{num: c.open.num + 1}
+		case c.closing:
+			c.mu.Unlock()
+			return nil
+		default:
+			c.idle = true
+			c.mu.Unlock()
+			<-c.kick
+			continue
+		}
+		g := c.flight
+		c.mu.Unlock()
+		return g
+	}
+}
+
+func (c *committer) commitLoop() {
+	defer c.loops.Done()
+	defer close(c.flights)
+	for {
+		g := c.take()
+		if g == nil {
+			return
+		}
+		f := flight{group: g, started: time.Now()}
+		var err error
+		if f.batch, err = c.apply(g); err != nil {
+			c.fail(err)
+			return
+		}
+		c.unlink(g)
+		c.flights <- f
+		select {
+		case <-c.synced:
+		case <-c.guard.broken: // the sync loop may wait for ever
+			return
+		}
+	}
+}
+
+// apply makes the group's batch and has Pebble log and apply it, without waiting for the sync.
+func (c *committer) apply(g *group) (b *pebble.Batch, err error) {
+	defer func() {
+		// Pebble panics when it cannot go on in a commit, and leaves its locks as they are.
+		if r := recover(); r != nil {
+			cause, ok := r.(error)
+			if !ok {
+				cause = fmt.Errorf("%v\n%s", r, debug.Stack())
+			}
+			err = fmt.Errorf("commit: pebble panicked: %w", cause)
+			c.guard.breakDown(err)
+		}
+	}()
+	c.mu.Lock()
+	if n := len(c.batches); n > 0 {
+		b, c.batches = c.batches[n-1], c.batches[:n-1]
+	}
+	c.mu.Unlock()
+	if b == nil {
+		b = c.db.NewBatch(pebble.WithMaxRetainedSizeBytes(2 * maxGroupBytes))
+	}
+	var prefix []byte
+	for _, l := range g.layers {
+		prefix = appendPrefix(prefix[:0], l.obj.kind.name, l.obj.name)
+		for i := range l.ents {
+			e := &l.ents[i]
+			n := len(prefix) + int(e.keyLen)
+			var op *pebble.DeferredBatchOp
+			if e.del {
+				op = b.DeleteDeferred(n)
+			} else {
+				op = b.SetDeferred(n, int(e.valLen))
+				copy(op.Value, l.value(e))
+			}
+			copy(op.Key[copy(op.Key, prefix):], l.key(e))
+			if err := op.Finish(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	c.guard.inCommit.Store(true)
+	err = c.db.ApplyNoSyncWait(b, pebble.Sync)
+	c.guard.inCommit.Store(false)
+	if err != nil {
+		return nil, err
+	}
+	// Pebble reports a commit it could not make to its logger alone (guard.Fatalf), and returns nil; there may then be
+	// no sync to wait for.
+	return b, c.failure()
+}
+
+// unlink takes the group's layers out of what operations look at: Pebble has their content now.
+func (c *committer) unlink(g *group) {
+	const chunk = 512 // so that publishers wait for microseconds only
+	for part := range slices.Chunk(g.layers, chunk) {
+		c.mu.Lock()
+		for _, l := range part {
+			if l.newer == nil {
+				l.obj.newest.Store(nil)
+			} else {
+				l.newer.older.Store(nil)
+			}
+		}
+		c.mu.Unlock()
+	}
+	g.layers = nil
+}
+
+func (c *committer) syncLoop() {
+	defer c.loops.Done()
+	defer close(c.synced)
+	for f := range c.flights {
+		if err := f.batch.SyncWait(); err != nil {
+			c.fail(fmt.Errorf("sync: %w", err))
+			return
+		}
+		took := time.Since(f.started)
+		f.batch.Reset()
+		g := f.group
+
+		c.telling.Lock()
+		c.mu.Lock()
+		if c.failure() != nil {
+			c.mu.Unlock()
+			c.telling.Unlock()
+			return
+		}
+		c.flight = nil
+		c.durable.Store(g.num)
+		c.batches = append(c.batches[:0], f.batch)
+		c.mu.Unlock()
+		c.ops.Add(int64(g.ops))
+		c.bytes.Add(int64(g.bytes))
+		c.space.written.Add(int64(g.bytes))
+		c.synced <- struct{}{}
+		c.tell(g, nil)
+		c.telling.Unlock()
+		if c.events.OnCommit != nil {
+			c.events.OnCommit(g.ops, g.bytes, took)
+		}
+	}
+}
+
+// tell tells those who waited for a group that was removed. telling is held.
+func (c *committer) tell(g *group, err error) {
+	c.pending.Add(-int64(g.members))
+	c.pendingB.Add(-int64(g.bytes))
+	g.err = err
+	if g.done != nil {
+		close(g.done)
+	}
+	for i, done := range g.waiters {
+		g.waiters[i] = nil
+		done(err)
+	}
+}
+
+// fail ends the store. It may be called from anywhere, also from inside Pebble with its locks held.
+func (c *committer) fail(cause error) {
+	c.mu.Lock()
+	if c.failure() != nil {
+		c.mu.Unlock()
+		return
+	}
+	err := fmt.Errorf("%w: %w", ErrFailed, cause)
+	c.failed.Store(&err)
+	kick := c.idle
+	c.idle = false
+	c.failures.Add(1)
+	c.mu.Unlock()
+	if kick {
+		c.kick <- struct{}{}
+	}
+	go func() {
+		defer c.failures.Done()
+		c.telling.Lock()
+		c.mu.Lock()
+		groups := append([]*group(nil), c.queue...)
+		if c.flight != nil {
+			groups = slices.Insert(groups, 0, c.flight)
+		}
+		groups = append(groups, c.open)
+		c.flight, c.queue, c.open = nil, nil, &group{num: c.open.num + 1}
+		c.mu.Unlock()
+		for _, g := range groups {
+			c.tell(g, err)
+		}
+		c.telling.Unlock()
+		if c.events.OnFailure != nil {
+			c.events.OnFailure(err)
+		}
+	}()
+}
+
+// close commits what is pending and ends the loops. No operation runs any more.
+func (c *committer) close() {
+	c.mu.Lock()
+	c.closing = true
+	kick := c.idle
+	c.idle = false
+	c.mu.Unlock()
+	if kick {
+		c.kick <- struct{}{}
+	}
+}

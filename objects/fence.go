@@ -1,0 +1,198 @@
+package objects
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// fenceFS is the file system that Pebble gets. It passes everything on, but for two cases:
+//
+//   - The log, or its folder, cannot be written while Pebble is in a commit. Pebble then panics with its locks in a
+//     state that ends the process beyond any recover (rotateWAL unlocks DB.mu, panics, and its caller's defer unlocks
+//     it again: "fatal error: sync: unlock of unlocked mutex"). So it never hears of the error: the guard does, and
+//     the goroutine sleeps for ever. Outside commits, where most syncs run, the error is passed on, and Pebble hands
+//     it to the batch that waits for it.
+//   - Pebble was abandoned: reads fail, and whoever would change something sleeps for ever. Failing would not do:
+//     flushes are repeated without end.
+type fenceFS struct {
+	vfs.FS
+	guard *guard
+}
+
+func (f *fenceFS) Unwrap() vfs.FS { return f.FS }
+
+// writing lets the caller change something.
+func (f *fenceFS) writing() {
+	if f.guard.gone.Load() {
+		select {}
+	}
+}
+
+func (f *fenceFS) reading() error {
+	if f.guard.gone.Load() {
+		return errAbandoned
+	}
+	return nil
+}
+
+// logged looks at an error of the log.
+func (f *fenceFS) logged(err error) error {
+	if err != nil && f.guard.inCommit.Load() {
+		f.guard.breakDown(fmt.Errorf("the log cannot be written: %w", err))
+		select {}
+	}
+	return err
+}
+
+func isLogFile(name string) bool { return strings.HasSuffix(name, ".log") }
+
+func (f *fenceFS) opened(file vfs.File, name string, err error) (vfs.File, error) {
+	if isLogFile(name) {
+		err = f.logged(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &fenceFile{file, f, isLogFile(name)}, nil
+}
+
+func (f *fenceFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f.writing()
+	file, err := f.FS.Create(name, c)
+	return f.opened(file, name, err)
+}
+
+func (f *fenceFS) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f.writing()
+	file, err := f.FS.ReuseForWrite(old, name, c)
+	return f.opened(file, name, err)
+}
+
+func (f *fenceFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
+	f.writing()
+	file, err := f.FS.OpenReadWrite(name, c, o...)
+	return f.opened(file, name, err)
+}
+
+func (f *fenceFS) Open(name string, o ...vfs.OpenOption) (vfs.File, error) {
+	if err := f.reading(); err != nil {
+		return nil, err
+	}
+	file, err := f.FS.Open(name, o...)
+	if err != nil {
+		return nil, err
+	}
+	return &fenceFile{file, f, false}, nil
+}
+
+func (f *fenceFS) OpenDir(name string) (vfs.File, error) {
+	if err := f.reading(); err != nil {
+		return nil, err
+	}
+	file, err := f.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return &fenceFile{file, f, true}, nil // the log's folder is synced when a log is begun
+}
+
+func (f *fenceFS) Link(old, name string) error {
+	f.writing()
+	return f.FS.Link(old, name)
+}
+
+func (f *fenceFS) Remove(name string) error {
+	f.writing()
+	return f.FS.Remove(name)
+}
+
+func (f *fenceFS) RemoveAll(name string) error {
+	f.writing()
+	return f.FS.RemoveAll(name)
+}
+
+func (f *fenceFS) Rename(old, name string) error {
+	f.writing()
+	return f.FS.Rename(old, name)
+}
+
+func (f *fenceFS) MkdirAll(dir string, perm os.FileMode) error {
+	f.writing()
+	return f.FS.MkdirAll(dir, perm)
+}
+
+func (f *fenceFS) Lock(name string) (io.Closer, error) {
+	f.writing()
+	return f.FS.Lock(name)
+}
+
+type fenceFile struct {
+	vfs.File
+	fs  *fenceFS
+	log bool
+}
+
+func (f *fenceFile) done(err error) error {
+	if f.log {
+		return f.fs.logged(err)
+	}
+	return err
+}
+
+func (f *fenceFile) Read(p []byte) (int, error) {
+	if err := f.fs.reading(); err != nil {
+		return 0, err
+	}
+	return f.File.Read(p)
+}
+
+func (f *fenceFile) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.fs.reading(); err != nil {
+		return 0, err
+	}
+	return f.File.ReadAt(p, off)
+}
+
+func (f *fenceFile) Write(p []byte) (int, error) {
+	f.fs.writing()
+	n, err := f.File.Write(p)
+	return n, f.done(err)
+}
+
+func (f *fenceFile) WriteAt(p []byte, off int64) (int, error) {
+	f.fs.writing()
+	n, err := f.File.WriteAt(p, off)
+	return n, f.done(err)
+}
+
+func (f *fenceFile) Preallocate(off, length int64) error {
+	f.fs.writing()
+	return f.File.Preallocate(off, length)
+}
+
+func (f *fenceFile) Stat() (vfs.FileInfo, error) {
+	info, err := f.File.Stat()
+	return info, f.done(err)
+}
+
+func (f *fenceFile) Sync() error {
+	f.fs.writing()
+	return f.done(f.File.Sync())
+}
+
+func (f *fenceFile) SyncData() error {
+	f.fs.writing()
+	return f.done(f.File.SyncData())
+}
+
+func (f *fenceFile) SyncTo(length int64) (bool, error) {
+	f.fs.writing()
+	full, err := f.File.SyncTo(length)
+	return full, f.done(err)
+}
+
+func (f *fenceFile) Close() error { return f.done(f.File.Close()) }

@@ -1,0 +1,87 @@
+package objects
+
+import (
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Defaults. One process may hold dozens of stores, so a store is modest unless told otherwise.
+const (
+	// DefaultMemTableBytes is Pebble's own. Together with the cache it bounds what Open replays: at most a few
+	// memtables of log.
+	DefaultMemTableBytes = 4 << 20
+	// DefaultCacheBytes is four memtables: Pebble reserves memtables out of the cache, and with less nothing would
+	// be cached.
+	DefaultCacheBytes = 16 << 20
+	// DefaultMinFreeBytes is room for the log and the flushes of what is pending when writes are first refused, and
+	// for compactions to finish.
+	DefaultMinFreeBytes = 64 << 20
+	// DefaultMaxAwake is a million objects: some hundred megabytes beside their states.
+	DefaultMaxAwake = 1 << 20
+	// MaxPending bounds the operations that wait for the disk. Past ten thousand in flight a disk gives only more
+	// latency; this leaves room for bursts.
+	MaxPending = 1 << 16
+	// MaxPendingBytes bounds the writes held in memory until they are committed.
+	MaxPendingBytes = 64 << 20
+)
+
+// Options of a store. The zero value is good.
+type Options struct {
+	// FS is the file system; nil is the machine's.
+	FS vfs.FS
+	// Events tell what happens inside, for metrics and logs.
+	Events Events
+	// CacheBytes is the size of the block cache; 0 is DefaultCacheBytes. Give it at least four memtables.
+	CacheBytes int64
+	// MemTableBytes is the size of a memtable; 0 is DefaultMemTableBytes.
+	MemTableBytes int64
+	// MinFreeBytes is how much room the disk must have for an operation that stores something, else it is refused
+	// with ErrFull: before Pebble, which cannot go on without its log, is in trouble. It is looked at about once a
+	// second. 0 is DefaultMinFreeBytes, negative is off.
+	MinFreeBytes int64
+	// MaxAwake is how many objects stay in memory; beyond it idle ones fall asleep, least recently used first (in
+	// each of 64 parts, where MaxAwake is large). 0 is DefaultMaxAwake.
+	MaxAwake int
+}
+
+// Events is a set of callbacks; each may be nil. They run inside the store's or Pebble's goroutines: they must be
+// quick, and must not call the store.
+type Events struct {
+	// OnCommit follows every durable commit: how many operations and how many bytes of keys and values it held, and
+	// how long it took from its start to the end of its sync.
+	OnCommit func(ops, bytes int, took time.Duration)
+	// OnFailure is called once, when the store fails (see Store.Err), after all that waited were told.
+	OnFailure func(err error)
+	// OnBackgroundError reports what Pebble could not do, such as a flush to a full disk, which it goes on trying. A
+	// failing flush would report thousands a second: at most one a second is passed on, with the number of errors
+	// since the last.
+	OnBackgroundError func(err error, times int)
+	// OnPanic reports an operation that panicked; err holds the stack.
+	OnPanic func(kind, name string, err error)
+	// OnFull reports that writes begin (full) or cease to be refused with ErrFull, and the room on the disk.
+	OnFull func(full bool, freeBytes int64)
+	// OnWriteStall reports that commits begin or cease to wait for Pebble's flushes and compactions.
+	OnWriteStall func(stalled bool, reason string)
+	// OnSlowDisk reports a disk operation that takes suspiciously long.
+	OnSlowDisk func(path string, took time.Duration)
+}
+
+func (o Options) withDefaults() Options {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.CacheBytes <= 0 {
+		o.CacheBytes = DefaultCacheBytes
+	}
+	if o.MemTableBytes <= 0 {
+		o.MemTableBytes = DefaultMemTableBytes
+	}
+	if o.MinFreeBytes == 0 {
+		o.MinFreeBytes = DefaultMinFreeBytes
+	}
+	if o.MaxAwake <= 0 {
+		o.MaxAwake = DefaultMaxAwake
+	}
+	return o
+}

@@ -1,0 +1,294 @@
+package objects
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Format is the version of what this package writes: the encoding of keys (keys.go).
+const Format = 1
+
+// Store is a folder of objects. It is safe for use by many goroutines.
+type Store struct {
+	dir    string
+	opts   Options
+	db     *pebble.DB
+	lock   *pebble.Lock
+	guard  *guard
+	commit *committer
+	space  space
+
+	shards []shard
+	kinds  sync.Map // name -> struct{}
+
+	closed  atomic.Bool
+	reading sync.RWMutex // held shared by what uses db outside operations; exclusively by Close
+	closing sync.Once
+	closeTo error
+
+	panics, overloads, fulls atomic.Int64
+}
+
+// Open opens the store in the folder dir, making it if it is not there. It returns ErrInUse if it is open already,
+// ErrFormat if another version of this package wrote it.
+func Open(dir string, o Options) (*Store, error) {
+	s := &Store{opts: o.withDefaults()}
+	if o.FS == nil {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, fmt.Errorf("objects: open %s: %w", dir, err)
+		}
+		dir = abs // two names of one folder must not pass Pebble's lock, which goes by name within a process
+	}
+	s.dir = dir
+	s.guard = newGuard(&s.opts.Events)
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("objects: open %s: %w", dir, err)
+	}
+	s.space = space{
+		fs: s.opts.FS, dir: dir, min: s.opts.MinFreeBytes, onChange: s.opts.Events.OnFull, start: time.Now(),
+	}
+	s.makeShards()
+	s.commit = newCommitter(s.db, &s.opts.Events, &s.space, s.guard)
+	s.guard.watch(s.commit.fail)
+	return s, nil
+}
+
+func (s *Store) open() (err error) {
+	fs := s.opts.FS
+	if err := makeDir(fs, s.dir); err != nil {
+		return fmt.Errorf("the folder cannot be made: %w", err)
+	}
+	if s.lock, err = pebble.LockDirectory(s.dir, fs); err != nil {
+		return lockError(err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.release())
+		}
+	}()
+	po := &pebble.Options{
+		FS:                          &fenceFS{fs, s.guard},
+		Lock:                        s.lock,
+		Logger:                      s.guard,
+		EventListener:               s.guard.listener(),
+		FormatMajorVersion:          pebble.FormatNewest,
+		CacheSize:                   s.opts.CacheBytes,
+		MemTableSize:                uint64(s.opts.MemTableBytes),
+		MemTableStopWritesThreshold: 4, // a burst of four memtables waits for no flush
+	}
+	for i := range po.Levels {
+		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // an absent key, as of a new object, costs no read
+	}
+	po.EnsureDefaults()
+	if s.db, err = pebble.Open(s.dir, po); err != nil {
+		s.db = nil
+		return err
+	}
+	if err := s.checkFormat(); err != nil {
+		return err
+	}
+	return s.guard.broke()
+}
+
+// release gives up what open took.
+func (s *Store) release() error {
+	var err error
+	switch {
+	case s.guard.gone.Load():
+		if s.db != nil {
+			_ = s.lock.Close() // Pebble's own hold, which it will not give up
+		}
+	case s.db != nil:
+		err = s.db.Close()
+	}
+	return errors.Join(err, s.lock.Close())
+}
+
+func (s *Store) checkFormat() error {
+	value, closer, err := s.db.Get([]byte(formatKey))
+	if err == nil {
+		text := string(value)
+		if err := closer.Close(); err != nil {
+			return err
+		}
+		if n, err := strconv.Atoi(text); err != nil || n != Format {
+			return fmt.Errorf("%w: the folder has format %.20q, this program knows %d; use the program that wrote it, "+
+				"or a newer one", ErrFormat, text, Format)
+		}
+		return nil
+	}
+	if !errors.Is(err, pebble.ErrNotFound) {
+		return err
+	}
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	used := it.First()
+	if err := it.Close(); err != nil {
+		return err
+	}
+	if used {
+		return fmt.Errorf("%w: the folder holds a Pebble store that is not ours", ErrFormat)
+	}
+	b := s.db.NewBatch()
+	if err := b.Set([]byte(formatKey), []byte(strconv.Itoa(Format)), nil); err != nil {
+		return err
+	}
+	if err := s.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
+		return err
+	}
+	if err := s.guard.broke(); err != nil {
+		return err
+	}
+	return b.SyncWait()
+}
+
+// makeDir makes dir and syncs the folders that its new part is named in.
+func makeDir(fs vfs.FS, dir string) error {
+	if _, err := fs.Stat(dir); err == nil {
+		return nil
+	}
+	var parents []string
+	for p := fs.PathDir(dir); ; p = fs.PathDir(p) {
+		parents = append(parents, p)
+		if _, err := fs.Stat(p); err == nil || fs.PathDir(p) == p {
+			break
+		}
+	}
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, p := range parents {
+		d, err := fs.OpenDir(p)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(d.Sync(), d.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lockError tells a folder that is in use from one that cannot be written. Pebble says the former with EAGAIN or
+// EACCES from the system's lock, or with an error of its own for a lock of the same process; the latter comes with
+// the path of the file that could not be made.
+func lockError(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) && !errors.Is(err, syscall.EAGAIN) {
+		return fmt.Errorf("the folder cannot be written: %w", err)
+	}
+	return fmt.Errorf("%w by this or another process (%w)", ErrInUse, err)
+}
+
+// Close lets running operations end, commits what is pending, tells those who waited, and closes the folder. It may be
+// called again, and then returns the same. Operations that come later get ErrClosed. It must not be called from an
+// operation or a done function, and it waits as long as they and the disk take.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		s.closed.Store(true)
+		s.retireAll()
+		s.commit.close()
+		ended := make(chan struct{})
+		go func() {
+			s.commit.loops.Wait()
+			close(ended)
+		}()
+		select {
+		case <-ended:
+		case <-s.guard.broken: // the loops may hang in it
+		}
+		s.commit.failures.Wait()
+		s.reading.Lock()
+		defer s.reading.Unlock()
+		if err := s.release(); err != nil && s.Err() == nil { // a failed store's log fails to close, too
+			s.closeTo = fmt.Errorf("objects: close %s: %w", s.dir, err)
+		}
+	})
+	return s.closeTo
+}
+
+// Err returns why the store has failed, an error that wraps ErrFailed and the cause, or nil.
+func (s *Store) Err() error { return s.commit.failure() }
+
+// Stats are a store's figures at one moment.
+type Stats struct {
+	Awake        int    // objects in memory
+	Started      uint64 // operations that were let in since Open
+	Commits      uint64 // group commits made durable since Open
+	Ops          int64  // operations with writes in them
+	Bytes        int64  // their keys and values
+	Pending      int64  // operations that wait for the disk
+	PendingBytes int64  // keys and values that do
+	Panics       int64  // operations that panicked
+	Overloaded   int64  // operations refused with ErrOverloaded
+	Refused      int64  // operations refused with ErrFull
+	Full         bool   // whether they are now
+}
+
+// Stats returns the store's figures.
+func (s *Store) Stats() Stats {
+	st := Stats{
+		Commits:      s.commit.durable.Load(),
+		Ops:          s.commit.ops.Load(),
+		Bytes:        s.commit.bytes.Load(),
+		Pending:      s.commit.pending.Load(),
+		PendingBytes: s.commit.pendingB.Load(),
+		Panics:       s.panics.Load(),
+		Overloaded:   s.overloads.Load(),
+		Refused:      s.fulls.Load(),
+		Full:         s.space.full.Load(),
+	}
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		st.Awake += len(sh.objects)
+		st.Started += sh.started
+		sh.mu.Unlock()
+	}
+	return st
+}
+
+// Metrics returns Pebble's metrics, or nil once the store is closed or Pebble broke down.
+func (s *Store) Metrics() *pebble.Metrics {
+	s.reading.RLock()
+	defer s.reading.RUnlock()
+	if s.closed.Load() || s.guard.gone.Load() {
+		return nil
+	}
+	return s.db.Metrics()
+}
+
+func (s *Store) makeShards() {
+	// One part, with an exact order of use, where few may be awake; many, with a lock each, where it matters less.
+	n := 1
+	if s.opts.MaxAwake >= 4096 {
+		n = 64
+	}
+	s.shards = make([]shard, n)
+	for i := range s.shards {
+		s.shards[i].objects = map[objectKey]*object{}
+		s.shards[i].limit = (s.opts.MaxAwake + n - 1) / n
+	}
+}
+
+func (s *Store) shard(name string) *shard {
+	if len(s.shards) == 1 {
+		return &s.shards[0]
+	}
+	return &s.shards[maphash.String(hashSeed, name)%uint64(len(s.shards))]
+}

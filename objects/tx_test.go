@@ -1,0 +1,193 @@
+package objects
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"pgregory.net/rapid"
+)
+
+// TestStorageAgainstAModel runs random operations on two objects against maps, with syncs that block, so that writes
+// lie in the transaction, in layers of several groups, in Pebble's memtable and in its tables.
+func TestStorageAgainstAModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		fs := &gateFS{FS: vfs.NewMem()}
+		s, err := Open("d", Options{FS: fs, MaxAwake: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.commit.sealAt = 100 // so that an object has layers in many groups at once
+		defer func() {
+			fs.open()
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}()
+		k := Register(s, "kind", func(*Tx) (int, error) { return 0, nil })
+		key := rapid.StringOfN(rapid.RuneFrom([]rune{'a', 'b', 0, 'ÿ'}), 1, 3, -1)
+		models := map[string]map[string]string{"a": {}, "b": {}}
+		var refused error = fmt.Errorf("no")
+		t.Repeat(map[string]func(*rapid.T){
+			"gate": func(t *rapid.T) {
+				if rapid.Bool().Draw(t, "shut") {
+					fs.open()
+					fs.close()
+				} else {
+					fs.open()
+				}
+			},
+			"flush": func(t *rapid.T) {
+				fs.open()
+				if err := s.db.Flush(); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"many": func(t *rapid.T) {
+				n := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name")
+				k.Submit(n, func(tx *Tx, _ int) error {
+					for i := range 30 {
+						key := fmt.Sprintf("m%02d", i)
+						models[n][key] = key
+						if err := tx.Put(key, []byte(key)); err != nil {
+							return err
+						}
+					}
+					return nil
+				}, nil)
+			},
+			"op": func(t *rapid.T) {
+				n := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name")
+				model := maps.Clone(models[n])
+				commit := rapid.Bool().Draw(t, "commit")
+				k.Submit(n, func(tx *Tx, _ int) error {
+					for range rapid.IntRange(0, 20).Draw(t, "steps") {
+						step(t, tx, key, model)
+					}
+					if !commit {
+						return refused
+					}
+					return nil
+				}, nil)
+				if commit {
+					models[n] = model
+				}
+			},
+		})
+	})
+}
+
+func step(t *rapid.T, tx *Tx, anyKey *rapid.Generator[string], model map[string]string) {
+	key := anyKey.Draw(t, "key")
+	switch rapid.IntRange(0, 3).Draw(t, "what") {
+	case 0:
+		v := rapid.StringN(0, 8, -1).Draw(t, "value")
+		if err := tx.Put(key, []byte(v)); err != nil {
+			t.Fatal(err)
+		}
+		model[key] = v
+	case 1:
+		if err := tx.Delete(key); err != nil {
+			t.Fatal(err)
+		}
+		delete(model, key)
+	case 2:
+		v, ok, err := tx.Get(key)
+		if want, there := model[key]; err != nil || ok != there || string(v) != want {
+			t.Fatalf("get %q: %q %t %v, want %q %t", key, v, ok, err, want, there)
+		}
+	case 3:
+		prefix := rapid.SampledFrom([]string{"", "a", "m", "m1", "ÿ", "b\x00", "\xff"}).Draw(t, "prefix")
+		after := rapid.SampledFrom([]string{"", "a", "m11", key}).Draw(t, "after")
+		limit := rapid.IntRange(1, 50).Draw(t, "limit")
+		var want, got []string
+		for _, k := range slices.Sorted(maps.Keys(model)) {
+			if strings.HasPrefix(k, prefix) && k > after && len(want) < limit {
+				want = append(want, k+"="+model[k])
+			}
+		}
+		for e, err := range tx.Scan(prefix, after) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, e.Key+"="+string(e.Value))
+			if len(got) == limit {
+				break
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("scan %q after %q: %q, want %q", prefix, after, got, want)
+		}
+	}
+}
+
+func TestScanShowsTheStartOfTheLoop(t *testing.T) {
+	s := open(t, "d", Options{FS: vfs.NewMem()})
+	k := Register(s, "kind", func(*Tx) (int, error) { return 0, nil })
+	fill := func(tx *Tx, _ int) error {
+		for i := range 100 {
+			must(t, tx.Put(fmt.Sprintf("%03d", i), bytes.Repeat([]byte{'x'}, 10)))
+		}
+		return nil
+	}
+	must(t, k.Do(ctx, "a", func(tx *Tx, _ int) error {
+		must(t, fill(tx, 0))
+		n := 0
+		for e, err := range tx.Scan("", "") {
+			must(t, err)
+			if string(e.Value) != "xxxxxxxxxx" {
+				t.Fatalf("%s is %q", e.Key, e.Value)
+			}
+			for i := range 100 { // overwrites the values, and grows the buffer
+				must(t, tx.Put(fmt.Sprintf("%03d", i), []byte("yyyyyyyyyy")))
+			}
+			must(t, tx.Put(e.Key+"+", bytes.Repeat([]byte{'z'}, 100)))
+			n++
+		}
+		if n != 100 {
+			t.Errorf("the loop saw %d entries", n)
+		}
+		for e, err := range tx.Scan("", "") {
+			must(t, err)
+			must(t, tx.Delete(e.Key))
+		}
+		for e := range tx.Scan("", "") {
+			t.Errorf("%s is left", e.Key)
+		}
+		return nil
+	}))
+}
+
+func TestWritesKeepTheLastOfEachKey(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var w writes
+		model := map[string]string{}
+		for range rapid.IntRange(0, 200).Draw(t, "n") {
+			k := fmt.Sprint(rapid.IntRange(0, 60).Draw(t, "key"))
+			v := rapid.StringN(0, 6, -1).Draw(t, "value")
+			if rapid.IntRange(0, 50).Draw(t, "reset") == 0 {
+				w.reset()
+				clear(model)
+			}
+			w.put([]byte(k), []byte(v), false)
+			model[k] = v
+		}
+		var copied writes
+		copied.put([]byte("7"), []byte("older"), false)
+		copied.merge(&w)
+		if len(w.ents) != len(model) {
+			t.Fatalf("%d entries for %d keys", len(w.ents), len(model))
+		}
+		for k, v := range model {
+			for _, w := range []*writes{&w, &copied} {
+				if e := w.find([]byte(k)); e == nil || string(w.value(e)) != v {
+					t.Fatalf("key %s is lost", k)
+				}
+			}
+		}
+	})
+}
