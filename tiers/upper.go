@@ -260,7 +260,8 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	pools, firsts := u.pools, u.firsts
 	u.inFlight, u.pools, u.firsts = nil, nil, nil
 	u.refused, u.failures, u.timeout = "", 0, firstTimeout
-	u.got, u.resumeAt = r.Sequence, now.Add(min(max(a.Pause, 0), lastPause))
+	// The pause counts from when the report was built: what the Ack took is part of it.
+	u.got, u.resumeAt = r.Sequence, u.builtAt.Add(min(max(a.Pause, 0), lastPause))
 	if m.meta.World == 0 && a.World != 0 {
 		m.meta.World = a.World
 		m.write(metaKey, m.saved())
