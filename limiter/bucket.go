@@ -133,6 +133,14 @@ func (b *Bucket) Take(now Time, n int64) bool {
 	return true
 }
 
+// Spend takes n tokens of a bucket that was settled and holds as many.
+func (b *Bucket) Spend(n int64) {
+	if n > b.tokens {
+		panic(fmt.Sprintf("limiter: cannot spend %d of %d tokens", n, b.tokens))
+	}
+	b.tokens -= n
+}
+
 // Share returns what the bucket is, as of when it was last settled.
 func (b *Bucket) Share() Share { return Share{b.tokens, b.capacity, b.rate} }
 

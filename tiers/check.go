@@ -49,22 +49,34 @@ type Decided struct {
 // deadline: then decided is false, and an Output will bring the decision
 // under id.
 func (m *Machine) Check(now limiter.Time, name Name, hits int64, deadline limiter.Time, id uint64) (d Decision, decided bool, err error) {
-	s := m.spaces[name.Namespace]
-	if s == nil || s.rule == nil {
-		return Decision{}, true, ErrUnknownNamespace
+	if s := m.spaces[name.Namespace]; s != nil && s.rule != nil && m.cfg.Leaf && len(s.rule.Limits) > 0 {
+		m.object(now, s, name.Key)
 	}
-	if !m.cfg.Leaf {
-		return Decision{}, true, ErrNotLeaf
+	d, decided, _, err = m.CheckAwake(now, name, hits, deadline, id)
+	return d, decided, err
+}
+
+// CheckAwake is Check for a key that is in memory: it reads no disk. Awake is
+// false, and nothing was done, if the key is not there.
+func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline limiter.Time, id uint64) (d Decision, decided, awake bool, err error) {
+	s := m.checked // most checks follow one of the same namespace
+	if s == nil || s.name != name.Namespace {
+		s = m.spaces[name.Namespace]
 	}
-	if len(s.rule.Limits) == 0 {
-		return Decision{Allowed: true}, true, nil
+	switch {
+	case s == nil || s.rule == nil:
+		return Decision{}, true, true, ErrUnknownNamespace
+	case !m.cfg.Leaf:
+		return Decision{}, true, true, ErrNotLeaf
+	case len(s.rule.Limits) == 0:
+		return Decision{Allowed: true}, true, true, nil
 	}
+	m.checked = s
 	o := s.objects[name.Key]
 	if o == nil {
-		o = m.object(now, s, name.Key)
-	} else {
-		m.idle.touch(o)
+		return Decision{}, false, false, nil
 	}
+	m.idle.touch(o)
 	for _, p := range o.pools {
 		p.meter.offer(now, hits)
 		if now.Sub(p.meter.since) >= demandWindow {
@@ -72,25 +84,29 @@ func (m *Machine) Check(now limiter.Time, name Name, hits int64, deadline limite
 		}
 	}
 	d, wait := m.decide(o, now, hits)
-	if !wait || deadline <= now || m.upper.stopping || m.upper.fenced || m.waiting >= maxWaiters || o.asking >= maxAsking {
-		return d, true, nil
+	if wait && deadline > now && m.mayWait(o) {
+		m.wait(now, o, waiter{id, hits, deadline})
+		return d, false, true, nil
 	}
-	o.waiters = append(o.waiters, waiter{id, hits, deadline})
+	return d, true, true, nil
+}
+
+func (m *Machine) mayWait(o *object) bool {
+	return !m.upper.stopping && !m.upper.fenced && m.waiting < maxWaiters && o.asking < maxAsking
+}
+
+// wait queues a check, and asks the parent for what it needs.
+func (m *Machine) wait(now limiter.Time, o *object, w waiter) {
+	o.waiters = append(o.waiters, w)
 	m.waiting++
-	o.asking += max(1, hits)
+	o.asking += max(1, w.hits)
 	for _, p := range o.pools {
 		if !p.owner && p.told.Ask < p.demand(now).Ask {
 			m.tell(p)
 		}
 	}
 	m.arm(now, o)
-	return d, false, nil
-}
-
-// Awake says that a check of name needs nothing from the disk.
-func (m *Machine) Awake(name Name) bool {
-	s := m.spaces[name.Namespace]
-	return s == nil || s.rule == nil || len(s.rule.Limits) == 0 || s.objects[name.Key] != nil
+	m.stirred = true
 }
 
 // measure ends a window of a pool's demand, and tells the parent if it moved
@@ -131,7 +147,7 @@ func (m *Machine) decide(o *object, now limiter.Time, hits int64) (d Decision, w
 		return d, true
 	}
 	for _, p := range o.pools {
-		p.bucket.Take(now, hits)
+		p.bucket.Spend(hits)
 	}
 	d = o.pools[nearest].decision(now)
 	d.Allowed = true

@@ -64,14 +64,16 @@ type Machine struct {
 	began  limiter.Time // of this session
 	silent limiter.Time // an owner lends nothing before
 
-	spaces map[string]*space
-	idle   lru
-	timers timers
-	mark   uint64
+	spaces  map[string]*space
+	checked *space // of the last check
+	idle    lru
+	timers  timers
+	mark    uint64
 
 	upper upper // not used at the root
 	lower lower // not used at a leaf
 
+	stirred bool // since the last Output
 	waiting int
 	watched []*object
 	awake   int
@@ -197,6 +199,7 @@ func (m *Machine) saved() *Meta {
 
 // Output returns what the steps since the last call want done.
 func (m *Machine) Output(now limiter.Time) Output {
+	m.stirred = false
 	m.flush(now)
 	m.sendCalls()
 	out := m.out
@@ -217,11 +220,9 @@ func (m *Machine) Writes() []Write {
 // Read sets what the machine reads its store with from now on.
 func (m *Machine) Read(r Reader) { m.reader = r }
 
-// Pending says whether Output has something to do at now.
-func (m *Machine) Pending(now limiter.Time) bool {
-	return len(m.out.Writes) > 0 || len(m.lower.recalled) > 0 || len(m.out.Recalls) > 0 || len(m.out.Decided) > 0 || len(m.out.Events) > 0 ||
-		m.upper.ready(m, now) || m.awake > m.cfg.MaxAwake
-}
+// Stirred says that a check changed more than its bucket: Output has
+// something to do.
+func (m *Machine) Stirred() bool { return m.stirred }
 
 // Tick does what is due at now.
 func (m *Machine) Tick(now limiter.Time) {

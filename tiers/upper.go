@@ -141,7 +141,7 @@ func (m *Machine) tell(p *pool) {
 	if p.owner {
 		return
 	}
-	p.due = true
+	p.due, m.stirred = true, true
 	if !p.queued {
 		p.queued = true
 		m.upper.due = append(m.upper.due, p)

@@ -154,60 +154,82 @@ func (r *Runner) Tick() {
 
 // Check decides a check; done is called once, at once or within wait.
 func (r *Runner) Check(name tiers.Name, hits int64, wait time.Duration, done func(tiers.Decision, error)) {
-	var d tiers.Decision
-	var decided bool
-	var err error
-	check := func(m *tiers.Machine, now limiter.Time) {
+	r.mu.Lock()
+	if r.broken != nil {
+		err := r.broken
+		r.mu.Unlock()
+		done(tiers.Decision{}, err)
+		return
+	}
+	now := r.clock()
+	d, decided, awake, err := r.machine.CheckAwake(now, name, hits, now.Add(wait), r.checks+1)
+	stirred := r.machine.Stirred()
+	if awake && !decided {
 		r.checks++
-		d, decided, err = m.Check(now, name, hits, now.Add(wait), r.checks)
-		if !decided {
+		r.waiting[r.checks] = done
+	}
+	r.mu.Unlock()
+	switch {
+	case !awake:
+		r.checkAsleep(name, hits, wait, done)
+		return
+	case decided:
+		done(d, err)
+	}
+	if stirred {
+		r.stir()
+	}
+}
+
+// checkAsleep checks a key that has to be read from the disk first.
+func (r *Runner) checkAsleep(name tiers.Name, hits int64, wait time.Duration, done func(tiers.Decision, error)) {
+	var d tiers.Decision
+	var ran, decided bool
+	var err error
+	refused := make(chan error, 1)
+	r.step(func(m *tiers.Machine, now limiter.Time) {
+		ran = true
+		r.checks++
+		if d, decided, err = m.Check(now, name, hits, now.Add(wait), r.checks); !decided {
 			r.waiting[r.checks] = done
 		}
-	}
-	r.mu.Lock()
+	}, func(e error) { refused <- e })
 	switch {
-	case r.broken != nil:
-		err, decided = r.broken, true
-		r.mu.Unlock()
-	case r.machine.Awake(name):
-		now := r.clock()
-		check(r.machine, now)
-		pending := !decided || r.machine.Pending(now)
-		r.mu.Unlock()
-		if pending {
-			r.step(func(*tiers.Machine, limiter.Time) {}, nothing)
-		}
-	default:
-		r.mu.Unlock()
-		ran, stepped := false, make(chan error, 1)
-		r.step(func(m *tiers.Machine, now limiter.Time) { ran = true; check(m, now) }, func(e error) { stepped <- e })
-		if !ran { // the decision itself waits for no disk
-			err, decided = <-stepped, true
-		}
-	}
-	if decided {
+	case !ran:
+		done(tiers.Decision{}, <-refused)
+	case decided: // the decision waits for no disk
 		done(d, err)
 	}
 }
 
 // TryCheck decides a check at once: one that would have to wait for a share
 // is denied.
-func (r *Runner) TryCheck(name tiers.Name, hits int64) (d tiers.Decision, err error) {
+func (r *Runner) TryCheck(name tiers.Name, hits int64) (tiers.Decision, error) {
 	r.mu.Lock()
-	if r.broken != nil || !r.machine.Awake(name) {
+	if r.broken != nil {
+		err := r.broken
 		r.mu.Unlock()
-		r.Check(name, hits, 0, func(dd tiers.Decision, e error) { d, err = dd, e })
-		return d, err
+		return tiers.Decision{}, err
 	}
-	now := r.clock()
-	d, _, err = r.machine.Check(now, name, hits, 0, 0)
-	pending := r.machine.Pending(now)
+	d, _, awake, err := r.machine.CheckAwake(r.clock(), name, hits, 0, 0)
+	stirred := r.machine.Stirred()
 	r.mu.Unlock()
-	if pending {
-		r.step(func(*tiers.Machine, limiter.Time) {}, nothing)
+	if !awake {
+		return r.tryAsleep(name, hits)
+	}
+	if stirred {
+		r.stir()
 	}
 	return d, err
 }
+
+func (r *Runner) tryAsleep(name tiers.Name, hits int64) (d tiers.Decision, err error) {
+	r.checkAsleep(name, hits, 0, func(decision tiers.Decision, e error) { d, err = decision, e })
+	return d, err
+}
+
+// stir does what a check that needed no disk left to do.
+func (r *Runner) stir() { r.step(func(*tiers.Machine, limiter.Time) {}, nothing) }
 
 // Add counts; done is called once the new total is durable.
 func (r *Runner) Add(name tiers.Name, delta int64, done func(tiers.Total, error)) {

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/tributary-io/tributary/transport"
+)
+
+// clientFlags are what every command has that asks a place.
+type clientFlags struct {
+	NATS          string        `name:"nats" help:"NATS server, or several with commas between." default:"nats://127.0.0.1:4222" placeholder:"URL"`
+	At            string        `help:"Place to ask, such as eu.de.berlin. Without it: a city that NATS picks, one near." placeholder:"PLACE"`
+	SubjectPrefix string        `help:"First part of every subject." default:"tributary" placeholder:"PREFIX"`
+	Timeout       time.Duration `help:"How long to wait for the server, and for the answer, such as 500ms or 5s." default:"5s" placeholder:"DURATION"`
+	JSON          bool          `name:"json" help:"Print the answer, or the error, as one JSON object." operand:""`
+}
+
+func (f *clientFlags) wantsJSON() bool { return f.JSON }
+
+// unreachableError says that there is no NATS server.
+type unreachableError struct{ err error }
+
+func (e *unreachableError) Error() string { return e.err.Error() }
+func (e *unreachableError) Unwrap() error { return e.err }
+
+// ask connects, asks once, and prints the answer.
+func ask[R interface{ MarshalJSON() ([]byte, error) }](app *App, f *clientFlags, call func(context.Context, *transport.Client) (R, error), print func(R)) error {
+	options := []transport.Option{transport.WithPrefix(f.SubjectPrefix), transport.WithTimeout(f.Timeout)}
+	if f.At != "" {
+		options = append(options, transport.WithPlace(f.At))
+	}
+	if _, err := transport.NewClient(nil, options...); err != nil {
+		return err // before it waits for a server
+	}
+	nc, err := transport.Dial(f.NATS, "tributary client", "", app.Log,
+		nats.Timeout(f.Timeout), nats.SetCustomDialer(dialer{app.Context, f.Timeout}))
+	switch {
+	case err != nil && app.Context.Err() != nil:
+		return fmt.Errorf("while connecting: %w", app.Context.Err())
+	case err != nil:
+		return &unreachableError{err}
+	}
+	defer nc.Close()
+	client, err := transport.NewClient(nc, options...)
+	if err != nil {
+		return err
+	}
+	reply, err := call(app.Context, client)
+	refusal, refused := errors.AsType[*transport.Error](err)
+	switch {
+	case refused && errors.Is(err, transport.ErrNoResponders):
+		return nobodyListens(refusal, nc.ConnectedUrlRedacted())
+	case err != nil:
+		return err
+	case f.JSON:
+		printJSON(app.Stdout, reply)
+	default:
+		print(reply)
+	}
+	return nil
+}
+
+// dialer lets the program's context end a connection that takes long.
+type dialer struct {
+	ctx     context.Context
+	timeout time.Duration
+}
+
+// Dial is what nats.go calls.
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	n := net.Dialer{Timeout: d.timeout}
+	return n.DialContext(d.ctx, network, address)
+}
+
+// nobodyListens says where, and which flags to look at: the client knows neither.
+func nobodyListens(err *transport.Error, server string) error {
+	return err.Errorf("%s (--at, --subject-prefix, --nats; this was %s)", err.Message, server)
+}
+
+// target is namespace/key. The first slash divides: a key may have more.
+type target struct{ namespace, key string }
+
+// UnmarshalText is what kong calls.
+func (t *target) UnmarshalText(text []byte) error {
+	namespace, key, ok := strings.Cut(string(text), "/")
+	if !ok || namespace == "" || key == "" {
+		return fmt.Errorf("%q has no namespace and key: write them with a slash between, such as votes/alice", text)
+	}
+	*t = target{namespace, key}
+	return nil
+}
+
+func (t target) String() string { return t.namespace + "/" + t.key }
+
+// integer is a whole number in decimal.
+type integer int64
+
+// UnmarshalText is what kong calls.
+func (n *integer) UnmarshalText(text []byte) error {
+	i, err := strconv.ParseInt(string(text), 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return fmt.Errorf("%s is out of range (at most %d)", text, int64(transport.MaxInteger))
+	case err != nil:
+		return fmt.Errorf("%q is no whole number", text)
+	}
+	*n = integer(i)
+	return nil
+}
+
+// CheckCmd asks whether a hit is allowed.
+type CheckCmd struct {
+	Key  target        `arg:"" name:"namespace/key" help:"What to check, such as api/user-42."`
+	Hits integer       `help:"How much to spend. 0 looks without spending." default:"1" placeholder:"N" operand:""`
+	Wait time.Duration `help:"How long the check may wait for a share of the limit, at most 1m." default:"250ms" placeholder:"DURATION" operand:""`
+	clientFlags
+}
+
+// Help is the command's long help.
+func (*CheckCmd) Help() string {
+	return `It exits 0 when the hit is allowed, 3 when it is denied, and 1 on an error.
+
+Examples:
+
+    tributary check api/user-42
+    tributary check api/user-42 --hits 10 --at eu.de.berlin
+    tributary check api/user-42 --hits 0 --json | jq .remaining
+    tributary check api/deploy --wait 0s || echo "not now"`
+}
+
+// Run asks.
+func (c *CheckCmd) Run(app *App) error {
+	allowed := false
+	err := ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.CheckReply, error) {
+		reply, err := client.Check(ctx, c.Key.namespace, c.Key.key, transport.WithHits(int64(c.Hits)), transport.WithWait(c.Wait))
+		allowed = reply.Allowed
+		return reply, err
+	}, func(r transport.CheckReply) { printCheck(app.Stdout, r) })
+	if err == nil && !allowed {
+		return exitCode(exitDenied)
+	}
+	return err
+}
+
+// AddCmd adds to a count.
+type AddCmd struct {
+	Key   target   `arg:"" name:"namespace/key" help:"What to add to, such as votes/alice."`
+	Delta *integer `arg:"" optional:"" help:"How much to add, 1 if it is not given. It may be negative."`
+	By    *integer `name:"delta" help:"The same, as a flag." placeholder:"N" operand:""`
+	clientFlags
+}
+
+// Help is the command's long help.
+func (*AddCmd) Help() string {
+	return `The answer comes when the addition is on the city's disk; the total in it is that city's. When no answer came, the
+addition may have been made all the same.
+
+Examples:
+
+    tributary add votes/alice
+    tributary add votes/alice 5 --at eu.de.berlin
+    tributary add votes/alice -3`
+}
+
+// Run adds.
+func (c *AddCmd) Run(app *App) error {
+	delta := integer(1)
+	switch {
+	case c.Delta != nil && c.By != nil:
+		return fmt.Errorf("how much to add is given twice, as %d and as --delta %d: leave one out", *c.Delta, *c.By)
+	case c.Delta != nil:
+		delta = *c.Delta
+	case c.By != nil:
+		delta = *c.By
+	}
+	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.AddReply, error) {
+		return client.Add(ctx, c.Key.namespace, c.Key.key, int64(delta))
+	}, func(r transport.AddReply) { printAdd(app.Stdout, c.Key, r) })
+}
+
+// GetCmd shows a key's total.
+type GetCmd struct {
+	Key target `arg:"" name:"namespace/key" help:"What to show, such as votes/alice."`
+	clientFlags
+}
+
+// Help is the command's long help.
+func (*GetCmd) Help() string {
+	return `The total is that of the place that answers. Below it are the totals of the tiers above as that place knows them: how
+old, and how many places below are cut off and hold them back.
+
+Examples:
+
+    tributary get votes/alice
+    tributary get votes/alice --at global
+    tributary get votes/alice --at eu.de.berlin --json | jq '.views[-1].total'`
+}
+
+// Run asks.
+func (c *GetCmd) Run(app *App) error {
+	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.GetReply, error) {
+		return client.Get(ctx, c.Key.namespace, c.Key.key)
+	}, func(r transport.GetReply) { printGet(app.Stdout, c.Key, r) })
+}
+
+// ListCmd lists keys.
+type ListCmd struct {
+	Namespace string  `arg:"" help:"Namespace whose keys to list, such as votes."`
+	Prefix    string  `help:"Only keys that begin with this." placeholder:"TEXT" operand:""`
+	After     string  `help:"Only keys after this one, in byte order." placeholder:"KEY" operand:""`
+	Limit     integer `help:"How many keys at most, 1 to 1000." default:"100" placeholder:"N" operand:""`
+	clientFlags
+}
+
+// Help is the command's long help.
+func (*ListCmd) Help() string {
+	return `Examples:
+
+    tributary list votes
+    tributary list votes --at global --prefix a --limit 10
+    tributary list votes --after bob --json | jq -r '.keys[].key'`
+}
+
+// Run lists.
+func (c *ListCmd) Run(app *App) error {
+	if c.Limit < 1 || c.Limit > transport.MaxList {
+		return fmt.Errorf("--limit %d is out of range (1 to %d)", c.Limit, transport.MaxList)
+	}
+	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.ListReply, error) {
+		return client.List(ctx, transport.ListRequest{
+			Namespace: c.Namespace, Prefix: c.Prefix, After: c.After, Limit: int(c.Limit),
+		})
+	}, func(r transport.ListReply) { printList(app.Stdout, app.Stderr, c.Namespace, r) })
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tributary-io/tributary/transport"
+)
+
+// The answers as people read them. What a place says in full is in --json.
+
+func printCheck(w io.Writer, r transport.CheckReply) {
+	limit := fmt.Sprintf("%s %d", r.Scope, r.Limit)
+	text := ""
+	switch {
+	case r.Allowed && r.Scope == "":
+		text = "allowed  no limits"
+	case r.Allowed:
+		text = fmt.Sprintf("allowed  %s, %d remaining here", limit, r.Remaining)
+	default:
+		text = "denied   "
+		switch r.Reason {
+		case transport.DeniedLimit:
+			text += "limit is spent"
+		case transport.DeniedShare:
+			text += "no share of the limit is here"
+		case transport.DeniedBurst:
+			text += "more hits than the limit ever holds"
+		default:
+			text += r.Reason
+		}
+		text += " (" + limit + ")"
+		switch {
+		case r.Reason == transport.DeniedBurst:
+			text += ", never retry"
+		case r.RetryAfter > 0:
+			text += ", retry in " + milliseconds(r.RetryAfter)
+		}
+	}
+	_, _ = fmt.Fprintf(w, "%s  (%s)\n", text, r.Place)
+}
+
+func printAdd(w io.Writer, key target, r transport.AddReply) {
+	_, _ = fmt.Fprintf(w, "%s  %s  (%s)\n", key, r.Total, r.Place)
+}
+
+func printGet(w io.Writer, key target, r transport.GetReply) {
+	_, _ = fmt.Fprintf(w, "%s  %s  (%s)\n", key, r.Total, r.Place)
+	if len(r.Views) == 0 {
+		if r.Place != transport.Root {
+			_, _ = fmt.Fprintln(w, "\nno view of the tiers above has come yet; this asked for them: ask again")
+		}
+		return
+	}
+	rows := [][]string{{"place", "total", "age", "behind"}}
+	for _, v := range r.Views {
+		rows = append(rows, []string{v.Place, v.Total.String(), milliseconds(v.Age), strconv.Itoa(v.Behind)})
+	}
+	_, _ = fmt.Fprintln(w)
+	printTable(w, rows)
+}
+
+func printList(w, notes io.Writer, namespace string, r transport.ListReply) {
+	if len(r.Keys) == 0 {
+		_, _ = fmt.Fprintf(notes, "no keys of %s  (%s)\n", namespace, r.Place)
+		return
+	}
+	rows := make([][]string, len(r.Keys))
+	for i, k := range r.Keys {
+		rows[i] = []string{k.Key, k.Total.String()}
+	}
+	printTable(w, rows)
+	if r.More {
+		_, _ = fmt.Fprintf(notes, "more follow: --after %s\n", shellQuote(r.Keys[len(r.Keys)-1].Key))
+	}
+}
+
+// printTable aligns the first column to the left, and the figures after it to the right.
+func printTable(w io.Writer, rows [][]string) {
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	var b strings.Builder
+	for _, row := range rows {
+		fmt.Fprintf(&b, "%-*s", widths[0], row[0])
+		for i, cell := range row[1:] {
+			fmt.Fprintf(&b, "  %*s", widths[i+1], cell)
+		}
+		b.WriteByte('\n')
+	}
+	_, _ = io.WriteString(w, b.String())
+}
+
+// shellQuote is a word as a shell takes it.
+func shellQuote(s string) string {
+	plain := func(c rune) bool {
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-_./:@%+=,", c)
+	}
+	if s != "" && !strings.ContainsFunc(s, func(c rune) bool { return !plain(c) }) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// milliseconds is a duration for people.
+func milliseconds(d time.Duration) string {
+	if d < 10*time.Second {
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
+	}
+	return d.Round(time.Second).String()
+}

@@ -1,0 +1,326 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// maxFile is the largest file of rules or settings that is read: ten thousand namespaces take two megabytes.
+const maxFile = 8 << 20
+
+// maxProblems is how many problems of one file are shown.
+const maxProblems = 50
+
+// problem is what is wrong in a file, where, and what to do.
+type problem struct {
+	File  string `json:"file"`
+	Line  int    `json:"line,omitempty"`
+	Field string `json:"field,omitempty"`
+	Text  string `json:"problem"`
+}
+
+func (p problem) String() string {
+	s := p.File + ":"
+	if p.Line > 0 {
+		s += strconv.Itoa(p.Line) + ":"
+	}
+	if p.Field != "" {
+		s += " " + p.Field + ":"
+	}
+	return s + " " + p.Text
+}
+
+// problems is the error of a file: everything that is wrong, in the order of its lines.
+type problems []problem
+
+func (ps problems) Error() string {
+	if len(ps) == 1 {
+		return ps[0].String()
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s has %d problems:", ps[0].File, len(ps))
+	for _, p := range ps[:min(len(ps), maxProblems)] {
+		b.WriteString("\n  " + p.String())
+	}
+	if more := len(ps) - maxProblems; more > 0 {
+		fmt.Fprintf(&b, "\n  and %d more", more)
+	}
+	return b.String()
+}
+
+// readFile reads a file of bounded size. The error is the file's problems.
+func readFile(path string) ([]byte, error) {
+	wrong := func(text string) error { return problems{{File: path, Text: text}} }
+	f, err := os.Open(path)
+	if err == nil {
+		defer func() { _ = f.Close() }()
+		var data []byte
+		if data, err = io.ReadAll(io.LimitReader(f, maxFile+1)); err == nil {
+			if len(data) > maxFile {
+				return nil, wrong(fmt.Sprintf("the file is larger than %d MiB, which is the most that is read", maxFile>>20))
+			}
+			return data, nil
+		}
+	}
+	if inner, ok := errors.AsType[*fs.PathError](err); ok {
+		err = inner.Err // the path stands in front already
+	}
+	return nil, wrong(fmt.Sprintf("the file cannot be read: %v; check its name", err))
+}
+
+// A yamlReader reads one YAML document strictly, and remembers what is wrong and where what stands. Aliases and merge
+// keys are refused, so that a file is what it looks like, and no larger.
+type yamlReader struct {
+	file  string
+	found problems
+	lines map[string]int // of each field that was met, by its path
+}
+
+// at remembers where a field stands.
+func (r *yamlReader) at(path []string, line int) { r.lines[strings.Join(path, "\x00")] = line }
+
+// line is where a field stands, or the nearest around it that is in the file.
+func (r *yamlReader) line(path []string) int {
+	for n := len(path); n > 0; n-- {
+		if line, ok := r.lines[strings.Join(path[:n], "\x00")]; ok {
+			return line
+		}
+	}
+	return 1
+}
+
+func (r *yamlReader) wrong(line int, path []string, format string, args ...any) {
+	r.found = append(r.found, problem{r.file, line, fieldName(path), fmt.Sprintf(format, args...)})
+}
+
+// fieldName is a path as people read it: namespaces.api.limits[0].scope.
+func fieldName(path []string) string {
+	var b strings.Builder
+	for i, part := range path {
+		switch {
+		case i == 3 && path[2] == "limits": // the one list that there is
+			b.WriteString("[" + part + "]")
+			continue
+		case i > 0:
+			b.WriteByte('.')
+		}
+		b.WriteString(printable(part))
+	}
+	return b.String()
+}
+
+// printable is a name for a message: short, and quoted unless it is plain.
+func printable(name string) string {
+	const most = 80
+	if len(name) > most {
+		return strconv.Quote(name[:most]) + "…"
+	}
+	plain := func(c rune) bool {
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+	}
+	if name == "" || strings.ContainsFunc(name, func(c rune) bool { return !plain(c) }) {
+		return strconv.Quote(name)
+	}
+	return name
+}
+
+// sorted returns the problems by line, each once.
+func (r *yamlReader) sorted() problems {
+	slices.SortStableFunc(r.found, func(a, b problem) int { return a.Line - b.Line })
+	return slices.Compact(r.found)
+}
+
+// document parses the one document of a file, and returns its content: nil where it is empty or was not understood.
+func (r *yamlReader) document(data []byte) *yaml.Node {
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, next yaml.Node
+	switch err := decoder.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		r.syntax(err, data)
+		return nil
+	}
+	switch err := decoder.Decode(&next); {
+	case err == nil:
+		r.wrong(max(next.Line, 1), nil, "a second document begins here; keep one, and remove the --- between them")
+		return nil
+	case !errors.Is(err, io.EOF):
+		r.syntax(err, data)
+		return nil
+	}
+	if doc.Kind != yaml.DocumentNode || len(doc.Content) == 0 || isNull(doc.Content[0]) {
+		return nil
+	}
+	return doc.Content[0]
+}
+
+var syntaxLine = regexp.MustCompile(`^(?:line (\d+): )?(.*)$`)
+
+// syntax records what the parser says.
+func (r *yamlReader) syntax(err error, data []byte) {
+	text, line := strings.TrimPrefix(err.Error(), "yaml: "), 1
+	if m := syntaxLine.FindStringSubmatch(text); m != nil {
+		text = m[2]
+		if m[1] != "" {
+			line, _ = strconv.Atoi(m[1])
+		}
+	}
+	// The parser counts some lines from 0, and its word for a tab is "character that cannot start any token".
+	lines := strings.Split(string(data), "\n")
+	line = min(max(line, 1), len(lines))
+	for _, n := range []int{line, line + 1, line - 1} {
+		if n >= 1 && n <= len(lines) && leadingTab(lines[n-1]) {
+			r.wrong(n, nil, "the line is indented with a tab; YAML takes only spaces")
+			return
+		}
+	}
+	r.wrong(line, nil, "this is no YAML: %s", text)
+}
+
+func leadingTab(line string) bool {
+	return strings.HasPrefix(strings.TrimLeft(line, " "), "\t")
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+
+// kind is a node's type in words.
+func kind(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "a mapping"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.Kind == yaml.AliasNode:
+		return "an alias (*" + printable(n.Value) + ")"
+	case isNull(n):
+		return "empty"
+	}
+	return strconv.Quote(shortText(n.Value))
+}
+
+func shortText(s string) string {
+	const most = 40
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
+// is checks that a field is of a kind, and says what to write if not.
+func (r *yamlReader) is(n *yaml.Node, want yaml.Kind, path []string, write string) bool {
+	switch {
+	case n.Kind == yaml.AliasNode:
+		r.wrong(n.Line, path, "is %s, which is not read here; write out what it stands for", kind(n))
+	case n.Kind != want || isNull(n):
+		r.wrong(n.Line, path, "is %s; %s", kind(n), write)
+	default:
+		return true
+	}
+	return false
+}
+
+// mapping calls each for every field of a mapping, once for each name. Known names are the only ones allowed, unless
+// there are none.
+func (r *yamlReader) mapping(n *yaml.Node, path, known []string, each func(key, value *yaml.Node, path []string)) {
+	first := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		at := append(slices.Clone(path), key.Value)
+		switch line, repeated := first[key.Value]; {
+		case key.Kind != yaml.ScalarNode:
+			r.wrong(key.Line, path, "has %s for a name; write a plain one", kind(key))
+		case key.ShortTag() == "!!merge":
+			r.wrong(key.Line, path, "has a merge key (<<), which is not read here; write out what it stands for")
+		case repeated:
+			r.wrong(key.Line, at, "stands here twice, first on line %d; remove one", line)
+		case len(known) > 0 && !slices.Contains(known, key.Value):
+			first[key.Value] = key.Line
+			r.wrong(key.Line, at, "is unknown here%s", instead(key.Value, known))
+		default:
+			first[key.Value] = key.Line
+			r.at(at, key.Line)
+			each(key, value, at)
+		}
+	}
+}
+
+// text is a scalar as it is written.
+func (r *yamlReader) text(n *yaml.Node, path []string, write string) string {
+	if !r.is(n, yaml.ScalarNode, path, write) {
+		return ""
+	}
+	r.at(path, n.Line)
+	return n.Value
+}
+
+// integer is a whole number, or nil where there is none.
+func (r *yamlReader) integer(n *yaml.Node, path []string, example string) *int64 {
+	if !r.is(n, yaml.ScalarNode, path, "write a whole number, such as "+example) {
+		return nil
+	}
+	r.at(path, n.Line)
+	i, err := strconv.ParseInt(n.Value, 10, 64)
+	switch tag := n.ShortTag(); {
+	case tag == "!!str" && err == nil:
+		r.wrong(n.Line, path, "%s is text; write the number without quotes", kind(n))
+	case errors.Is(err, strconv.ErrRange):
+		r.wrong(n.Line, path, "%s is out of range (1 to %d)", shortText(n.Value), int64(limiter.MaxTokens))
+	case tag != "!!int" || err != nil:
+		r.wrong(n.Line, path, "%s is no whole number; write one such as %s", kind(n), example)
+	default:
+		return &i
+	}
+	return nil
+}
+
+// instead suggests a name for one that is unknown.
+func instead(name string, known []string) string {
+	best, least := "", 1+max(1, len(name)/3)
+	for _, k := range known {
+		if d := distance(strings.ToLower(strings.ReplaceAll(name, "_", "-")), k); d < least {
+			best, least = k, d
+		}
+	}
+	if best != "" {
+		return "; did you mean " + best + "?"
+	}
+	return "; known are " + strings.Join(known, ", ")
+}
+
+// distance is Levenshtein's: how many letters must change to make b of a. Names are short; those that are not are far
+// from all.
+func distance(a, b string) int {
+	if len(a) > 64 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
