@@ -174,9 +174,7 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 		m.meta.World = cfg.NewWorld
 	}
 	if !m.isNew && !m.prior.Clean && !cfg.Leaf {
-		// Leases that the last session gave run on; each ends by then, by the lender's clock.
-		m.silent = now.Add(lenderLease(time.Duration(m.prior.Lease)))
-		m.event(EventSilent, cfg.Place, "lends nothing of its own limits for "+lenderLease(time.Duration(m.prior.Lease)).String())
+		m.fallSilent(now, time.Duration(m.prior.Lease))
 	}
 	m.mark = m.meta.Marks
 	m.upper = newUpper(m)
@@ -189,6 +187,21 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 		return nil, fmt.Errorf("read the store: %w", err)
 	}
 	return m, nil
+}
+
+// fallSilent keeps an owner from lending: leases that an earlier session gave
+// run on, and each ends by then, by the lender's clock.
+func (m *Machine) fallSilent(now limiter.Time, lease time.Duration) {
+	wait := lenderLease(lease)
+	m.silent = now.Add(wait)
+	for _, name := range m.cfg.Rules.Namespaces() {
+		for _, l := range m.cfg.Rules.Rule(name).Limits {
+			if !m.cfg.Leaf && int(l.Scope) == m.cfg.Place.Depth() {
+				m.event(EventSilent, m.cfg.Place, "lends nothing of its own limits for "+wait.String())
+				return
+			}
+		}
+	}
 }
 
 // saved is a copy of meta that no one changes.

@@ -254,7 +254,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	if a.Number == 0 { // nothing was taken: another session has our number
 		m.requeue()
-		m.number(0)
+		m.number(now, 0)
 		return
 	}
 	pools, firsts := u.pools, u.firsts
@@ -278,7 +278,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	u.stamp, u.stampAt = a.Stamp, now
 	if a.Number != u.number {
-		m.number(a.Number)
+		m.number(now, a.Number)
 	}
 	if a.Fenced && !u.fenced {
 		u.fenced = true
@@ -313,11 +313,16 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 }
 
 // number takes the session's number from the parent; 0 asks for a hello.
-func (m *Machine) number(n uint64) {
+func (m *Machine) number(now limiter.Time, n uint64) {
 	u := &m.upper
 	u.number, u.hurry = n, true
 	if n == 0 {
 		return
+	}
+	if m.isNew && n > 1 {
+		// This place ran before, on a disk that is lost: what it lent then runs on.
+		m.isNew = false
+		m.fallSilent(now, m.cfg.Lease)
 	}
 	if n > m.meta.Number {
 		m.meta.Number = n
@@ -384,8 +389,10 @@ func (m *Machine) rescan(now limiter.Time, after uint64) {
 	for c := m.upper.dirty.first; c != nil; c = m.upper.dirty.first {
 		m.upper.dirty.remove(c)
 	}
-	for _, c := range changes {
-		m.upper.dirty.push(m.counted(m.object(now, m.space(c.name.Namespace), c.name.Key)))
+	for _, change := range changes {
+		c := m.counted(m.object(now, m.space(change.name.Namespace), change.name.Key))
+		c.handed = false // the parent lacks the earlier sessions' pairs as well
+		m.upper.dirty.push(c)
 	}
 }
 

@@ -48,6 +48,7 @@ type Oracle struct {
 	Offered, Admitted int64
 	Denied            map[tiers.Reason]int64
 	bucket            limiter.Bucket
+	limit             *limiter.Limit
 	err               error
 }
 
@@ -55,28 +56,41 @@ type Oracle struct {
 func NewOracle(l *limiter.Limit) *Oracle {
 	whole := l.Whole()
 	whole.Rate = whole.Rate*101 + 99
-	return &Oracle{bucket: limiter.NewBucket(l.Period*100, whole, 0), Denied: map[tiers.Reason]int64{}}
+	return &Oracle{limit: l, bucket: limiter.NewBucket(l.Period*100, whole, 0), Denied: map[tiers.Reason]int64{}}
 }
 
 // Check spends hits at a leaf, and counts what becomes of it.
 func (o *Oracle) Check(n *Node, name tiers.Name, hits int64, wait time.Duration) {
+	Check(n, name, hits, wait, o)
+}
+
+// Check spends hits at a leaf, of several limits.
+func Check(n *Node, name tiers.Name, hits int64, wait time.Duration, oracles ...*Oracle) {
 	if !n.Running() {
 		return
 	}
-	o.Offered += hits
+	for _, o := range oracles {
+		o.Offered += hits
+	}
 	n.Runner().Check(name, hits, wait, func(d tiers.Decision, err error) {
-		switch {
-		case err != nil:
-		case !d.Allowed:
-			o.Denied[d.Reason] += hits
-		default:
-			o.Admitted += hits
-			if !o.bucket.Take(n.world.now, hits) && o.err == nil {
-				o.err = fmt.Errorf("%s at %s admitted %d of %s beyond the limit: the one bucket holds %d",
-					n.Place, time.Duration(n.world.now), hits, name, o.bucket.Tokens())
-			}
+		for _, o := range oracles {
+			o.decided(n, name, hits, d, err)
 		}
 	})
+}
+
+func (o *Oracle) decided(n *Node, name tiers.Name, hits int64, d tiers.Decision, err error) {
+	switch {
+	case err != nil:
+	case !d.Allowed:
+		o.Denied[d.Reason] += hits
+	default:
+		o.Admitted += hits
+		if !o.bucket.Take(n.world.now, hits) && o.err == nil {
+			o.err = fmt.Errorf("%s at %s admitted %d of %s beyond %s: the one bucket holds %d",
+				n.Place, time.Duration(n.world.now), hits, name, o.limit, o.bucket.Tokens())
+		}
+	}
 }
 
 // Err is the first admission that the limit does not allow.

@@ -1,7 +1,10 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -124,17 +127,24 @@ func TestLawsHoldUnderFaults(t *testing.T) {
 }
 
 func faulty(t testing.TB, seed uint64) error {
-	burst := int64(500)
-	r := rules(t, limiter.LimitSpec{Scope: "global", Rate: "500/s", Burst: &burst}, limiter.LimitSpec{Scope: "city", Rate: "200/s"})
-	w := NewWorld(seed, r, Faults{Delay: 5 * time.Millisecond, Sync: 3 * time.Millisecond, Drift: 4900})
+	w := NewWorld(seed, nil, Faults{Sync: 3 * time.Millisecond, Drift: 4900})
+	burst, rate := int64(500), []int64{50, 500}[w.rng.IntN(2)]
+	r := rules(t, limiter.LimitSpec{Scope: "global", Rate: fmt.Sprintf("%d/s", rate), Burst: &burst}, limiter.LimitSpec{Scope: "city", Rate: "200/s"})
+	w.Rules = r
 	w.Faults.Loss, w.Faults.Duplicate = w.rng.Float64()*0.1, w.rng.Float64()*0.1
+	w.Faults.Delay = []time.Duration{time.Millisecond, 5 * time.Millisecond, 50 * time.Millisecond, 400 * time.Millisecond}[w.rng.IntN(4)]
 	cities := tree(w)
-	o := NewOracle(&r.Rule("api").Limits[0])
+	global := NewOracle(&r.Rule("api").Limits[0])
+	var own []*Oracle
 	var votes Votes
 	const active = 25 * time.Second
 	for _, c := range cities {
+		o := NewOracle(&r.Rule("api").Limits[1])
+		own = append(own, o)
 		each(w, active, 20, func() { votes.Vote(c, alice) })
-		each(w, active+15*time.Second, 100, func() { o.Check(c, user, 1+w.rng.Int64N(3), time.Duration(w.rng.Int64N(300))*time.Millisecond) })
+		each(w, active+15*time.Second, 100, func() {
+			Check(c, user, 1+w.rng.Int64N(3), time.Duration(w.rng.Int64N(300))*time.Millisecond, global, o)
+		})
 	}
 	each(w, active, 1, func() {
 		n := w.order[w.rng.IntN(len(w.order))]
@@ -144,6 +154,9 @@ func faulty(t testing.TB, seed uint64) error {
 			w.After(time.Duration(w.rng.Int64N(int64(8*time.Second))), func() { n.Cut = false })
 		case n.Running():
 			n.Crash()
+			if !n.Leaf && n.Place != tiers.Root && w.chance(0.3) {
+				n.Wipe()
+			}
 			w.After(time.Duration(w.rng.Int64N(int64(2*time.Second))), func() {
 				if !n.Running() {
 					n.Start()
@@ -162,7 +175,7 @@ func faulty(t testing.TB, seed uint64) error {
 		}
 	})
 	w.Run(active + 5*time.Second)
-	w.Faults.Loss, w.Faults.Duplicate = 0, 0
+	w.Faults.Loss, w.Faults.Duplicate, w.Faults.Delay = 0, 0, min(w.Faults.Delay, 5*time.Millisecond)
 	for _, n := range w.order {
 		n.Cut = false
 		if n.broken != nil {
@@ -170,23 +183,181 @@ func faulty(t testing.TB, seed uint64) error {
 		}
 	}
 	w.Run(8 * time.Second) // the crashed owner's silence
-	before := o.Admitted
+	before := global.Admitted
 	w.Run(2 * time.Second)
-	if used := o.Admitted - before; used < 950 {
-		return fmt.Errorf("after the faults %d of 1000 are used", used)
+	if used := global.Admitted - before; used < 2*rate*95/100 {
+		return fmt.Errorf("after the faults %d of %d are used", used, 2*rate)
 	}
-	if o.Err() != nil {
-		return o.Err()
+	for _, o := range append(own, global) {
+		if o.Err() != nil {
+			return o.Err()
+		}
 	}
-	if got := root.Total(alice).Added; got < votes.Acked[alice] || got > votes.Sent[alice] {
+	got := root.Total(alice).Added
+	if got < votes.Acked[alice] || got > votes.Sent[alice] {
 		return fmt.Errorf("root has %d, acknowledged %d, sent %d", got, votes.Acked[alice], votes.Sent[alice])
 	}
 	var sum uint64
 	for _, c := range cities {
 		sum += c.Total(alice).Added
 	}
-	if got := root.Total(alice).Added; got != sum {
+	if got != sum {
 		return fmt.Errorf("root has %d, the cities %d", got, sum)
 	}
 	return nil
+}
+
+// vote casts n votes at a node and waits for the answers.
+func vote(t *testing.T, w *World, v *Votes, n *Node, votes int) {
+	t.Helper()
+	for range votes {
+		v.Vote(n, alice)
+	}
+	if !w.RunUntil(time.Second, func() bool { return v.Acked[alice] == v.Sent[alice] }) {
+		t.Fatalf("%d of %d votes are answered", v.Acked[alice], v.Sent[alice])
+	}
+}
+
+func expect(t *testing.T, n *Node, want uint64) {
+	t.Helper()
+	if got := n.Total(alice).Added; got != want {
+		t.Fatalf("%s has %d votes, want %d", n.Place, got, want)
+	}
+}
+
+// TestLostDiskOfACity: what a city had reported stays counted, and comes
+// back to it with the first vote after.
+func TestLostDiskOfACity(t *testing.T) {
+	w := NewWorld(1, rules(t), calm)
+	cities := tree(w)
+	var v Votes
+	vote(t, w, &v, cities[0], 7)
+	w.Run(time.Second)
+	cities[0].Crash()
+	cities[0].Wipe()
+	cities[0].Start()
+	expect(t, cities[0], 0)
+	vote(t, w, &v, cities[0], 3)
+	w.Run(time.Second)
+	expect(t, w.Node(tiers.Root), 10)
+	expect(t, cities[0], 10)
+}
+
+// TestOldDiskOfACity: a city set back to an old copy of its disk counts on in
+// a new replica.
+func TestOldDiskOfACity(t *testing.T) {
+	w := NewWorld(1, rules(t), calm)
+	cities := tree(w)
+	var v Votes
+	vote(t, w, &v, cities[0], 5)
+	w.Run(time.Second)
+	copied := maps.Clone(cities[0].disk.durable)
+	vote(t, w, &v, cities[0], 20)
+	w.Run(time.Second)
+	cities[0].Crash()
+	cities[0].disk.durable = copied
+	cities[0].Start()
+	expect(t, cities[0], 5)
+	vote(t, w, &v, cities[0], 4)
+	w.Run(time.Second)
+	expect(t, w.Node(tiers.Root), 29)
+	expect(t, cities[0], 29)
+}
+
+// TestTwins: two processes that both believe they are the same city: the
+// older is fenced and exits, and nothing is lost or counted twice.
+func TestTwins(t *testing.T) {
+	w := NewWorld(1, rules(t), calm)
+	cities := tree(w)
+	var v Votes
+	vote(t, w, &v, cities[0], 5)
+	w.Run(time.Second)
+	twin := &Node{Place: cities[0].Place, Leaf: true, world: w}
+	twin.disk.world, twin.disk.durable = w, maps.Clone(cities[0].disk.durable)
+	twin.Start()
+	w.order = append(w.order, twin)
+	vote(t, w, &v, cities[0], 6)
+	vote(t, w, &v, twin, 7)
+	w.Run(3 * time.Second)
+	if !errors.Is(cities[0].broken, tiers.ErrFenced) {
+		t.Errorf("the older twin goes on: %v", cities[0].broken)
+	}
+	expect(t, w.Node(tiers.Root), 18)
+	expect(t, twin, 18)
+}
+
+// TestLostDiskOfACountry: it is filled again by its cities, and the tiers
+// above do not go back meanwhile.
+func TestLostDiskOfACountry(t *testing.T) {
+	w := NewWorld(1, rules(t), calm)
+	cities := tree(w)
+	var v Votes
+	vote(t, w, &v, cities[0], 7)
+	vote(t, w, &v, cities[1], 8)
+	w.Run(time.Second)
+	country := w.Node("eu.a")
+	country.Crash()
+	country.Wipe()
+	country.Start()
+	expect(t, w.Node(tiers.Root), 15)
+	vote(t, w, &v, cities[1], 1)
+	w.Run(2 * time.Second)
+	expect(t, country, 16)
+	expect(t, w.Node(tiers.Root), 16)
+}
+
+// TestGoodStopReturnsShares: after it another city has the whole limit at
+// once, and a root that was stopped so is not silent when it starts.
+func TestGoodStopReturnsShares(t *testing.T) {
+	burst := int64(100)
+	r := rules(t, limiter.LimitSpec{Scope: "global", Rate: "1/h", Burst: &burst})
+	w := NewWorld(1, r, calm)
+	cities := tree(w)
+	o := NewOracle(&r.Rule("api").Limits[0])
+	spend := func(n *Node, hits, want int64) {
+		t.Helper()
+		before := o.Admitted
+		o.Check(n, user, hits, time.Second)
+		w.Run(2 * time.Second)
+		if got := o.Admitted - before; got != want {
+			t.Fatalf("%s admitted %d of %d", n.Place, got, want)
+		}
+	}
+	spend(cities[0], 30, 30)
+	cities[0].Stop()
+	spend(cities[7], 60, 60)
+	for i := len(w.order) - 1; i >= 0; i-- {
+		if n := w.order[i]; n.Running() {
+			n.Stop()
+		}
+	}
+	for _, n := range w.order {
+		n.Start()
+	}
+	w.Run(time.Second)
+	spend(cities[3], 11, 0)
+	spend(cities[3], 10, 10)
+	if o.Err() != nil {
+		t.Fatal(o.Err())
+	}
+}
+
+// TestWorldsAreNotSummed: a place that belongs to another world is refused.
+func TestWorldsAreNotSummed(t *testing.T) {
+	w, other := NewWorld(1, rules(t), calm), NewWorld(2, rules(t), calm)
+	cities, theirs := tree(w), tree(other)
+	var v, u Votes
+	vote(t, w, &v, cities[0], 3)
+	vote(t, other, &u, theirs[0], 100)
+	w.Run(time.Second)
+	other.Run(time.Second)
+	cities[0].Crash()
+	cities[0].disk.durable = theirs[0].disk.durable
+	cities[0].Start()
+	w.Run(3 * time.Second)
+	expect(t, w.Node(tiers.Root), 3)
+	refused := slices.ContainsFunc(cities[0].Events(), func(e tiers.Event) bool { return e.Kind == tiers.EventRefused })
+	if !refused {
+		t.Error("the city was not refused")
+	}
 }
