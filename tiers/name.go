@@ -14,30 +14,33 @@ type Place string
 // Root is the place that has no parent.
 const Root Place = "global"
 
-// maxDepth bounds a place's path, so that a name always fits a subject.
-const maxDepth = 16
+// Bounds of a place's name, so that it always fits a subject.
+const (
+	maxDepth = 16
+	MaxToken = 32 // bytes of one part
+)
 
-// ParsePlace checks a place's name.
+// ParsePlace checks a place's name: a dotted path, from the region down, of
+// tokens [a-z0-9-]{1,32}; or the root's.
 func ParsePlace(s string) (Place, error) {
 	if s == "" {
-		return "", fmt.Errorf("a place needs a name, like eu.de.berlin, or %s", Root)
+		return "", fmt.Errorf("place is empty: name one, such as %q or %q", "eu.de.berlin", Root)
 	}
 	tokens := strings.Split(s, ".")
 	if len(tokens) > maxDepth {
-		return "", fmt.Errorf("place %q is %d deep; at most %d is allowed", s, len(tokens), maxDepth)
+		return "", fmt.Errorf("place %.48q is %d deep: at most %d is allowed", s, len(tokens), maxDepth)
 	}
 	for _, token := range tokens {
-		if token == "" || len(token) > 32 {
-			return "", fmt.Errorf("place %q: a part has 1 to 32 characters, %q has %d", s, token, len(token))
+		switch {
+		case token == "":
+			return "", fmt.Errorf("place %.48q has an empty part: parts are joined by single dots, as in %q", s, "eu.de.berlin")
+		case len(token) > MaxToken:
+			return "", fmt.Errorf("place %.48q: the part %.48q is %d bytes long, at most %d are allowed", s, token, len(token), MaxToken)
+		case strings.Trim(token, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
+			return "", fmt.Errorf("place %.48q: the part %.48q may hold only a-z, 0-9 and \"-\"", s, token)
+		case token == string(Root) && len(tokens) > 1:
+			return "", fmt.Errorf("place %.48q: %q is the root alone, and no part of a path", s, Root)
 		}
-		for _, c := range []byte(token) {
-			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-				return "", fmt.Errorf("place %q: the character %q is not allowed (a-z, 0-9, -)", s, c)
-			}
-		}
-	}
-	if tokens[0] == string(Root) && len(tokens) > 1 {
-		return "", fmt.Errorf("place %q: %s is the root and stands alone; write %q", s, Root, s[len(Root)+1:])
 	}
 	return Place(s), nil
 }

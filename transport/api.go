@@ -1,15 +1,20 @@
 package transport
 
-import "time"
+import (
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+	"github.com/tributary-io/tributary/tiers"
+)
 
 // Bounds and defaults of the wire.
 const (
 	// MaxInteger is the largest size of an integer in a request, 2⁵³-1: jq and JavaScript round beyond.
-	MaxInteger = 1<<53 - 1
+	MaxInteger = limiter.MaxTokens
 	// MaxNamespace is the longest namespace, in bytes.
-	MaxNamespace = 64
+	MaxNamespace = limiter.MaxNamespace
 	// MaxKey is the longest key, in bytes of UTF-8.
-	MaxKey = 512
+	MaxKey = tiers.MaxKey
 	// MaxBatch is the most requests in one message.
 	MaxBatch = 1000
 	// DefaultHits is what a check asks for when it does not say.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go"
+
+	"github.com/tributary-io/tributary/tiers"
 )
 
 // DefaultTimeout is how long a [Client] waits for an answer when the context has no deadline, beyond what a check
@@ -43,7 +45,8 @@ func WithPrefix(prefix string) Option {
 func WithPlace(place string) Option {
 	return func(c *Client) error {
 		c.place = place
-		return CheckPlace(place)
+		_, err := tiers.ParsePlace(place)
+		return err
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/tributary-io/tributary/tiers"
 )
 
 // codec is how the requests and replies of one verb are written and read, on both sides of the wire. Replies are
@@ -56,7 +58,7 @@ var checkCodec = codec[CheckRequest, CheckReply]{
 	},
 	appendReply: appendCheckReply,
 	// Names, digits and punctuation: two integers of 20 digits, a scope of at most a token.
-	most: func(place string) int { return max(mostError, 200+maxPlaceToken+len(place)) },
+	most: func(place string) int { return max(mostError, 200+tiers.MaxToken+len(place)) },
 	outcome: func(r *CheckReply) string {
 		if r.Allowed {
 			return OutcomeAllowed
@@ -115,8 +117,8 @@ var getCodec = codec[GetRequest, GetReply]{
 	appendReply: appendGetReply,
 	// A view for each tier above: its place is shorter than ours, its three integers and its instant are not long.
 	most: func(place string) int {
-		tiers := strings.Count(place, ".") + 1
-		return max(mostError, 70+len(place)+tiers*(160+max(len(place), len(Root))))
+		above := strings.Count(place, ".") + 1
+		return max(mostError, 70+len(place)+above*(160+max(len(place), len(tiers.Root))))
 	},
 	outcome:   func(*GetReply) string { return OutcomeOK },
 	namespace: func(q *GetRequest) string { return q.Namespace },

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/tributary-io/tributary/tiers"
 )
 
 type jsonValue = jsontext.Value
@@ -128,7 +130,7 @@ func TestTotalReadsWhatItWrites(t *testing.T) {
 }
 
 func TestMostBoundsEveryReply(t *testing.T) {
-	token := strings.Repeat("p", maxPlaceToken)
+	token := strings.Repeat("p", tiers.MaxToken)
 	place := strings.Join([]string{token, token, token, token, token, token}, ".")
 	bad := ErrUnknownNamespace.Errorf("%s", strings.Repeat(`"`, 1000)).After(1<<63 - 1)
 	if n := len(appendError(nil, bad)); n > mostError {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
+
+	"github.com/tributary-io/tributary/tiers"
 )
 
 const (
@@ -103,7 +105,7 @@ func NewService(nc *nats.Conn, cfg ServiceConfig, b Backend) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := CheckPlace(cfg.Place); err != nil {
+	if _, err := tiers.ParsePlace(cfg.Place); err != nil {
 		return nil, err
 	}
 	switch {

@@ -22,26 +22,24 @@ type placeStore struct {
 	room  room
 }
 
-// marginBytes is how much room beyond the store's own reserve adds leave to
-// what has to be written all the same, so that those do not fail.
-const marginBytes = 64 << 20
-
 func openPlaceStore(dir string, partition uint32, o objects.Options) (*placeStore, error) {
-	store, err := objects.Open(dir, o)
-	if err != nil {
-		return nil, err
-	}
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}
-	if o.MinFreeBytes == 0 {
-		o.MinFreeBytes = objects.DefaultMinFreeBytes
+	// The place itself refuses adds while there is little room, and says so.
+	// What a machine writes all the same is small, and must not be refused
+	// after the machine has acted on it.
+	least := cmpOr(o.MinFreeBytes, objects.DefaultMinFreeBytes)
+	o.MinFreeBytes = -1
+	store, err := objects.Open(dir, o)
+	if err != nil {
+		return nil, err
 	}
 	return &placeStore{
 		store: store,
 		trees: objects.Register(store, "tree", func(*objects.Tx) (struct{}, error) { return struct{}{}, nil }),
 		name:  fmt.Sprint(partition),
-		room:  room{fs: o.FS, dir: dir, least: o.MinFreeBytes + marginBytes},
+		room:  room{fs: o.FS, dir: dir, least: least},
 	}, nil
 }
 

@@ -4,16 +4,12 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/tributary-io/tributary/tiers"
 )
 
 // DefaultPrefix is the first part of every subject unless another is configured.
 const DefaultPrefix = "tributary"
-
-// Root is the place at the top of the tree.
-const Root = "global"
-
-// maxPlaceToken is the longest that one part of a place's path may be, in bytes.
-const maxPlaceToken = 32
 
 // Verb is what a caller asks for. It comes before the place in a subject, so that one wildcard grants a verb below a
 // place.
@@ -64,7 +60,7 @@ func (s Subjects) Up(partition int, place string) string {
 
 // UpTo returns the wildcard on which a parent listens for the reports of its children.
 func (s Subjects) UpTo(partition int, parent string) string {
-	if parent == Root {
+	if parent == string(tiers.Root) {
 		return s.Up(partition, "*")
 	}
 	return s.Up(partition, parent+".*")
@@ -81,7 +77,7 @@ func (s Subjects) ParseUp(subject string) (partition int, place string, err erro
 	if err != nil || partition < 0 || strconv.Itoa(partition) != number {
 		return 0, "", fmt.Errorf("subject %s: %s is no partition: those are numbered from 0", quote(subject), quote(number))
 	}
-	if err := CheckPlace(place); err != nil {
+	if _, err := tiers.ParsePlace(place); err != nil {
 		return 0, "", fmt.Errorf("subject %s: %w", quote(subject), err)
 	}
 	return partition, place, nil
@@ -90,29 +86,6 @@ func (s Subjects) ParseUp(subject string) (partition int, place string, err erro
 // Down returns the subject on which a place listens for what its parent asks of it.
 func (s Subjects) Down(partition int, place string) string {
 	return s.prefix + ".down." + strconv.Itoa(partition) + "." + place
-}
-
-// CheckPlace reports what is wrong with the name of a place, or nil. A place is a dotted path, from the region down,
-// of tokens [a-z0-9-]{1,32}; "global" is the root and a place of its own.
-func CheckPlace(place string) error {
-	if place == "" {
-		return fmt.Errorf("place is empty: name one, such as %q or %q", "eu.de.berlin", Root)
-	}
-	for token := range strings.SplitSeq(place, ".") {
-		switch {
-		case token == "":
-			return fmt.Errorf("place %s has an empty part: parts are joined by single dots, as in %q",
-				quote(place), "eu.de.berlin")
-		case len(token) > maxPlaceToken:
-			return fmt.Errorf("place %s: the part %s is %d bytes long, at most %d are allowed",
-				quote(place), quote(token), len(token), maxPlaceToken)
-		case strings.ContainsFunc(token, notPlaceRune):
-			return fmt.Errorf("place %s: the part %s may hold only a-z, 0-9 and \"-\"", quote(place), quote(token))
-		case token == Root && place != Root:
-			return fmt.Errorf("place %s: %q is the root alone, and no part of a path", quote(place), Root)
-		}
-	}
-	return nil
 }
 
 func notPlaceRune(r rune) bool {

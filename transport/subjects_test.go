@@ -3,6 +3,8 @@ package transport
 import (
 	"strings"
 	"testing"
+
+	"github.com/tributary-io/tributary/tiers"
 )
 
 func TestSubjects(t *testing.T) {
@@ -11,13 +13,13 @@ func TestSubjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	for got, want := range map[string]string{
-		s.Any(VerbCheck):               "tributary.check",
-		s.At(VerbList, "eu.de.berlin"): "tributary.list.eu.de.berlin",
-		s.At(VerbGet, Root):            "tributary.get.global",
-		s.Up(0, "eu.de.berlin"):        "tributary.up.0.eu.de.berlin",
-		s.UpTo(0, "eu.de"):             "tributary.up.0.eu.de.*",
-		s.UpTo(3, Root):                "tributary.up.3.*",
-		s.Down(0, "eu.de"):             "tributary.down.0.eu.de",
+		s.Any(VerbCheck):                  "tributary.check",
+		s.At(VerbList, "eu.de.berlin"):    "tributary.list.eu.de.berlin",
+		s.At(VerbGet, string(tiers.Root)): "tributary.get.global",
+		s.Up(0, "eu.de.berlin"):           "tributary.up.0.eu.de.berlin",
+		s.UpTo(0, "eu.de"):                "tributary.up.0.eu.de.*",
+		s.UpTo(3, string(tiers.Root)):     "tributary.up.3.*",
+		s.Down(0, "eu.de"):                "tributary.down.0.eu.de",
 	} {
 		if got != want {
 			t.Errorf("%s, want %s", got, want)
@@ -49,7 +51,7 @@ func TestBadPrefixIsRefused(t *testing.T) {
 
 func TestBadPlaceIsRefused(t *testing.T) {
 	for _, good := range []string{"global", "eu", "eu.de.berlin", "us.ca-1.0", strings.Repeat("a", 32), "a.b.c.d.e.f"} {
-		if err := CheckPlace(good); err != nil {
+		if _, err := tiers.ParsePlace(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
@@ -66,7 +68,7 @@ func TestBadPlaceIsRefused(t *testing.T) {
 		strings.Repeat("a", 33): "33 bytes long",
 		"eu.global":             "the root alone",
 	} {
-		if err := CheckPlace(bad); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := tiers.ParsePlace(bad); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

@@ -16,11 +16,11 @@ import (
 
 // clientFlags are what every command has that asks a place.
 type clientFlags struct {
-	NATS          string        `name:"nats" help:"NATS server, or several with commas between." default:"nats://127.0.0.1:4222" placeholder:"URL"`
-	At            string        `help:"Place to ask, such as eu.de.berlin. Without it: a city that NATS picks, one near." placeholder:"PLACE"`
-	SubjectPrefix string        `help:"First part of every subject." default:"tributary" placeholder:"PREFIX"`
-	Timeout       time.Duration `help:"How long to wait for the server, and for the answer, such as 500ms or 5s." default:"5s" placeholder:"DURATION"`
-	JSON          bool          `name:"json" help:"Print the answer, or the error, as one JSON object." operand:""`
+	NATS    string        `name:"nats" help:"NATS server, or several with commas between." default:"nats://127.0.0.1:4222" placeholder:"URL"`
+	At      string        `help:"Place to ask, such as eu.de.berlin. Without it: a city that NATS picks, one near." placeholder:"PLACE"`
+	Prefix  string        `help:"First part of all subjects." default:"tributary" placeholder:"PREFIX"`
+	Timeout time.Duration `help:"How long to wait for the server, and for the answer, such as 500ms or 5s." default:"5s" placeholder:"DURATION"`
+	JSON    bool          `name:"json" help:"Print the answer, or the error, as one JSON object."`
 }
 
 func (f *clientFlags) wantsJSON() bool { return f.JSON }
@@ -32,8 +32,8 @@ func (e *unreachableError) Error() string { return e.err.Error() }
 func (e *unreachableError) Unwrap() error { return e.err }
 
 // ask connects, asks once, and prints the answer.
-func ask[R interface{ MarshalJSON() ([]byte, error) }](app *App, f *clientFlags, call func(context.Context, *transport.Client) (R, error), print func(R)) error {
-	options := []transport.Option{transport.WithPrefix(f.SubjectPrefix), transport.WithTimeout(f.Timeout)}
+func ask[R interface{ MarshalJSON() ([]byte, error) }](app *App, f *clientFlags, call func(context.Context, *transport.Client) (R, error), show func(R)) error {
+	options := []transport.Option{transport.WithPrefix(f.Prefix), transport.WithTimeout(f.Timeout)}
 	if f.At != "" {
 		options = append(options, transport.WithPlace(f.At))
 	}
@@ -63,12 +63,12 @@ func ask[R interface{ MarshalJSON() ([]byte, error) }](app *App, f *clientFlags,
 	case f.JSON:
 		printJSON(app.Stdout, reply)
 	default:
-		print(reply)
+		show(reply)
 	}
 	return nil
 }
 
-// dialer lets the program's context end a connection that takes long.
+// dialer lets the program's context end a connection that takes long, also one on which nobody says a word.
 type dialer struct {
 	ctx     context.Context
 	timeout time.Duration
@@ -77,12 +77,16 @@ type dialer struct {
 // Dial is what nats.go calls.
 func (d dialer) Dial(network, address string) (net.Conn, error) {
 	n := net.Dialer{Timeout: d.timeout}
-	return n.DialContext(d.ctx, network, address)
+	conn, err := n.DialContext(d.ctx, network, address)
+	if err == nil {
+		context.AfterFunc(d.ctx, func() { _ = conn.Close() })
+	}
+	return conn, err
 }
 
 // nobodyListens says where, and which flags to look at: the client knows neither.
 func nobodyListens(err *transport.Error, server string) error {
-	return err.Errorf("%s (--at, --subject-prefix, --nats; this was %s)", err.Message, server)
+	return err.Errorf("%s (--at, --prefix, --nats; this was %s)", err.Message, server)
 }
 
 // target is namespace/key. The first slash divides: a key may have more.
@@ -99,6 +103,18 @@ func (t *target) UnmarshalText(text []byte) error {
 }
 
 func (t target) String() string { return t.namespace + "/" + t.key }
+
+// keys is namespace, or namespace/start: all keys of a namespace, or those that begin so. (--prefix is the subjects'.)
+type keys struct{ namespace, start string }
+
+// UnmarshalText is what kong calls.
+func (k *keys) UnmarshalText(text []byte) error {
+	k.namespace, k.start, _ = strings.Cut(string(text), "/")
+	if k.namespace == "" {
+		return fmt.Errorf("%q has no namespace: write one, such as votes", text)
+	}
+	return nil
+}
 
 // integer is a whole number in decimal.
 type integer int64
@@ -145,7 +161,7 @@ func (c *CheckCmd) Run(app *App) error {
 		return reply, err
 	}, func(r transport.CheckReply) { printCheck(app.Stdout, r) })
 	if err == nil && !allowed {
-		return exitCode(exitDenied)
+		return codeError(exitDenied)
 	}
 	return err
 }
@@ -213,10 +229,9 @@ func (c *GetCmd) Run(app *App) error {
 
 // ListCmd lists keys.
 type ListCmd struct {
-	Namespace string  `arg:"" help:"Namespace whose keys to list, such as votes."`
-	Prefix    string  `help:"Only keys that begin with this." placeholder:"TEXT" operand:""`
-	After     string  `help:"Only keys after this one, in byte order." placeholder:"KEY" operand:""`
-	Limit     integer `help:"How many keys at most, 1 to 1000." default:"100" placeholder:"N" operand:""`
+	Keys  keys    `arg:"" name:"namespace[/start]" help:"Namespace whose keys to list, such as votes, or only those that begin so, such as votes/a."`
+	After string  `help:"Only keys after this one, in byte order." placeholder:"KEY" operand:""`
+	Limit integer `help:"How many keys at most, 1 to 1000." default:"100" placeholder:"N" operand:""`
 	clientFlags
 }
 
@@ -225,7 +240,7 @@ func (*ListCmd) Help() string {
 	return `Examples:
 
     tributary list votes
-    tributary list votes --at global --prefix a --limit 10
+    tributary list votes/a --at global --limit 10
     tributary list votes --after bob --json | jq -r '.keys[].key'`
 }
 
@@ -236,7 +251,7 @@ func (c *ListCmd) Run(app *App) error {
 	}
 	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.ListReply, error) {
 		return client.List(ctx, transport.ListRequest{
-			Namespace: c.Namespace, Prefix: c.Prefix, After: c.After, Limit: int(c.Limit),
+			Namespace: c.Keys.namespace, Prefix: c.Keys.start, After: c.After, Limit: int(c.Limit),
 		})
-	}, func(r transport.ListReply) { printList(app.Stdout, app.Stderr, c.Namespace, r) })
+	}, func(r transport.ListReply) { printList(app.Stdout, app.Stderr, c.Keys.namespace, r) })
 }

@@ -61,7 +61,9 @@ func (*cli) BeforeResolve(ctx *kong.Context, environ environment) error {
 	names, operands := settingNames(ctx.Model.Node)
 	s := &settings{values: koanf.New("."), sources: map[string]string{}}
 	if file != "" {
-		parser := &settingsParser{file: file, names: names, operands: operands, sources: s.sources}
+		// A file does not name the next one.
+		inFile := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "config" })
+		parser := &settingsParser{file: file, names: inFile, operands: append(operands, "config"), sources: s.sources}
 		if err := s.values.Load(settingsFile(file), parser); err != nil {
 			return &settingsError{fmt.Errorf("%w%s", err, source)}
 		}
@@ -164,7 +166,7 @@ type settingsParser struct {
 
 // Unmarshal returns the values by name: strings, and lists of strings.
 func (p *settingsParser) Unmarshal(data []byte) (map[string]any, error) {
-	r := &yamlReader{file: p.file, lines: map[string]int{}}
+	r := newYAMLReader(p.file)
 	values := map[string]any{}
 	root := r.document(data)
 	if root != nil && r.is(root, yaml.MappingNode, nil, "write settings, such as nats: nats://127.0.0.1:4222") {
@@ -172,7 +174,7 @@ func (p *settingsParser) Unmarshal(data []byte) (map[string]any, error) {
 			switch name := key.Value; {
 			case slices.Contains(p.operands, name):
 				r.wrong(key.Line, path, "belongs to one command line; give it there as --%s", name)
-			case name == "config" || !slices.Contains(p.names, name):
+			case !slices.Contains(p.names, name):
 				r.wrong(key.Line, path, "is no setting%s", instead(name, p.names))
 			case !isNull(value):
 				p.sources[name] = fmt.Sprintf("%s:%d", p.file, key.Line)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,6 +36,9 @@ const defaultRun = 10 * time.Second
 
 // Run runs the demo.
 func (c *DemoCmd) Run(app *App) (err error) {
+	if c.For < 0 {
+		return fmt.Errorf("--for is %s: a time to run is more than nothing, such as 10s", c.For)
+	}
 	dir := c.Data
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "tributary-demo-"); err != nil {
@@ -42,7 +47,7 @@ func (c *DemoCmd) Run(app *App) (err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
 	log := app.Log
-	if log.GetLevel() < zerolog.WarnLevel {
+	if log.GetLevel() == zerolog.InfoLevel {
 		log = log.Level(zerolog.WarnLevel) // its places come and go by the dozen
 	}
 	server, err := c.server(log)
@@ -77,11 +82,11 @@ func (c *DemoCmd) Run(app *App) (err error) {
 
 // server starts the demo's NATS server, on another port if need be.
 func (c *DemoCmd) server(log zerolog.Logger) (*transport.Server, error) {
-	if c.JSON {
-		return transport.StartServer(transport.ServerConfig{Name: "tributary-demo", Logger: log})
+	cfg := transport.ServerConfig{Name: "tributary-demo", Logger: log}
+	if !c.JSON {
+		cfg.Listen = free(c.Listen)
 	}
-	listen := free(c.Listen)
-	return transport.StartServer(transport.ServerConfig{Listen: listen, Name: "tributary-demo", Logger: log})
+	return transport.StartServer(cfg)
 }
 
 // free is address, with port 0 if it is in use.
@@ -91,10 +96,10 @@ func free(address string) string {
 		_ = l.Close()
 		return address
 	}
-	if host, _, err := net.SplitHostPort(address); err == nil {
+	if host, _, split := net.SplitHostPort(address); split == nil && errors.Is(err, syscall.EADDRINUSE) {
 		return net.JoinHostPort(host, "0")
 	}
-	return address
+	return address // whoever listens there says what is wrong with it
 }
 
 // measure runs without a page, and prints what was measured.
@@ -104,10 +109,13 @@ func (c *DemoCmd) measure(app *App, d *demo.Demo) error {
 		run = defaultRun
 	}
 	result, err := d.Measure(app.Context, run)
-	if result != nil {
-		err = errors.Join(err, json.NewEncoder(app.Stdout).Encode(result), result.Check())
+	switch {
+	case app.Context.Err() != nil:
+		return fmt.Errorf("the demo was stopped before its %s were over, so nothing was measured: %w", run, app.Context.Err())
+	case result == nil:
+		return err
 	}
-	return err
+	return errors.Join(json.NewEncoder(app.Stdout).Encode(result), cmp.Or(err, result.Check()))
 }
 
 // show serves the page, and says where.
@@ -116,7 +124,9 @@ func (c *DemoCmd) show(app *App, d *demo.Demo, figures prometheus.Gatherer, url 
 	if err != nil {
 		return nil, err
 	}
+	_, _ = fmt.Fprintf(app.Stdout, "%d places, %d cities vote. ", len(d.World.Nodes()), d.Cities())
 	if listener == nil {
+		_, _ = fmt.Fprintf(app.Stdout, "NATS: %s. Stop with Ctrl-C.\n\n", url)
 		return func() {}, nil
 	}
 	shown := page.Handler(d.Source(), page.Options{})
@@ -129,13 +139,14 @@ func (c *DemoCmd) show(app *App, d *demo.Demo, figures prometheus.Gatherer, url 
 			app.Log.Error().Err(err).Msg("the page ended")
 		}
 	}()
-	_, _ = fmt.Fprintf(app.Stdout, "%d places, %d cities vote. Watch them:\n\n  http://%s\n\nNATS: %s, Prometheus: http://%s/metrics. Stop with Ctrl-C.\n\n",
-		len(d.World.Nodes()), d.Cities(), listener.Addr(), url, listener.Addr())
+	_, _ = fmt.Fprintf(app.Stdout, "Watch them:\n\n  http://%s\n\nNATS: %s, Prometheus: http://%s/metrics. Stop with Ctrl-C.\n\n", listener.Addr(), url, listener.Addr())
 	return func() {
 		shown.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = server.Shutdown(ctx) // who still watches is cut off
+		if server.Shutdown(ctx) != nil {
+			_ = server.Close() // who still watches is cut off
+		}
 	}, nil
 }
 
@@ -147,35 +158,74 @@ func (c *DemoCmd) watch(app *App, d *demo.Demo) error {
 		ctx, cancel = context.WithTimeout(ctx, c.For)
 		defer cancel()
 	}
-	begin, end := "", "\n"
-	if terminal(app.Stdout) {
-		begin, end = "\r\x1b[K", ""
-		defer func() { _, _ = fmt.Fprintln(app.Stdout) }()
+	say := func(line string) { _, _ = fmt.Fprintln(app.Stdout, line) }
+	if f, ok := app.Stdout.(*os.File); ok && terminal(f) {
+		say = func(line string) {
+			if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 && len(line) >= width {
+				line = line[:width-1] // one that wraps is not written over by the next
+			}
+			_, _ = fmt.Fprint(f, "\r\x1b[K", line)
+		}
+		defer func() { _, _ = fmt.Fprintln(f) }()
 	}
 	started := time.Now()
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	var cast0, offered0, admitted0 int64
+	var before standing
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-d.World.Fatal():
+			return err
 		case <-ticker.C:
 		}
-		counted, err := d.Counted(ctx)
-		cast, _ := d.Cast()
-		offered, admitted, bound := d.Limit()
-		if err != nil {
-			continue // the root may be cut off, or ctx over
+		now, err := look(ctx, d)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			say(fmt.Sprintf("%4.0fs  the root does not answer: %v", time.Since(started).Seconds(), err))
+		default:
+			say(fmt.Sprintf("%4.0fs  %s", time.Since(started).Seconds(), now.since(before)))
+			before = now
 		}
-		verdict := "kept"
-		if admitted > bound {
-			verdict = "BROKEN"
-		}
-		_, _ = fmt.Fprintf(app.Stdout, "%s%4.0fs  votes %d (%d/s), the world has %d (%d under way)   limit %d/s: %d of %d asked for, %s%s", begin,
-			time.Since(started).Seconds(), cast, cast-cast0, counted, max(0, cast-counted), demo.Rate, admitted-admitted0, offered-offered0, verdict, end)
-		cast0, offered0, admitted0 = cast, offered, admitted
 	}
+}
+
+// standing is how the demo stands at an instant.
+type standing struct {
+	at                       time.Time
+	cast, counted            int64
+	offered, admitted, bound int64
+}
+
+// lookWithin is how long the root may take to say how it stands.
+const lookWithin = time.Second
+
+func look(ctx context.Context, d *demo.Demo) (s standing, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookWithin)
+	defer cancel()
+	if s.counted, err = d.Counted(ctx); err != nil {
+		return s, err
+	}
+	s.at, s.cast = time.Now(), d.Votes().Cast
+	s.offered, s.admitted, s.bound = d.Limit()
+	return s, nil
+}
+
+// since is the living line. It fits on 80 columns.
+func (s standing) since(before standing) string {
+	rate := func(now, then int64) float64 { return float64(now - then) }
+	if seconds := s.at.Sub(before.at).Seconds(); !before.at.IsZero() {
+		rate = func(now, then int64) float64 { return float64(now-then) / seconds }
+	}
+	verdict := "kept"
+	if s.admitted > s.bound {
+		verdict = "BROKEN"
+	}
+	return fmt.Sprintf("%d votes (+%.0f/s), %d under way; limit %s: %.0f of %.0f/s",
+		s.counted, rate(s.cast, before.cast), max(0, s.cast-s.counted), verdict, rate(s.admitted, before.admitted), rate(s.offered, before.offered))
 }
 
 func terminal(w io.Writer) bool {

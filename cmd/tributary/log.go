@@ -2,26 +2,19 @@ package main
 
 import (
 	"io"
-	"os"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 )
 
 // newLogger returns the program's log: for people on a terminal, JSON lines elsewhere, unless told.
 func newLogger(w io.Writer, level, format string) zerolog.Logger {
-	if format == "console" || format == "auto" && isTerminal(w) {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !isTerminal(w)}
+	if format == "console" || format == "auto" && terminal(w) {
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !terminal(w)}
 	}
 	least, err := zerolog.ParseLevel(level)
 	if err != nil {
 		least = zerolog.InfoLevel // the flag takes only levels
 	}
 	return zerolog.New(w).Level(least).With().Timestamp().Logger()
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && isatty.IsTerminal(f.Fd())
 }

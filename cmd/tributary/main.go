@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -167,10 +168,10 @@ const (
 	exitDenied = 3
 )
 
-// exitCode ends a command that has said what there is to say.
-type exitCode int
+// codeError ends a command that has said what there is to say.
+type codeError int
 
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+func (e codeError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // jsonFailer is a command whose failure is printed as JSON when that was asked for.
 type jsonFailer interface{ wantsJSON() bool }
@@ -178,7 +179,7 @@ type jsonFailer interface{ wantsJSON() bool }
 // exit says what went wrong, if anything, and returns the exit code.
 func (a *App) exit(err error, chosen *kong.Context, args []string) int {
 	var (
-		code  exitCode
+		code  codeError
 		parse *kong.ParseError
 	)
 	switch {
@@ -187,10 +188,10 @@ func (a *App) exit(err error, chosen *kong.Context, args []string) int {
 	case errors.As(err, &code):
 		return int(code)
 	case errors.As(err, &parse):
-		chosen, err = parse.Context, usageError(parse)
+		chosen, err = parse.Context, asUsage(parse)
 	}
 	if selected := chosen.Selected(); selected != nil {
-		failer, ok := selected.Target.Addr().Interface().(jsonFailer)
+		failer, ok := reflect.TypeAssert[jsonFailer](selected.Target.Addr())
 		// A command line that was not understood has set no fields yet.
 		if ok && (failer.wantsJSON() || parse != nil && slices.Contains(args, "--json")) {
 			printJSON(a.Stdout, wireError(err))
@@ -201,33 +202,32 @@ func (a *App) exit(err error, chosen *kong.Context, args []string) int {
 	return exitError
 }
 
-// usageProblem is a command line that was not understood.
-type usageProblem struct {
+// usageError is a command line that was not understood.
+type usageError struct {
 	err  error
 	help string
 }
 
-func (e *usageProblem) Error() string { return e.err.Error() }
-func (e *usageProblem) Unwrap() error { return e.err }
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
 
-// usageError makes an error of what kong says.
-func usageError(parse *kong.ParseError) error {
-	var settings *settingsError
-	if errors.As(parse, &settings) {
+// asUsage makes an error of what kong says.
+func asUsage(parse *kong.ParseError) error {
+	if settings, ok := errors.AsType[*settingsError](parse); ok {
 		return settings // it names its own place, which is not the command line
 	}
 	command := "tributary"
 	if selected := parse.Context.Selected(); selected != nil {
 		command = selected.FullPath()
 	}
-	return &usageProblem{err: parse.Unwrap(), help: fmt.Sprintf("Run %q for how to use it.", command+" --help")}
+	return &usageError{err: parse.Unwrap(), help: fmt.Sprintf("Run %q for how to use it.", command+" --help")}
 }
 
 // sentence is an error for people.
 func sentence(err error) string {
 	var (
 		refusal *transport.Error
-		usage   *usageProblem
+		usage   *usageError
 	)
 	switch {
 	case errors.As(err, &usage):
@@ -249,7 +249,7 @@ func sentence(err error) string {
 func wireError(err error) *transport.Error {
 	var (
 		refusal  *transport.Error
-		usage    *usageProblem
+		usage    *usageError
 		settings *settingsError
 		reach    *unreachableError
 	)

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/tributary-io/tributary/tiers"
 	"github.com/tributary-io/tributary/transport"
 )
 
@@ -15,33 +16,31 @@ import (
 
 func printCheck(w io.Writer, r transport.CheckReply) {
 	limit := fmt.Sprintf("%s %d", r.Scope, r.Limit)
-	text := ""
+	text := "allowed  no limits"
 	switch {
-	case r.Allowed && r.Scope == "":
-		text = "allowed  no limits"
-	case r.Allowed:
+	case r.Allowed && r.Scope != "":
 		text = fmt.Sprintf("allowed  %s, %d remaining here", limit, r.Remaining)
-	default:
-		text = "denied   "
-		switch r.Reason {
-		case transport.DeniedLimit:
-			text += "limit is spent"
-		case transport.DeniedShare:
-			text += "no share of the limit is here"
-		case transport.DeniedBurst:
-			text += "more hits than the limit ever holds"
-		default:
-			text += r.Reason
-		}
-		text += " (" + limit + ")"
-		switch {
-		case r.Reason == transport.DeniedBurst:
+	case !r.Allowed:
+		text = "denied   " + whyDenied(r.Reason) + " (" + limit + ")"
+		if r.Reason == transport.DeniedBurst {
 			text += ", never retry"
-		case r.RetryAfter > 0:
+		} else if r.RetryAfter > 0 {
 			text += ", retry in " + milliseconds(r.RetryAfter)
 		}
 	}
 	_, _ = fmt.Fprintf(w, "%s  (%s)\n", text, r.Place)
+}
+
+func whyDenied(reason string) string {
+	switch reason {
+	case transport.DeniedLimit:
+		return "limit is spent"
+	case transport.DeniedShare:
+		return "no share of the limit is here"
+	case transport.DeniedBurst:
+		return "more hits than the limit ever holds"
+	}
+	return reason // a place newer than this client has more
 }
 
 func printAdd(w io.Writer, key target, r transport.AddReply) {
@@ -51,7 +50,7 @@ func printAdd(w io.Writer, key target, r transport.AddReply) {
 func printGet(w io.Writer, key target, r transport.GetReply) {
 	_, _ = fmt.Fprintf(w, "%s  %s  (%s)\n", key, r.Total, r.Place)
 	if len(r.Views) == 0 {
-		if r.Place != transport.Root {
+		if r.Place != string(tiers.Root) {
 			_, _ = fmt.Fprintln(w, "\nno view of the tiers above has come yet; this asked for them: ask again")
 		}
 		return

@@ -3,8 +3,8 @@ package main
 import (
 	_ "embed"
 	"errors"
-	"fmt"
-	"strings"
+	"slices"
+	"strconv"
 
 	"go.yaml.in/yaml/v3"
 
@@ -47,7 +47,7 @@ const rulesExample = `write for example:
 // parseRules reads rules. The limiter says what a rule may ask for; what a file may say is said here: nothing that is
 // unknown, nothing twice, and nothing empty, since a limit that was lost while editing must not become no limit.
 func parseRules(name string, data []byte) (*limiter.Rules, error) {
-	r := &rulesReader{yamlReader{file: name, lines: map[string]int{}}}
+	r := &rulesReader{newYAMLReader(name)}
 	root := r.document(data)
 	if len(r.found) > 0 {
 		return nil, r.sorted()
@@ -63,7 +63,7 @@ func parseRules(name string, data []byte) (*limiter.Rules, error) {
 	return rules, nil
 }
 
-type rulesReader struct{ yamlReader }
+type rulesReader struct{ *yamlReader }
 
 func (r *rulesReader) spec(root *yaml.Node) limiter.Spec {
 	spec := limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{}}
@@ -98,7 +98,7 @@ func (r *rulesReader) namespace(n *yaml.Node, path []string) (spec limiter.Names
 			return
 		}
 		for i, limit := range value.Content {
-			at := append(path[:len(path):len(path)], fmt.Sprint(i))
+			at := append(slices.Clip(path), strconv.Itoa(i))
 			r.at(at, limit.Line)
 			spec.Limits = append(spec.Limits, r.limit(limit, at))
 		}
@@ -125,22 +125,16 @@ func (r *rulesReader) limit(n *yaml.Node, path []string) (spec limiter.LimitSpec
 		}
 	})
 	if !scoped {
-		r.wrong(n.Line, append(path[:len(path):len(path)], "scope"), "is missing; name a tier: city, country, region or global")
+		r.unreadable(n.Line, append(slices.Clip(path), "scope"), "is missing; name a tier: city, country, region or global")
 	}
 	return spec
 }
 
-// adopt gives the compiler's problems their lines. What is known to be wrong already is not said twice: a field that
-// could not be read looks to the compiler as if it were missing.
+// adopt gives the compiler's problems their lines. A field that could not be read looks to the compiler as if it were
+// missing; that is not said again.
 func (r *rulesReader) adopt(err error) {
-	read := r.found
 	for _, field := range fieldErrors(err) {
-		name := fieldName(field.Path)
-		known := false
-		for _, p := range read {
-			known = known || p.Field != "" && (p.Field == name || strings.HasPrefix(name, p.Field+"."))
-		}
-		if !known {
+		if !r.isUnread(field.Path) {
 			r.wrong(r.line(field.Path), field.Path, "%s", field.Problem)
 		}
 	}

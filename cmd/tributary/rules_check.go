@@ -19,7 +19,7 @@ type RulesCmd struct {
 // RulesCheckCmd checks rules files.
 type RulesCheckCmd struct {
 	File []string `arg:"" optional:"" help:"Rules files, - for stdin. Without any: the rules of a world that is given none."`
-	JSON bool     `name:"json" help:"Print one JSON object a file." operand:""`
+	JSON bool     `name:"json" help:"Print one JSON object a file."`
 }
 
 // Help is the command's long help.
@@ -63,7 +63,7 @@ func (c *RulesCheckCmd) Run(app *App) error {
 	for i, file := range files {
 		checked, err := checkRules(app.Stdin, file)
 		if err != nil {
-			wrong = exitCode(exitError)
+			wrong = codeError(exitError)
 		}
 		switch {
 		case c.JSON:

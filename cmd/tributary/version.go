@@ -12,7 +12,7 @@ var version = "0.1.0"
 
 // VersionCmd prints the version.
 type VersionCmd struct {
-	JSON bool `name:"json" help:"Print JSON." operand:""`
+	JSON bool `name:"json" help:"Print JSON."`
 }
 
 // build is what is known of how the program was built.

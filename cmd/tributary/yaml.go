@@ -83,9 +83,14 @@ func readFile(path string) ([]byte, error) {
 // A yamlReader reads one YAML document strictly, and remembers what is wrong and where what stands. Aliases and merge
 // keys are refused, so that a file is what it looks like, and no larger.
 type yamlReader struct {
-	file  string
-	found problems
-	lines map[string]int // of each field that was met, by its path
+	file   string
+	found  problems
+	lines  map[string]int  // of each field that was met, by its path
+	unread map[string]bool // the fields that are there, or should be, and have no value that can be used
+}
+
+func newYAMLReader(file string) *yamlReader {
+	return &yamlReader{file: file, lines: map[string]int{}, unread: map[string]bool{}}
 }
 
 // at remembers where a field stands.
@@ -103,6 +108,22 @@ func (r *yamlReader) line(path []string) int {
 
 func (r *yamlReader) wrong(line int, path []string, format string, args ...any) {
 	r.found = append(r.found, problem{r.file, line, fieldName(path), fmt.Sprintf(format, args...)})
+}
+
+// unreadable is wrong for a field whose value is lost by it.
+func (r *yamlReader) unreadable(line int, path []string, format string, args ...any) {
+	r.unread[fieldName(path)] = true
+	r.wrong(line, path, format, args...)
+}
+
+// isUnread reports whether a field, or one that it is in, was unreadable.
+func (r *yamlReader) isUnread(path []string) bool {
+	for n := range path {
+		if r.unread[fieldName(path[:n+1])] {
+			return true
+		}
+	}
+	return false
 }
 
 // fieldName is a path as people read it: namespaces.api.limits[0].scope.
@@ -223,9 +244,9 @@ func shortText(s string) string {
 func (r *yamlReader) is(n *yaml.Node, want yaml.Kind, path []string, write string) bool {
 	switch {
 	case n.Kind == yaml.AliasNode:
-		r.wrong(n.Line, path, "is %s, which is not read here; write out what it stands for", kind(n))
+		r.unreadable(n.Line, path, "is %s, which is not read here; write out what it stands for", kind(n))
 	case n.Kind != want || isNull(n):
-		r.wrong(n.Line, path, "is %s; %s", kind(n), write)
+		r.unreadable(n.Line, path, "is %s; %s", kind(n), write)
 	default:
 		return true
 	}
@@ -275,11 +296,11 @@ func (r *yamlReader) integer(n *yaml.Node, path []string, example string) *int64
 	i, err := strconv.ParseInt(n.Value, 10, 64)
 	switch tag := n.ShortTag(); {
 	case tag == "!!str" && err == nil:
-		r.wrong(n.Line, path, "%s is text; write the number without quotes", kind(n))
+		r.unreadable(n.Line, path, "%s is text; write the number without quotes", kind(n))
 	case errors.Is(err, strconv.ErrRange):
-		r.wrong(n.Line, path, "%s is out of range (1 to %d)", shortText(n.Value), int64(limiter.MaxTokens))
+		r.unreadable(n.Line, path, "%s is out of range (1 to %d)", shortText(n.Value), int64(limiter.MaxTokens))
 	case tag != "!!int" || err != nil:
-		r.wrong(n.Line, path, "%s is no whole number; write one such as %s", kind(n), example)
+		r.unreadable(n.Line, path, "%s is no whole number; write one such as %s", kind(n), example)
 	default:
 		return &i
 	}
@@ -288,7 +309,7 @@ func (r *yamlReader) integer(n *yaml.Node, path []string, example string) *int64
 
 // instead suggests a name for one that is unknown.
 func instead(name string, known []string) string {
-	best, least := "", 1+max(1, len(name)/3)
+	best, least := "", min(len(name), 1+max(2, len(name)/3))
 	for _, k := range known {
 		if d := distance(strings.ToLower(strings.ReplaceAll(name, "_", "-")), k); d < least {
 			best, least = k, d

@@ -265,19 +265,27 @@ func (r *Runner) List(namespace, prefix, after string, limit int, done func([]ti
 // Reported gives a child's report to the machine; reply gets the answer when
 // the report is durable, and is not called where there is none.
 func (r *Runner) Reported(report *tiers.Report, reply func(*tiers.Ack)) {
-	if r.store.Writable() != nil {
+	full := r.store.Writable() != nil
+	if full {
 		// Counts wait; leases must not.
 		lines := *report
 		lines.Counts, lines.To = nil, report.From
 		report = &lines
 	}
 	var ack *tiers.Ack
-	r.step(func(m *tiers.Machine, now limiter.Time) { ack = m.Reported(now, report) }, func(err error) {
+	r.step(func(m *tiers.Machine, now limiter.Time) {
+		if ack = m.Reported(now, report); ack != nil && full {
+			ack.Pause = max(ack.Pause, fullPause) // it would bring the same again
+		}
+	}, func(err error) {
 		if err == nil && ack != nil {
 			reply(ack)
 		}
 	})
 }
+
+// fullPause is how long a child waits whose counts could not be taken.
+const fullPause = 100 * time.Millisecond
 
 // Acknowledged gives the parent's answer to the machine.
 func (r *Runner) Acknowledged(a *tiers.Ack) {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -118,6 +120,12 @@ func TestLawsHoldUnderFaults(t *testing.T) {
 	seeds := uint64(60)
 	if testing.Short() {
 		seeds = 15
+	}
+	if more := os.Getenv("TRIBUTARY_SIM_SEEDS"); more != "" {
+		var err error
+		if seeds, err = strconv.ParseUint(more, 10, 64); err != nil {
+			t.Fatalf("TRIBUTARY_SIM_SEEDS=%s is no number of seeds", more)
+		}
 	}
 	for seed := uint64(1); seed <= seeds; seed++ {
 		if err := faulty(t, seed); err != nil {

@@ -42,8 +42,10 @@ var spots = []spot{
 	{place: "ap.in.delhi", name: "Delhi", lat: 28.61, lon: 77.21, zone: 5.5, voters: 200},
 }
 
-// candidates, with how popular each is.
-var candidates = []struct {
+// A candidacy is a candidate, and how popular it is.
+type candidacy struct {
 	name  string
 	share float64
-}{{"amazon", 0.30}, {"danube", 0.25}, {"ganges", 0.20}, {"nile", 0.15}, {"mississippi", 0.10}}
+}
+
+var candidates = []candidacy{{"amazon", 0.30}, {"danube", 0.25}, {"ganges", 0.20}, {"nile", 0.15}, {"mississippi", 0.10}}

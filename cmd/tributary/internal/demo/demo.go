@@ -5,9 +5,8 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -24,24 +23,18 @@ const (
 	votes   = "votes"
 	limited = "api"
 	key     = "world"
-
-	// leastVotes is what every city casts in a second, whatever the hour.
-	leastVotes = 100
-	// checksPerVote makes the cities ask for more than the limit has.
-	checksPerVote = 0.6
-	// hour is how long an hour of the demo's day takes.
-	hour = time.Second
-	// beat is how often a city's people act.
-	beat = 10 * time.Millisecond
-	// maxWaiting bounds what one city's people wait for at a time.
-	maxWaiting = 2000
 )
 
-// Rate and burst of the limit that the cities share.
+// Rate and burst of the limit that the cities share. The burst is so small
+// that the cities have used it up by second 2: what is measured from then on
+// is the rate.
 const (
 	Rate  = 1000
-	Burst = 2000
+	Burst = 1000
 )
+
+// askWithin bounds what the demo itself asks of a place.
+const askWithin = 5 * time.Second
 
 // Config says what the demo runs on.
 type Config struct {
@@ -50,18 +43,22 @@ type Config struct {
 	Version string
 	Metrics *transport.Metrics
 	Logger  zerolog.Logger
+
+	// admitted is told of each admitted check, for tests.
+	admitted func(sent, answered time.Time)
 }
 
 // Demo is the running demo.
 type Demo struct {
-	World   *world.World
-	cities  []*city
-	limit   meter
-	began   time.Time
-	rootNC  *nats.Conn
-	root    *transport.Client
-	stopped context.CancelFunc
-	people  sync.WaitGroup
+	World  *world.World
+	cities []*city
+	limit  meter
+	began  time.Time // when the people began
+	rootNC *nats.Conn
+	root   *transport.Client
+	before []int64 // what the cities' disks held of each candidate from an earlier run
+	stop   context.CancelFunc
+	people sync.WaitGroup
 }
 
 // Rules are the demo's.
@@ -77,69 +74,105 @@ func Rules() *limiter.Rules {
 	return rules
 }
 
-// Start starts the world and its people.
-func Start(cfg Config) (*Demo, error) {
-	d := &Demo{began: time.Now()}
+// Start starts the world and its people. What it started before an error is
+// stopped again.
+func Start(cfg Config) (d *Demo, err error) {
+	ctx, stop := context.WithCancel(context.Background())
+	d = &Demo{limit: meter{each: cfg.admitted}, stop: stop}
+	defer func() {
+		if err == nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), askWithin)
+		defer cancel()
+		d, err = nil, errors.Join(err, d.Stop(ctx))
+	}()
 	var specs []world.Spec
 	for _, s := range spots {
 		specs = append(specs, world.Spec{Place: s.place, Leaf: s.voters > 0})
 	}
-	w, err := world.Start(context.Background(), world.Config{
+	if d.World, err = world.Start(context.Background(), world.Config{
 		Places: specs, Data: cfg.Data, Server: cfg.Server, Rules: Rules(), Version: cfg.Version, Metrics: cfg.Metrics, Logger: cfg.Logger,
-	})
-	if err != nil {
-		return nil, err
+	}); err != nil {
+		return d, err
 	}
-	d.World = w
-	if d.rootNC, err = cfg.Server.Connect(); err != nil {
-		return nil, err
+	if d.rootNC, d.root, err = dial(cfg.Server, tiers.Root); err != nil {
+		return d, err
 	}
-	if d.root, err = transport.NewClient(d.rootNC, transport.WithPlace(string(tiers.Root))); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	d.stopped = cancel
+	d.before = make([]int64, len(candidates))
 	for _, s := range spots {
 		if s.voters == 0 {
 			continue
 		}
-		c := &city{spot: s, demo: d}
-		if c.nc, err = cfg.Server.Connect(); err != nil {
-			return nil, err
-		}
-		if c.client, err = transport.NewClient(c.nc, transport.WithPlace(string(s.place))); err != nil {
-			return nil, err
+		c := &city{spot: s, demo: d, votes: make([]Votes, len(candidates))}
+		if c.nc, c.client, err = dial(cfg.Server, s.place); err != nil {
+			return d, err
 		}
 		d.cities = append(d.cities, c)
+		totals, err := totalsAt(ctx, c.client)
+		if err != nil {
+			return d, err
+		}
+		for i, n := range totals {
+			d.before[i] += n
+		}
+	}
+	d.began = time.Now()
+	for _, c := range d.cities {
 		d.people.Go(func() { c.live(ctx) })
 	}
 	return d, nil
 }
 
+// dial connects to the server, to ask one place.
+func dial(server *transport.Server, p tiers.Place) (*nats.Conn, *transport.Client, error) {
+	nc, err := server.Connect(nats.Name("people of " + string(p)))
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := transport.NewClient(nc, transport.WithPlace(string(p)))
+	if err != nil {
+		nc.Close()
+		return nil, nil, err
+	}
+	return nc, c, nil
+}
+
 // StopPeople ends the voting, and waits for the answers.
 func (d *Demo) StopPeople() {
-	d.stopped()
+	d.stop()
 	d.people.Wait()
 }
 
-// Stop ends the demo.
+// Stop ends the demo. Links that are cut are mended first: a place that
+// stops tells its parent all it has, and would wait for that.
 func (d *Demo) Stop(ctx context.Context) error {
 	d.StopPeople()
 	for _, c := range d.cities {
 		c.nc.Close()
 	}
-	d.rootNC.Close()
+	if d.rootNC != nil {
+		d.rootNC.Close()
+	}
+	if d.World == nil {
+		return nil
+	}
+	for _, n := range d.World.Nodes() {
+		n.SetLink(true)
+	}
 	return d.World.Stop(ctx)
 }
 
 // A meter counts what was offered and admitted, by the callers.
 type meter struct {
+	each func(sent, answered time.Time) // told of each admitted check, where it is set
+
 	mu                sync.Mutex
 	offered, admitted int64
 	first, last       time.Time // of the admitted checks: the first sent, the last answered
 }
 
-func (m *meter) count(sent time.Time, allowed bool) {
+func (m *meter) count(sent, answered time.Time, allowed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.offered++
@@ -150,7 +183,12 @@ func (m *meter) count(sent time.Time, allowed bool) {
 	if m.first.IsZero() || sent.Before(m.first) {
 		m.first = sent
 	}
-	m.last = time.Now()
+	if answered.After(m.last) {
+		m.last = answered
+	}
+	if m.each != nil {
+		m.each(sent, answered)
+	}
 }
 
 // read returns the figures, and the bound B + R·t on what was admitted.
@@ -160,147 +198,91 @@ func (m *meter) read() (offered, admitted, bound int64) {
 	return m.offered, m.admitted, Burst + int64(Rate*m.last.Sub(m.first).Seconds())
 }
 
-// A city's people.
-type city struct {
-	spot
-	demo   *Demo
-	nc     *nats.Conn
-	client *transport.Client
-
-	mu                         sync.Mutex
-	waiting                    int
-	cast, unanswered           map[string]int64 // votes, by candidate
-	castAll, offered, admitted int64
+// Votes are those of one candidate, by what the voters know of them.
+type Votes struct {
+	Sent       int64 // of which some have no answer yet
+	Cast       int64 // acknowledged: they count
+	Unanswered int64 // failed, and may count or not
+	Refused    int64 // failed, and do not count: nobody was there to take them
 }
 
-// rate is how many votes a second are cast at an hour of the day: people
-// sleep, but never all of them.
-func (c *city) rate(at time.Duration) float64 {
-	local := at.Hours()*float64(time.Hour/hour) + c.zone
-	return max(leastVotes*1.1, c.voters*(1+0.35*math.Sin((local-9)*math.Pi/12)))
+func (v *Votes) add(w Votes) {
+	v.Sent += w.Sent
+	v.Cast += w.Cast
+	v.Unanswered += w.Unanswered
+	v.Refused += w.Refused
 }
 
-// live lets people vote and ask until ctx ends, and waits for the answers.
-func (c *city) live(ctx context.Context) {
-	var answers sync.WaitGroup
-	defer answers.Wait()
-	ticker := time.NewTicker(beat)
-	defer ticker.Stop()
-	last := time.Now()
-	var voters, askers float64
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		now := time.Now()
-		arrived := c.rate(now.Sub(c.demo.began)) * now.Sub(last).Seconds()
-		last = now
-		voters, askers = voters+arrived, askers+arrived*checksPerVote
-		for ; voters >= 1; voters-- {
-			c.act(&answers, func(ctx context.Context) { c.vote(ctx, anyone()) })
-		}
-		for ; askers >= 1; askers-- {
-			c.act(&answers, c.ask)
-		}
-	}
-}
-
-// act lets one person do something, unless too many wait already.
-func (c *city) act(answers *sync.WaitGroup, do func(context.Context)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.waiting >= maxWaiting {
-		return
-	}
-	c.waiting++
-	answers.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		do(ctx)
-		c.mu.Lock()
-		c.waiting--
-		c.mu.Unlock()
-	})
-}
-
-// anyone prefers a candidate.
-func anyone() string {
-	p := rand.Float64()
-	for _, c := range candidates {
-		if p -= c.share; p < 0 {
-			return c.name
-		}
-	}
-	return candidates[0].name
-}
-
-// vote casts one vote.
-func (c *city) vote(ctx context.Context, candidate string) (transport.AddReply, error) {
-	reply, err := c.client.Add(ctx, votes, candidate, 1)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cast == nil {
-		c.cast, c.unanswered = map[string]int64{}, map[string]int64{}
-	}
-	if err == nil {
-		c.cast[candidate]++
-		c.castAll++
-	} else {
-		c.unanswered[candidate]++ // it may have been done
-	}
-	return reply, err
-}
-
-// ask checks the shared limit once.
-func (c *city) ask(ctx context.Context) {
-	sent := time.Now()
-	reply, err := c.client.Check(ctx, limited, key)
-	if err != nil {
-		return
-	}
-	c.demo.limit.count(sent, reply.Allowed)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.offered++
-	if reply.Allowed {
-		c.admitted++
-	}
-}
-
-// Cast sums the votes that were acknowledged, and those that were not.
-func (d *Demo) Cast() (acknowledged, unanswered int64) {
+// Ballots are the votes of each candidate, in all cities.
+func (d *Demo) Ballots() []Votes {
+	all := make([]Votes, len(candidates))
 	for _, c := range d.cities {
 		c.mu.Lock()
-		for _, n := range c.cast {
-			acknowledged += n
-		}
-		for _, n := range c.unanswered {
-			unanswered += n
+		for i := range all {
+			all[i].add(c.votes[i])
 		}
 		c.mu.Unlock()
 	}
-	return acknowledged, unanswered
+	return all
 }
 
-// Counted asks the root, over NATS, for all votes.
+// Votes are the votes of all candidates, in all cities.
+func (d *Demo) Votes() (all Votes) {
+	for _, v := range d.Ballots() {
+		all.add(v)
+	}
+	return all
+}
+
+// Tally asks the root, over NATS, for each candidate's votes of this run.
+func (d *Demo) Tally(ctx context.Context) ([]int64, error) {
+	totals, err := totalsAt(ctx, d.root)
+	for i := range totals {
+		totals[i] -= d.before[i]
+	}
+	return totals, err
+}
+
+// Counted is the sum of the [Demo.Tally].
 func (d *Demo) Counted(ctx context.Context) (sum int64, err error) {
-	for _, c := range candidates {
-		reply, err := d.root.Get(ctx, votes, c.name)
-		if err != nil {
-			return 0, err
-		}
-		n, _ := reply.Total.Int64()
+	totals, err := d.Tally(ctx)
+	for _, n := range totals {
 		sum += n
 	}
-	return sum, nil
+	return sum, err
 }
 
-// ViewAges asks the cities, over NATS, how old their view of the world is.
-func (d *Demo) ViewAges(ctx context.Context) (ages []time.Duration) {
+// totalsAt asks a place for each candidate's total, in one message.
+func totalsAt(ctx context.Context, c *transport.Client) ([]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	requests := make([]transport.GetRequest, len(candidates))
+	for i, candidate := range candidates {
+		requests[i] = transport.GetRequest{Namespace: votes, Key: candidate.name}
+	}
+	replies, err := c.GetBatch(ctx, requests)
+	if err != nil {
+		return nil, err
+	}
+	totals := make([]int64, len(candidates))
+	for i, r := range replies {
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		n, exact := r.Reply.Total.Int64()
+		if !exact {
+			return nil, fmt.Errorf("%s has more votes than the demo can count", candidates[i].name)
+		}
+		totals[i] = n
+	}
+	return totals, nil
+}
+
+// ViewAges asks the cities, over NATS, how old their view of the world's
+// votes for a candidate is. A city that has none yet is left out.
+func (d *Demo) ViewAges(ctx context.Context, candidate int) (ages []time.Duration) {
 	for _, c := range d.cities {
-		reply, err := c.client.Get(ctx, votes, candidates[0].name)
+		reply, err := c.client.Get(ctx, votes, candidates[candidate].name)
 		if err != nil {
 			continue
 		}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/rs/zerolog"
+
+	"github.com/tributary-io/tributary/transport"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tributary": main})
+}
+
+// TestScripts runs the command line as people do. The scripts find in their environment NATS, a server with the place
+// eu.de.berlin on it (see fakeBackend), IDLE, a server that nobody serves on, and NOWHERE, where no server is.
+func TestScripts(t *testing.T) {
+	serving, idle := startNATS(t), startNATS(t)
+	nc, err := serving.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	for _, prefix := range []string{"tributary", "acme"} {
+		cfg := transport.ServiceConfig{Prefix: prefix, Place: "eu.de.berlin", Leaf: true, Version: version}
+		if _, err := transport.NewService(nc, cfg, fakeBackend{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answerAsStranger(t, nc)
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("NATS", serving.ClientURL())
+			env.Setenv("IDLE", idle.ClientURL())
+			env.Setenv("NOWHERE", "nats://"+freeAddress(t))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "envsubst": envsubst},
+	})
+}
+
+// exits runs a program and compares its exit code: exits 3 tributary check …
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: exits code program [args...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// envsubst copies a file, with the environment put in: envsubst from to.
+func envsubst(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: envsubst from to")
+	}
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
+}
+
+func startNATS(t *testing.T) *transport.Server {
+	t.Helper()
+	s, err := transport.StartServer(transport.ServerConfig{Listen: "127.0.0.1:0", Logger: zerolog.New(io.Discard)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Shutdown)
+	return s
+}
+
+// freeAddress is one where nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// answerAsStranger answers on stranger.check as something that is no tributary.
+func answerAsStranger(t *testing.T, nc *nats.Conn) {
+	t.Helper()
+	if _, err := nc.Subscribe("stranger.check", func(m *nats.Msg) { _ = m.Respond([]byte("{}")) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fakeBackend answers by what it is asked for: a key says how.
+type fakeBackend struct{}
+
+func (fakeBackend) Ready() *transport.Error { return nil }
+
+func (fakeBackend) Check(q transport.CheckRequest, done func(transport.CheckReply, *transport.Error)) {
+	reply := transport.CheckReply{Scope: "global", Limit: 1000, Remaining: 412 - q.Hits, Place: "eu.de.berlin"}
+	switch q.Key {
+	case "silent":
+		return
+	case "free":
+		reply = transport.CheckReply{Allowed: true, Place: "eu.de.berlin"}
+	case "spent":
+		reply.Reason, reply.Remaining, reply.RetryAfter = transport.DeniedLimit, 0, 12*time.Millisecond
+	case "cold":
+		reply.Reason, reply.Remaining = transport.DeniedShare, 0
+	case "huge":
+		reply.Reason = transport.DeniedBurst
+	case "busy":
+		done(reply, transport.ErrOverloaded.After(100*time.Millisecond))
+		return
+	case "wait":
+		reply.Allowed, reply.Remaining = true, q.Wait.Milliseconds()
+	default:
+		reply.Allowed = true
+	}
+	done(reply, unknownNamespace(q.Namespace))
+}
+
+func (fakeBackend) Add(q transport.AddRequest, done func(transport.AddReply, *transport.Error)) {
+	total := transport.Total{Added: 1000}
+	if q.Delta < 0 {
+		total.Removed = uint64(-q.Delta)
+	} else {
+		total.Added += uint64(q.Delta)
+	}
+	done(transport.AddReply{Total: total, Place: "eu.de.berlin"}, unknownNamespace(q.Namespace))
+}
+
+func (fakeBackend) Get(q transport.GetRequest, done func(transport.GetReply, *transport.Error)) {
+	reply := transport.GetReply{Place: "eu.de.berlin", Total: transport.Total{Added: 1042}}
+	if q.Key != "new" {
+		through := time.Date(2026, 1, 2, 15, 4, 5, 123e6, time.UTC)
+		reply.Views = []transport.View{
+			{Place: "eu.de", Total: transport.Total{Added: 5310}, Through: through, Age: 8 * time.Millisecond},
+			{Place: "eu", Total: transport.Total{Added: 90210}, Through: through, Age: 12 * time.Millisecond},
+			{Place: "global", Total: transport.Total{Added: 1234567}, Through: through, Age: 75 * time.Second, Behind: 2},
+		}
+	}
+	done(reply, unknownNamespace(q.Namespace))
+}
+
+func (fakeBackend) List(q transport.ListRequest, done func(transport.ListReply, *transport.Error)) {
+	reply := transport.ListReply{Place: "eu.de.berlin"}
+	for _, key := range []string{"al's café", "alice", "bob"} {
+		if !strings.HasPrefix(key, q.Prefix) || key <= q.After && q.After != "" {
+			continue
+		}
+		if len(reply.Keys) == q.Limit {
+			reply.More = true
+			break
+		}
+		reply.Keys = append(reply.Keys, transport.KeyTotal{Key: key, Total: transport.Total{Added: uint64(len(key)) * 100}})
+	}
+	done(reply, unknownNamespace(q.Namespace))
+}
+
+func unknownNamespace(namespace string) *transport.Error {
+	if namespace == "unknown" {
+		return transport.ErrUnknownNamespace.Errorf("namespace %q is in no rule: add it to the rules", namespace)
+	}
+	return nil
+}

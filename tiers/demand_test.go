@@ -1,0 +1,110 @@
+package tiers
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// TestMeter walks through one key's life, in a limit per second.
+func TestMeter(t *testing.T) {
+	var m meter
+	for _, step := range []struct {
+		at        time.Duration
+		offer     int64 // before the window is looked at
+		rolled    bool
+		now, peak int64
+	}{
+		{100 * time.Millisecond, 50, false, 0, 0},          // a few checks are no flood yet
+		{249 * time.Millisecond, 0, false, 0, 0},           // still in the window
+		{250 * time.Millisecond, 50, true, 400, 400},       // it rises at the window's end
+		{500 * time.Millisecond, 200, true, 800, 800},      // and again
+		{750 * time.Millisecond, 0, true, 400, 750},        // falls by halves; the peak fades by a sixteenth
+		{1000 * time.Millisecond, 0, true, 200, 703},       // a quarter second of four, rounded up
+		{1250 * time.Millisecond, 25, true, 150, 659},      // 100/s: between
+		{5249 * time.Millisecond, 0, true, 75, 75},         // a long silence: less than 4 s, the peak is all but gone
+		{9249 * time.Millisecond, 0, true, 37, 37},         // 4 s and more: it is what is offered
+		{9250 * time.Millisecond, 1, false, 37, 37},        // given time only, it moves only when asked
+		{60 * time.Minute, 0, true, 19, 19},                // one check in an hour
+		{61 * time.Minute, 0, true, 9, 9},                  // and none
+		{61*time.Minute + demandWindow, 0, true, 4, 9 - 1}, // a peak is faded in whole tokens, at least one
+	} {
+		now := limiter.Time(step.at)
+		if step.offer > 0 {
+			m.offer(now, step.offer)
+		}
+		if rolled := m.roll(now, time.Second); rolled != step.rolled || m.now != step.now || m.peak != step.peak {
+			t.Errorf("at %s: rolled %v, now %d, peak %d; want %v, %d, %d", step.at, rolled, m.now, m.peak, step.rolled, step.now, step.peak)
+		}
+	}
+}
+
+// TestMeterStaysInBounds: a meter rises to no more than was offered, falls to
+// nothing, and its peak is never below it.
+func TestMeterStaysInBounds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		period := rapid.SampledFrom([]time.Duration{time.Second, time.Minute, 24 * time.Hour}).Draw(t, "period")
+		var m meter
+		var now limiter.Time
+		var highest int64
+		for range rapid.IntRange(1, 30).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.Int64Range(0, int64(6*time.Second)).Draw(t, "gap")))
+			m.offer(now, drawAmount(t, "hits"))
+			elapsed, offered, before := now.Sub(m.since), m.offered, m.now
+			if !m.roll(now, period) {
+				if m.now != before {
+					t.Fatalf("it moved in a window")
+				}
+				continue
+			}
+			rate := scaleUp(offered, int64(period), int64(elapsed))
+			highest = max(highest, rate)
+			if m.now < min(before, rate) || m.now > max(before, rate) || m.peak < m.now || m.peak > highest || m.peak > limiter.MaxTokens {
+				t.Fatalf("now %d, peak %d after %d, offered %d, at most %d", m.now, m.peak, before, rate, highest)
+			}
+			if rate >= before && m.now != rate {
+				t.Fatalf("it rose to %d, not to %d", m.now, rate)
+			}
+		}
+		for range 64 {
+			now = now.Add(time.Second)
+			m.roll(now, period)
+		}
+		if m.now != 0 {
+			t.Fatalf("%d are offered by nobody", m.now)
+		}
+	})
+}
+
+func TestDemandsOfOthersAreBounded(t *testing.T) {
+	for _, test := range []struct{ said, taken Demand }{
+		{Demand{1, 2, 3}, Demand{1, 2, 3}},
+		{Demand{-1, -1 << 63, -1}, Demand{}},
+		{Demand{1<<63 - 1, limiter.MaxTokens + 1, limiter.MaxTokens}, Demand{limiter.MaxTokens, limiter.MaxTokens, limiter.MaxTokens}},
+	} {
+		d := test.said.sane()
+		if d != test.taken {
+			t.Errorf("%+v is taken as %+v", test.said, d)
+		}
+		if sum := d.plus(Demand{limiter.MaxTokens, limiter.MaxTokens, limiter.MaxTokens}); sum != (Demand{limiter.MaxTokens, limiter.MaxTokens, limiter.MaxTokens}) {
+			t.Errorf("the sum is %+v", sum)
+		}
+	}
+}
+
+func TestSmallMovesOfDemandAreNotTold(t *testing.T) {
+	for _, test := range []struct {
+		told, now int64
+		moved     bool
+	}{
+		{0, 0, false}, {0, 1, true}, {100, 125, false}, {100, 126, true}, {100, 50, false}, {100, 49, true}, {1, 0, true},
+		{limiter.MaxTokens, 0, true}, {0, limiter.MaxTokens, true},
+	} {
+		if got := moved(test.told, test.now); got != test.moved {
+			t.Errorf("from %d to %d: %v", test.told, test.now, got)
+		}
+	}
+}
