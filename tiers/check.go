@@ -52,29 +52,31 @@ func (m *Machine) Check(now limiter.Time, name Name, hits int64, deadline limite
 	if s := m.spaces[name.Namespace]; s != nil && s.rule != nil && m.cfg.Leaf && len(s.rule.Limits) > 0 {
 		m.object(now, s, name.Key)
 	}
-	d, decided, _, err = m.CheckAwake(now, name, hits, deadline, id)
+	decided, _, err = m.CheckAwake(now, name, hits, deadline, id, &d)
 	return d, decided, err
 }
 
 // CheckAwake is Check for a key that is in memory: it reads no disk. Awake is
-// false, and nothing was done, if the key is not there.
-func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline limiter.Time, id uint64) (d Decision, decided, awake bool, err error) {
+// false, and nothing was done, if the key is not there. The decision is
+// written to d, which is empty before.
+func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline limiter.Time, id uint64, d *Decision) (decided, awake bool, err error) {
 	s := m.checked // most checks follow one of the same namespace
 	if s == nil || s.name != name.Namespace {
 		s = m.spaces[name.Namespace]
 	}
 	switch {
 	case s == nil || s.rule == nil:
-		return Decision{}, true, true, ErrUnknownNamespace
+		return true, true, ErrUnknownNamespace
 	case !m.cfg.Leaf:
-		return Decision{}, true, true, ErrNotLeaf
+		return true, true, ErrNotLeaf
 	case len(s.rule.Limits) == 0:
-		return Decision{Allowed: true}, true, true, nil
+		d.Allowed = true
+		return true, true, nil
 	}
 	m.checked = s
 	o := s.objects[name.Key]
 	if o == nil {
-		return Decision{}, false, false, nil
+		return false, false, nil
 	}
 	m.idle.touch(o)
 	for _, p := range o.pools {
@@ -83,12 +85,11 @@ func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline l
 			m.measure(now, p)
 		}
 	}
-	d, wait := m.decide(o, now, hits)
-	if wait && deadline > now && m.mayWait(o) {
+	if m.decide(o, now, hits, d) && deadline > now && m.mayWait(o) {
 		m.wait(now, o, waiter{id, hits, deadline})
-		return d, false, true, nil
+		return false, true, nil
 	}
-	return d, true, true, nil
+	return true, true, nil
 }
 
 func (m *Machine) mayWait(o *object) bool {
@@ -120,38 +121,33 @@ func (m *Machine) measure(now limiter.Time, p *pool) {
 
 // decide takes hits from all of a key's limits, or says which one denies
 // them, and whether waiting for a share may help.
-func (m *Machine) decide(o *object, now limiter.Time, hits int64) (d Decision, wait bool) {
-	nearest := -1
-	for i, p := range o.pools {
+func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision) (wait bool) {
+	nearest := o.pools[0]
+	for _, p := range o.pools {
 		p.bucket.Settle(now)
-		reason, waits := p.deny(now, hits)
-		if reason != "" {
-			d = p.decision(now)
-			d.Reason = reason
-			if reason == ReasonLimit && p.usable(now) {
-				if after, ok := p.bucket.Wait(hits); ok {
-					d.RetryAfter = max(after, time.Nanosecond)
-				}
+		if reason, waits := p.deny(now, hits); reason != "" {
+			p.describe(now, d)
+			d.Reason, d.RetryAfter = reason, 0
+			if after, ok := p.bucket.Wait(hits); ok && reason == ReasonLimit && p.usable(now) {
+				d.RetryAfter = max(after, time.Nanosecond)
 			}
 			if !waits {
-				return d, false
+				return false
 			}
-			wait, nearest = true, i
-			continue
-		}
-		if nearest < 0 || !wait && p.bucket.Tokens() < o.pools[nearest].bucket.Tokens() {
-			nearest = i
+			wait = true
+		} else if p.bucket.Tokens() < nearest.bucket.Tokens() {
+			nearest = p
 		}
 	}
 	if wait {
-		return d, true
+		return true
 	}
 	for _, p := range o.pools {
 		p.bucket.Spend(hits)
 	}
-	d = o.pools[nearest].decision(now)
+	nearest.describe(now, d)
 	d.Allowed = true
-	return d, false
+	return false
 }
 
 // usable says that what the bucket holds may be spent.
@@ -175,12 +171,12 @@ func (p *pool) deny(now limiter.Time, hits int64) (reason Reason, waits bool) {
 	return ReasonLimit, false
 }
 
-func (p *pool) decision(now limiter.Time) Decision {
-	d := Decision{Limited: true, Scope: p.limit.Scope, Limit: p.limit.Rate}
+// describe says in d what the pool's limit is, and what is left of it here.
+func (p *pool) describe(now limiter.Time, d *Decision) {
+	d.Limited, d.Scope, d.Limit, d.Remaining = true, p.limit.Scope, p.limit.Rate, 0
 	if p.usable(now) {
 		d.Remaining = p.bucket.Tokens()
 	}
-	return d
 }
 
 // decideAll decides the checks that wait, in the order of their coming, as
@@ -188,8 +184,8 @@ func (p *pool) decision(now limiter.Time) Decision {
 func (m *Machine) decideAll(o *object, now limiter.Time) {
 	left := o.waiters[:0]
 	for _, w := range o.waiters {
-		d, wait := m.decide(o, now, w.hits)
-		if wait && now < w.deadline && !m.upper.stopping && !m.upper.fenced {
+		var d Decision
+		if m.decide(o, now, w.hits, &d) && now < w.deadline && !m.upper.stopping && !m.upper.fenced {
 			left = append(left, w)
 			continue
 		}

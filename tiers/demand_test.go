@@ -18,19 +18,19 @@ func TestMeter(t *testing.T) {
 		rolled    bool
 		now, peak int64
 	}{
-		{100 * time.Millisecond, 50, false, 0, 0},          // a few checks are no flood yet
-		{249 * time.Millisecond, 0, false, 0, 0},           // still in the window
-		{250 * time.Millisecond, 50, true, 400, 400},       // it rises at the window's end
-		{500 * time.Millisecond, 200, true, 800, 800},      // and again
-		{750 * time.Millisecond, 0, true, 400, 750},        // falls by halves; the peak fades by a sixteenth
-		{1000 * time.Millisecond, 0, true, 200, 703},       // a quarter second of four, rounded up
-		{1250 * time.Millisecond, 25, true, 150, 659},      // 100/s: between
-		{5249 * time.Millisecond, 0, true, 75, 75},         // a long silence: less than 4 s, the peak is all but gone
-		{9249 * time.Millisecond, 0, true, 37, 37},         // 4 s and more: it is what is offered
-		{9250 * time.Millisecond, 1, false, 37, 37},        // given time only, it moves only when asked
-		{60 * time.Minute, 0, true, 19, 19},                // one check in an hour
-		{61 * time.Minute, 0, true, 9, 9},                  // and none
-		{61*time.Minute + demandWindow, 0, true, 4, 9 - 1}, // a peak is faded in whole tokens, at least one
+		{100 * time.Millisecond, 50, false, 0, 0},      // a few checks are no flood yet
+		{249 * time.Millisecond, 0, false, 0, 0},       // still in the window
+		{250 * time.Millisecond, 50, true, 400, 400},   // it rises at the window's end
+		{500 * time.Millisecond, 200, true, 800, 800},  // and again
+		{750 * time.Millisecond, 0, true, 400, 750},    // falls by halves; the peak fades by a sixteenth
+		{1000 * time.Millisecond, 0, true, 200, 703},   // a quarter second of four, rounded up
+		{1250 * time.Millisecond, 25, true, 150, 659},  // 100/s: between
+		{5249 * time.Millisecond, 0, true, 75, 75},     // a long silence: less than 4 s, the peak is all but gone
+		{9249 * time.Millisecond, 0, true, 37, 37},     // 4 s and more: it is what is offered
+		{9250 * time.Millisecond, 1, false, 37, 37},    // given time only, it moves only when asked
+		{60 * time.Minute, 0, true, 19, 19},            // one check in an hour
+		{61 * time.Minute, 0, true, 9, 9},              // and none
+		{61*time.Minute + demandWindow, 0, true, 4, 8}, // a peak is faded in whole tokens, at least one
 	} {
 		now := limiter.Time(step.at)
 		if step.offer > 0 {

@@ -15,13 +15,15 @@ type claim struct {
 // goes by max-min fairness first to what is offered now, then to recent
 // peaks; the rest goes in proportion to the peaks. Capacity goes first to
 // what waiting checks need, as long as it lasts, the smallest first; the
-// rest goes in proportion to the rate. Everything is given away if anybody
+// rest goes in proportion to the rate, or to the peaks where there is no rate
+// at all. Everything is given away if anybody
 // demands anything, to the last unit, and nothing otherwise.
 //
 // Max-min fairness by progressive filling: Bertsekas and Gallager, Data
 // Networks, section 6.5.2.
 func divide(rate, capacity int64, claims []claim) {
 	var demanded bool
+	whole := rate
 	now, peaks, weights := make([]int64, len(claims)), make([]int64, len(claims)), make([]int64, len(claims))
 	for i := range claims {
 		c := &claims[i]
@@ -51,7 +53,9 @@ func divide(rate, capacity int64, claims []claim) {
 	order := make([]int, len(claims))
 	for i := range order {
 		order[i] = i
-		weights[i] = claims[i].rate
+		if whole > 0 {
+			weights[i] = claims[i].rate
+		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return int(min(1, max(-1, claims[a].Ask-claims[b].Ask))) })
 	for _, i := range order {

@@ -126,14 +126,15 @@ func TestDivideMeetsTodayFirst(t *testing.T) {
 func TestDivideHoldsTheLargest(t *testing.T) {
 	claims := make([]claim, maxChildren)
 	for i := range claims {
-		claims[i].Demand = Demand{limiter.MaxTokens, limiter.MaxTokens, limiter.MaxTokens}
+		claims[i].Demand = Demand{limiter.MaxTokens, limiter.MaxTokens, limiter.MaxTokens / maxChildren}
 	}
 	divide(limiter.MaxTokens, limiter.MaxTokens, claims)
 	if r, c := sums(claims); r != limiter.MaxTokens || c != limiter.MaxTokens {
 		t.Fatalf("rate %d, capacity %d", r, c)
 	}
 	for i := range claims {
-		if c := claims[i]; c.rate < limiter.MaxTokens/maxChildren || c.rate > limiter.MaxTokens/maxChildren+1 {
+		const fair = limiter.MaxTokens / maxChildren
+		if c := claims[i]; c.rate < fair || c.rate > fair+1 || c.capacity < fair || c.capacity > fair+1 {
 			t.Fatalf("claim %d: %+v is no fair part", i, c)
 		}
 	}

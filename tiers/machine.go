@@ -17,6 +17,7 @@ const (
 	maxSessions = 16        // of one child, whose progress a parent remembers
 	markBlock   = 1 << 20   // marks reserved on disk at a time
 	maxEntries  = 500       // counts, and lines, in one report
+	maxBusy     = 64        // objects that a step finds busy when it looks for idle ones
 	reportBytes = 384 << 10 // what the counts of one report may take, about; a message is at most 1 MiB
 )
 
@@ -434,22 +435,21 @@ func (m *Machine) objects() []*object {
 	return all
 }
 
-// sleep lets the longest unused objects go, if there are too many.
+// sleep lets the longest unused objects go, if there are too many. Busy ones
+// go to the end of the list; a step looks at a few of them only, since all may
+// be busy.
 func (m *Machine) sleep(now limiter.Time) {
-	for o := m.idle.first; o != nil && m.awake > m.cfg.MaxAwake; {
-		next := o.idle.next
-		if m.canSleep(o, now) {
-			m.idle.remove(o)
-			m.timers.remove(o)
-			delete(o.space.objects, o.name.Key)
-			m.awake--
-		} else {
+	for busy := 0; m.awake > m.cfg.MaxAwake && busy < maxBusy; {
+		o := m.idle.first
+		if !m.canSleep(o, now) {
 			m.idle.touch(o)
-			if next == m.idle.last { // all of them are busy
-				break
-			}
+			busy++
+			continue
 		}
-		o = next
+		m.idle.remove(o)
+		m.timers.remove(o)
+		delete(o.space.objects, o.name.Key)
+		m.awake--
 	}
 }
 

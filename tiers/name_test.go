@@ -19,7 +19,6 @@ func TestPlaces(t *testing.T) {
 		{"eu.de", "eu", 2, "country"},
 		{"eu.de.berlin", "eu.de", 3, "city"},
 		{"eu.de.berlin.app-7", "eu.de.berlin", 4, "tier-4"},
-		{"eu.global", "eu", 2, "country"}, // only the first part is reserved
 		{strings.Repeat("x", 32), Root, 1, "region"},
 		{"a" + strings.Repeat(".b", maxDepth-1), Place("a" + strings.Repeat(".b", maxDepth-2)), maxDepth, "tier-16"},
 	} {
@@ -36,19 +35,20 @@ func TestPlaces(t *testing.T) {
 
 func TestBadPlacesAreRefused(t *testing.T) {
 	for _, test := range []struct{ place, says string }{
-		{"", "needs a name"},
-		{"eu.", `"" has 0`},
-		{".eu", `"" has 0`},
-		{"eu..de", `"" has 0`},
-		{"eu." + strings.Repeat("x", 33), "has 33"},
-		{"EU", `'E'`},
-		{"eu.köln", `'Ã'`},
-		{"eu.de berlin", `' '`},
-		{"eu.*", `'*'`},
-		{"eu.>", `'>'`},
-		{"eu/de", `'/'`},
-		{"eu\x00", `'\x00'`},
-		{"global.eu", `write "eu"`},
+		{"", "is empty"},
+		{"eu.", "empty part"},
+		{".eu", "empty part"},
+		{"eu..de", "empty part"},
+		{"eu." + strings.Repeat("x", 33), "33 bytes"},
+		{"EU", `"EU" may hold only`},
+		{"eu.köln", `"köln" may hold only`},
+		{"eu.de berlin", `"de berlin" may hold only`},
+		{"eu.*", `"*" may hold only`},
+		{"eu.>", `">" may hold only`},
+		{"eu/de", `"eu/de" may hold only`},
+		{"eu\x00", `"eu\x00" may hold only`},
+		{"global.eu", "is the root alone"},
+		{"eu.global", "is the root alone"},
 		{"a" + strings.Repeat(".b", maxDepth), "17 deep"},
 	} {
 		if _, err := ParsePlace(test.place); err == nil || !strings.Contains(err.Error(), test.says) {

@@ -162,7 +162,8 @@ func (r *Runner) Check(name tiers.Name, hits int64, wait time.Duration, done fun
 		return
 	}
 	now := r.clock()
-	d, decided, awake, err := r.machine.CheckAwake(now, name, hits, now.Add(wait), r.checks+1)
+	var d tiers.Decision
+	decided, awake, err := r.machine.CheckAwake(now, name, hits, now.Add(wait), r.checks+1, &d)
 	stirred := r.machine.Stirred()
 	if awake && !decided {
 		r.checks++
@@ -204,14 +205,14 @@ func (r *Runner) checkAsleep(name tiers.Name, hits int64, wait time.Duration, do
 
 // TryCheck decides a check at once: one that would have to wait for a share
 // is denied.
-func (r *Runner) TryCheck(name tiers.Name, hits int64) (tiers.Decision, error) {
+func (r *Runner) TryCheck(name tiers.Name, hits int64) (d tiers.Decision, err error) {
 	r.mu.Lock()
 	if r.broken != nil {
 		err := r.broken
 		r.mu.Unlock()
-		return tiers.Decision{}, err
+		return d, err
 	}
-	d, _, awake, err := r.machine.CheckAwake(r.clock(), name, hits, 0, 0)
+	_, awake, err := r.machine.CheckAwake(r.clock(), name, hits, 0, 0, &d)
 	stirred := r.machine.Stirred()
 	r.mu.Unlock()
 	if !awake {

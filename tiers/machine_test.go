@@ -1,0 +1,128 @@
+package tiers
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// fataler is a *testing.T or a *rapid.T.
+type fataler interface {
+	Helper()
+	Fatal(args ...any)
+}
+
+// someRules count votes and a, and limit api.
+func someRules(t fataler) *limiter.Rules {
+	t.Helper()
+	burst := int64(100)
+	r, err := limiter.Compile(limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{
+		"votes": {}, "a": {}, "api": {Limits: []limiter.LimitSpec{{Scope: "global", Rate: "10/s", Burst: &burst}}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// start starts a machine at time 0; what it wants written is durable.
+func start(t fataler, disk memory, p Place, leaf bool, session uint64) *Machine {
+	t.Helper()
+	m, err := Start(0, Config{
+		Place: p, Partitions: 1, Leaf: leaf, Rules: someRules(t), Session: session, NewWorld: 7,
+		Lease: DefaultLease, Heartbeat: DefaultHeartbeat, ReportInterval: DefaultReportInterval, MaxAwake: DefaultMaxAwake,
+	}, disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk.apply(m.Writes())
+	return m
+}
+
+func TestStoreOfAnotherPlaceIsRefused(t *testing.T) {
+	disk := memory{}
+	start(t, disk, "eu.de.berlin", true, 1)
+	for _, cfg := range []Config{
+		{Place: "eu.de.munich", Partitions: 1},
+		{Place: "eu.de.berlin", Partition: 1, Partitions: 2},
+		{Place: "eu.de.berlin", Partitions: 2},
+	} {
+		cfg.Session, cfg.Rules = 2, someRules(t)
+		_, err := Start(0, cfg, disk)
+		want := fmt.Sprintf("belongs to eu.de.berlin, partition 0 of 1, not to %s, partition %d of %d", cfg.Place, cfg.Partition, cfg.Partitions)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want one that says %s", err, want)
+		}
+	}
+}
+
+// broken is a store that cannot be read.
+type broken struct{}
+
+var errBroken = errors.New("the disk is gone")
+
+func (broken) Get(Key) (Record, error)                       { return nil, errBroken }
+func (broken) Scan(_, _ Key, _ func(Key, Record) bool) error { return errBroken }
+
+func TestUnreadableStoreEndsTheMachine(t *testing.T) {
+	if _, err := Start(0, Config{Place: "eu", Session: 1, Rules: someRules(t)}, broken{}); !errors.Is(err, errBroken) {
+		t.Errorf("start: %v", err)
+	}
+	m := start(t, memory{}, "eu", false, 1)
+	m.Output(0)
+	m.Read(broken{})
+	if _, _, err := m.List("votes", "", "", 1); !errors.Is(err, errBroken) {
+		t.Errorf("list: %v", err)
+	}
+	if out := m.Output(0); !errors.Is(out.Err, errBroken) {
+		t.Errorf("output: %v", out.Err)
+	}
+}
+
+// TestBusyObjectsStayAwake: more keys than may be awake have changes that the
+// parent lacks; they stay, and the step ends.
+func TestBusyObjectsStayAwake(t *testing.T) {
+	m := start(t, memory{}, "eu.de.berlin", true, 1)
+	m.cfg.MaxAwake = 2
+	for i := range 5 {
+		if _, err := m.Add(0, Name{"votes", fmt.Sprint(i)}, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	go func() { m.Output(0); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the step does not end")
+	}
+	if s := m.Stats(0); s.Awake != 5 || s.Dirty != 5 {
+		t.Errorf("%d are awake, %d dirty", s.Awake, s.Dirty)
+	}
+}
+
+// TestIdleObjectsSleep: those unused the longest go, as long as there are too
+// many, and come back as they were.
+func TestIdleObjectsSleep(t *testing.T) {
+	disk := memory{}
+	m := start(t, disk, Root, false, 1)
+	m.cfg.MaxAwake = 2
+	var counts []Count
+	for i := range 5 {
+		counts = append(counts, Count{Name: Name{"votes", fmt.Sprint(i)}, Pairs: []Pair{{0, Total{uint64(i) + 1, 0}}}})
+	}
+	if a := m.Reported(0, &Report{Child: "eu", Session: 2, Number: 1, Sequence: 1, To: 5, Counts: counts}); a == nil || a.Acked != 5 {
+		t.Fatalf("acknowledged: %+v", a)
+	}
+	disk.apply(m.Output(0).Writes)
+	if s := m.Stats(0); s.Awake != 2 || m.spaces["votes"].objects["3"] == nil || m.spaces["votes"].objects["4"] == nil {
+		t.Errorf("%d are awake: %v", s.Awake, m.spaces["votes"].objects)
+	}
+	if total, _, err := m.Get(0, Name{"votes", "0"}); err != nil || total.Added != 1 {
+		t.Errorf("it woke with %v, %v", total, err)
+	}
+}
