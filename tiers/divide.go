@@ -15,9 +15,9 @@ type claim struct {
 // goes by max-min fairness first to what is offered now, then to recent
 // peaks; the rest goes in proportion to the peaks. Capacity goes first to
 // what waiting checks need, as long as it lasts, the smallest first; the
-// rest goes in proportion to the rate, or to the peaks where there is no rate
-// at all. Everything is given away if anybody
-// demands anything, to the last unit, and nothing otherwise.
+// rest goes in proportion to the rate, or to the peaks where there is no
+// rate. Everything is given away if anybody demands anything, to the last
+// unit, and nothing otherwise.
 //
 // Max-min fairness by progressive filling: Bertsekas and Gallager, Data
 // Networks, section 6.5.2.

@@ -49,7 +49,7 @@ func (w *tree) startOn(p tiers.Place, fs vfs.FS) *Place {
 	}
 	log := zerolog.Nop()
 	if testing.Verbose() {
-		log = zerolog.New(zerolog.NewTestWriter(w.t))
+		log = zerolog.New(zerolog.NewTestWriter(w.t)).Level(zerolog.InfoLevel)
 	}
 	place, err := StartPlace(PlaceConfig{
 		Place: p, Leaf: p.Depth() >= 3, Dir: filepath.Join(w.dir, string(p)), Conn: nc, Rules: w.rules, Lease: faultLease,
@@ -157,11 +157,11 @@ func pace(ctx context.Context, d time.Duration) {
 	}
 }
 
-// checksGoOn checks at a place for a while: all must be admitted.
+// checksGoOn checks at a place for a while, once at least: all must be admitted.
 func checksGoOn(t testing.TB, c *Client, within time.Duration, namespaces ...string) {
 	t.Helper()
 	n := 0
-	for end := time.Now().Add(within); time.Now().Before(end); pace(t.Context(), 5*time.Millisecond) {
+	for end := time.Now().Add(within); n == 0 || time.Now().Before(end); pace(t.Context(), 5*time.Millisecond) {
 		for _, namespace := range namespaces {
 			if reply, err := c.Check(t.Context(), namespace, "user-42"); err != nil || !reply.Allowed {
 				t.Fatalf("check %d in %s: %+v, %v", n, namespace, reply, err)
@@ -195,7 +195,7 @@ func (d *disk) GetDiskUsage(path string) (vfs.DiskUsage, error) {
 var fullDisks = []struct {
 	name string
 	free int64
-}{{"little left", 10 << 20}, {"nothing left", 0}}
+}{{"below what adds need", 32 << 20}, {"nothing left", 0}}
 
 func TestFullDiskOfACityRefusesOnlyAdds(t *testing.T) {
 	for _, full := range fullDisks {
@@ -203,7 +203,7 @@ func TestFullDiskOfACityRefusesOnlyAdds(t *testing.T) {
 			disk := newDisk()
 			w := faultTree(t, "eu.de.berlin", disk)
 			berlin := w.client("eu.de.berlin")
-			checksGoOn(t, berlin, 1, "world", "city")
+			checksGoOn(t, berlin, 0, "world", "city")
 			v := w.vote("eu.de.berlin", 8)
 			eventually(t, 5*time.Second, "there are votes", func() bool { return v.acked.Load() > 100 })
 
@@ -242,7 +242,7 @@ func TestFullDiskOfAnInteriorPlaceMakesOnlyCountsWait(t *testing.T) {
 			disk := newDisk()
 			w := faultTree(t, "eu.de", disk)
 			berlin := w.client("eu.de.berlin")
-			checksGoOn(t, berlin, 1, "world", "city")
+			checksGoOn(t, berlin, 0, "world", "city")
 			v := w.vote("eu.de.berlin", 4)
 			eventually(t, 5*time.Second, "there are votes", func() bool { return v.acked.Load() > 100 })
 
@@ -407,7 +407,7 @@ func TestGarbageBetweenPlacesHarmsNobody(t *testing.T) {
 	t.Cleanup(nc.Close)
 	subjects, _ := NewSubjects("")
 	berlin := w.client("eu.de.berlin")
-	checksGoOn(t, berlin, 1, "world", "city")
+	checksGoOn(t, berlin, 0, "world", "city")
 	v := w.vote("eu.de.berlin", 2)
 
 	valid := func(child tiers.Place) []byte {
@@ -505,7 +505,7 @@ func TestGarbageBetweenPlacesHarmsNobody(t *testing.T) {
 func TestLinkCutForLongerThanALease(t *testing.T) {
 	w := faultTree(t, "", nil)
 	berlin, munich := w.client("eu.de.berlin"), w.client("eu.de.munich")
-	checksGoOn(t, berlin, 1, "world", "city")
+	checksGoOn(t, berlin, 0, "world", "city")
 	v := w.vote("eu.de.berlin", 2)
 
 	w.places["eu.de.berlin"].SetLink(false)
@@ -526,7 +526,7 @@ func TestLinkCutForLongerThanALease(t *testing.T) {
 		if sent.Sub(cut) > faultLease { // the lease began before the cut
 			t.Fatalf("a check is admitted %s after the cut, by a lease of %s", sent.Sub(cut), faultLease)
 		}
-		checksGoOn(t, berlin, 1, "city")
+		checksGoOn(t, berlin, 0, "city")
 	}
 	t.Logf("no share %s after the cut", time.Since(cut))
 	acked := v.acked.Load()
@@ -534,8 +534,8 @@ func TestLinkCutForLongerThanALease(t *testing.T) {
 		if check().Allowed {
 			t.Fatal("a check is admitted after the lease's end")
 		}
-		checksGoOn(t, berlin, 1, "city")
-		checksGoOn(t, munich, 1, "world")
+		checksGoOn(t, berlin, 0, "city")
+		checksGoOn(t, munich, 0, "world")
 	}
 	if v.acked.Load() < acked+50 {
 		t.Errorf("%d adds in %s", v.acked.Load()-acked, faultLease)
@@ -572,7 +572,7 @@ func TestCityStartsWithoutItsParent(t *testing.T) {
 		t.Errorf("not ready without a parent: %v", err)
 	}
 	vote(5)
-	checksGoOn(t, berlin, 1, "city")
+	checksGoOn(t, berlin, 0, "city")
 	if n := w.total("eu.de.berlin", "alice"); n != 15 {
 		t.Errorf("%d votes", n)
 	}
@@ -587,29 +587,26 @@ func TestCityStartsWithoutItsParent(t *testing.T) {
 	})
 }
 
-// TestStopDoesNotWaitForChecks stops a place while a check waits for a share that it will not get.
+// TestStopDoesNotWaitForChecks stops a place while a check waits for a share.
 func TestStopDoesNotWaitForChecks(t *testing.T) {
-	b := int64(100)
-	w := newTree(t, testRules(t, limiter.LimitSpec{Scope: "global", Rate: "100/s", Burst: &b}), world4...)
-	berlin := w.client("eu.de.berlin")
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var hits atomic.Int64
-	hammers := hammer(ctx, w.client("eu.de.munich"), 8, time.Millisecond, func(admitted, CheckReply) { hits.Add(1) })
-	eventually(t, 5*time.Second, "Munich has a share", func() bool { return hits.Load() > 100 })
+	w := newTree(t, faultRules(t), world4...)
+	w.kill("global")
+	w.start("global") // lends nothing for a lease
 	answered := make(chan error, 1)
+	berlin := w.client("eu.de.berlin")
 	go func() {
-		_, err := berlin.Check(t.Context(), "api", "user-42", WithHits(b), WithWait(time.Minute))
+		reply, err := berlin.Check(context.WithoutCancel(t.Context()), "world", "user-42", WithWait(time.Minute))
+		if err == nil && reply.Allowed {
+			err = errors.New("admitted without a share")
+		}
 		answered <- err
 	}()
-	eventually(t, 5*time.Second, "the check waits", func() bool { return w.places["eu.de.berlin"].Runner().Stats().Waiting == 1 })
+	eventually(t, 2*time.Second, "the check waits", func() bool { return w.places["eu.de.berlin"].Runner().Stats().Waiting == 1 })
 	start := time.Now()
 	w.stop("eu.de.berlin")
-	if took := time.Since(start); took > 3*time.Second {
+	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("the stop took %s", took)
 	}
-	cancel()
-	hammers.Wait()
 	select {
 	case err := <-answered:
 		if err != nil {

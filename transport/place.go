@@ -114,7 +114,8 @@ func (p *Place) serve() (err error) {
 	}
 	p.metrics.observe(p)
 	p.service, err = NewService(p.cfg.Conn, ServiceConfig{
-		Prefix: p.cfg.Prefix, Place: string(p.cfg.Place), Leaf: p.cfg.Leaf, Version: p.cfg.Version, Observe: p.metrics.observer(p.log),
+		Prefix: p.cfg.Prefix, Place: string(p.cfg.Place), Leaf: p.cfg.Leaf, Version: p.cfg.Version,
+		Drain: p.runner.Stop, Observe: p.metrics.observer(p.log),
 	}, backend{p})
 	if err != nil {
 		return err

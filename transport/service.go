@@ -55,6 +55,9 @@ type ServiceConfig struct {
 	// MaxInFlight is how many operations of one verb may be in flight; [MaxInFlight] when 0, and at least
 	// [MaxBatch]. Checks that wait for a share take half of it at most; beyond, they are decided without waiting.
 	MaxInFlight int
+	// Drain is called by [Service.Stop] when only checks are left inside, some of which may wait for long: the backend
+	// answers those now. It may be nil.
+	Drain func()
 	// Observe is told what happens.
 	Observe Observer
 }
@@ -186,10 +189,14 @@ func (s *Service) Stop(ctx context.Context) error {
 	// A connection that is closed or away delivers nothing more, so these two may fail; the gates decide.
 	_ = s.micro.Stop()
 	s.settle(flush)
-	for v, e := range s.endpoints {
-		if err := e.gate.wait(ctx); err != nil {
+	for _, v := range []Verb{VerbAdd, VerbGet, VerbList, VerbCheck} {
+		if v == VerbCheck && s.cfg.Drain != nil {
+			s.cfg.Drain()
+		}
+		g := s.endpoints[v].gate
+		if err := g.wait(ctx); err != nil {
 			return fmt.Errorf("stopping %s: %d of its requests to %s are unanswered: %w",
-				s.cfg.Place, e.gate.inside.Load(), v, err)
+				s.cfg.Place, g.inside.Load(), v, err)
 		}
 	}
 	if s.nc.IsConnected() {

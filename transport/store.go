@@ -23,9 +23,6 @@ type placeStore struct {
 }
 
 func openPlaceStore(dir string, partition uint32, o objects.Options) (*placeStore, error) {
-	if o.FS == nil {
-		o.FS = vfs.Default
-	}
 	// The place itself refuses adds while there is little room, and says so.
 	// What a machine writes all the same is small, and must not be refused
 	// after the machine has acted on it.
@@ -35,11 +32,14 @@ func openPlaceStore(dir string, partition uint32, o objects.Options) (*placeStor
 	if err != nil {
 		return nil, err
 	}
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
 	return &placeStore{
 		store: store,
 		trees: objects.Register(store, "tree", func(*objects.Tx) (struct{}, error) { return struct{}{}, nil }),
 		name:  fmt.Sprint(partition),
-		room:  room{fs: o.FS, dir: dir, least: least},
+		room:  room{fs: o.FS, dir: dir, least: least, onFull: o.Events.OnFull},
 	}, nil
 }
 
@@ -106,6 +106,9 @@ type room struct {
 	least int64
 	next  atomic.Int64 // when to look again, Unix ns
 	free  atomic.Int64
+	full  atomic.Bool
+
+	onFull func(full bool, free int64) // may be nil
 }
 
 func (r *room) check() error {
@@ -116,7 +119,12 @@ func (r *room) check() error {
 			r.free.Store(int64(min(usage.AvailBytes, 1<<62)))
 		}
 	}
-	if free := r.free.Load(); r.least >= 0 && free < r.least {
+	free := r.free.Load()
+	full := r.least >= 0 && free < r.least
+	if r.full.Swap(full) != full && r.onFull != nil {
+		r.onFull(full, free)
+	}
+	if full {
 		return fmt.Errorf("%w: %s has %d MiB left, and adds need %d MiB: make room", objects.ErrFull, r.dir, free>>20, r.least>>20)
 	}
 	return nil
