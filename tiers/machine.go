@@ -13,10 +13,11 @@ import (
 const (
 	maxChildren = 1000      // of one place; fewer than 2⁶³ / MaxTokens, so sums of demands fit
 	maxWaiters  = 1 << 16   // checks that wait for a share
-	maxWatched  = 1024      // keys whose totals above are asked for
+	maxWatched  = 256       // keys whose totals above are asked for; one answer holds them all
 	maxSessions = 16        // of one child, whose progress a parent remembers
 	markBlock   = 1 << 20   // marks reserved on disk at a time
 	maxEntries  = 500       // counts, and lines, in one report
+	maxFirsts   = 100       // of the counts, those that ask for pairs back
 	maxBusy     = 64        // objects that a step finds busy when it looks for idle ones
 	reportBytes = 384 << 10 // what the counts of one report may take, about; a message is at most 1 MiB
 )

@@ -194,7 +194,7 @@ func (m *Machine) fillCounts(r *Report) {
 	u := &m.upper
 	size := 0
 	c := u.dirty.first
-	for ; c != nil && len(r.Counts) < maxEntries && size < reportBytes; c = c.next {
+	for ; c != nil && len(r.Counts) < maxEntries && len(u.firsts) < maxFirsts && size < reportBytes; c = c.next {
 		entry := Count{Name: c.object.name}
 		if !m.cfg.Leaf {
 			entry.Pairs = []Pair{{Total: c.total}}

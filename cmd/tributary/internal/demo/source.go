@@ -33,7 +33,7 @@ type figures struct{ cast, offered, admitted int64 }
 
 // Source returns the demo as the page sees it.
 func (d *Demo) Source() page.Source {
-	return &source{Demo: d, rule: Rules().Rule(limited).Limits[0].String() + ", hard", last: map[tiers.Place][]reading{}}
+	return &source{Demo: d, rule: fmt.Sprintf("%d/s, burst %d, global, hard", Rate, Burst), last: map[tiers.Place][]reading{}}
 }
 
 func (s *source) sample() sample {

@@ -24,7 +24,7 @@ export function follow(world) {
     const was = new Map(before.order.map((n) => [n.place.place, n.place.linked]));
     const changed = world.order.filter((n) => n.parent && was.has(n.place.place) && was.get(n.place.place) !== n.place.linked);
     for (const node of changed) {
-      if (!node.place.linked) tell(`${node.place.name} is cut from ${node.parent.place.name}.`, "cut");
+      if (!node.place.linked) tell(`${node.place.name} is cut from ${node.parent.parent ? node.parent.place.name : "the world"}.`, "cut");
       else mended = { at: before.at, cast: before.root.below, held: before.root.transit, names: [...(mended?.names ?? []), node.place.name] };
     }
     // Caught up: no link is down, and the root has as much as all cities together had before the mend, and a second

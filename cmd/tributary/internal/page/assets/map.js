@@ -105,7 +105,7 @@ function unit() {
 
 /** Dots and names keep their size in pixels, whatever the map's. */
 function fit() {
-  if (!lastWorld) return;
+  if (!lastWorld || !svg.clientWidth) return; // not laid out yet: the observer below calls again
   const u = unit(), small = svg.clientWidth < 640;
   svg.style.setProperty("--unit", u);
   for (const node of lastWorld.order) {

@@ -3,7 +3,7 @@
 import { $, make, say, set } from "./dom.js";
 import { count, rate, span, sum } from "./format.js";
 
-const FRESH_MS = 500; // a view older than this has missed something: the root sends one in well under 100 ms
+const FRESH_MS = 1500; // a view older than this has missed something: also a place that is idle says so each second
 
 const head = $("tree").tHead, body = $("tree").tBodies[0];
 const folded = new Set();
