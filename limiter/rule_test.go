@@ -101,7 +101,9 @@ func TestHashTellsRulesApart(t *testing.T) {
 	}
 	for _, other := range []Spec{
 		one(LimitSpec{Scope: "global", Rate: "60/s"}), one(LimitSpec{Scope: "city", Rate: "61/s"}), one(LimitSpec{Scope: "city", Rate: "60/m"}),
-		one(LimitSpec{Scope: "city", Rate: "60/s", Burst: new(int64(61))}), {Namespaces: map[string]NamespaceSpec{"api": {}}}, {Namespaces: map[string]NamespaceSpec{"apj": base.Namespaces["api"]}},
+		one(LimitSpec{Scope: "city", Rate: "60/s", Burst: new(int64(61))}),
+		{Namespaces: map[string]NamespaceSpec{"api": {}}},
+		{Namespaces: map[string]NamespaceSpec{"apj": base.Namespaces["api"]}},
 	} {
 		if hash(base) == hash(other) {
 			t.Errorf("%+v has the hash of %+v", other, base)

@@ -133,7 +133,7 @@ func (tx *Tx) undo(err error) error {
 	if !errors.As(err, &refused) || tx.woke && len(tx.w.ents) > 0 {
 		tx.o.awake, tx.o.state = false, nil
 	}
-	if err == error(refused) {
+	if err == error(refused) { //nolint:errorlint // one that was wrapped again keeps its wrapping
 		return refused.err
 	}
 	return err

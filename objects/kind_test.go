@@ -169,7 +169,7 @@ func TestAFailedOperationWritesNothingAndItsStateIsDropped(t *testing.T) {
 	}{
 		"error": {func() error { return oops }, oops},
 		"panic": {func() error { panic("boom") }, ErrPanicked},
-		"nil":   {func() error { (*counter)(nil).n++; return nil }, ErrPanicked},
+		"nil":   {func() error { (*counter)(nil).n++; return nil }, ErrPanicked}, //nolint:govet // it must panic
 	}
 	for what, f := range fails {
 		t.Run(what, func(t *testing.T) {
@@ -210,7 +210,7 @@ func TestARefusalKeepsTheState(t *testing.T) {
 	if wakes != 2 {
 		t.Errorf("%d wakes: a refusal that dropped what the waking wrote must drop the state", wakes)
 	}
-	if err := k.Do(ctx, "a", func(*Tx, *counter) error { return Refuse(no) }); err != no {
+	if err := k.Do(ctx, "a", func(*Tx, *counter) error { return Refuse(no) }); err != no { //nolint:errorlint // it must come as it was
 		t.Errorf("the refusal came as %#v", err)
 	}
 	wantError(t, k.Do(ctx, "a", refuse), no)

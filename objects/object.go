@@ -2,6 +2,7 @@ package objects
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 )
@@ -45,7 +46,7 @@ type shard struct {
 func (s *Store) acquire(ctx context.Context, k *kind, name string) (*object, error) {
 	for {
 		if err := s.commit.admit(); err != nil {
-			if err == ErrOverloaded {
+			if errors.Is(err, ErrOverloaded) {
 				s.overloads.Add(1)
 			}
 			return nil, err

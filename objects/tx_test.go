@@ -155,7 +155,8 @@ func TestScanShowsTheStartOfTheLoop(t *testing.T) {
 			must(t, err)
 			must(t, tx.Delete(e.Key))
 		}
-		for e := range tx.Scan("", "") {
+		for e, err := range tx.Scan("", "") {
+			must(t, err)
 			t.Errorf("%s is left", e.Key)
 		}
 		return nil

@@ -100,8 +100,15 @@ func TestSmallMovesOfDemandAreNotTold(t *testing.T) {
 		told, now int64
 		moved     bool
 	}{
-		{0, 0, false}, {0, 1, true}, {100, 125, false}, {100, 126, true}, {100, 50, false}, {100, 49, true}, {1, 0, true},
-		{limiter.MaxTokens, 0, true}, {0, limiter.MaxTokens, true},
+		{0, 0, false},
+		{0, 1, true},
+		{100, 125, false},
+		{100, 126, true},
+		{100, 50, false},
+		{100, 49, true},
+		{1, 0, true},
+		{limiter.MaxTokens, 0, true},
+		{0, limiter.MaxTokens, true},
 	} {
 		if got := moved(test.told, test.now); got != test.moved {
 			t.Errorf("from %d to %d: %v", test.told, test.now, got)

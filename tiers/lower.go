@@ -136,6 +136,8 @@ func (m *Machine) refuse(r *Report, c *child) string {
 		return "this place has not heard from its own parent yet"
 	case r.World != 0 && r.World != m.meta.World:
 		return worldsDiffer(m.cfg.Place, m.meta.World, r.World)
+	case max(r.Number, r.Highest) > maxNumber:
+		return fmt.Sprintf("session number %d is too high to be true; at most %d is allowed", max(r.Number, r.Highest), uint64(maxNumber))
 	case c == nil && len(m.lower.order) >= maxChildren:
 		return fmt.Sprintf("%s has %d children already; no more are allowed", m.cfg.Place, maxChildren)
 	}
@@ -252,7 +254,7 @@ func (m *Machine) heard(now limiter.Time, c *child, r *Report) {
 	c.reported, c.seenAt, c.behind = true, now, max(0, min(r.Behind, 1<<30))
 	if r.EchoOf == m.cfg.Session && r.Age >= 0 {
 		// The report was built at Echo or later by our clock.
-		through := min(r.Echo, now) - limiter.Time(r.Age)
+		through := max(0, min(r.Echo, now)) - limiter.Time(min(r.Age, maxAge))
 		if !c.known || through > c.through {
 			c.through, c.known = through, true
 		}

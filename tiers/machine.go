@@ -15,6 +15,7 @@ const (
 	maxWaiters  = 1 << 16   // checks that wait for a share
 	maxWatched  = 256       // keys whose totals above are asked for; one answer holds them all
 	maxSessions = 16        // of one child, whose progress a parent remembers
+	maxNumber   = 1 << 62   // of a session; each start takes one
 	markBlock   = 1 << 20   // marks reserved on disk at a time
 	maxEntries  = 500       // counts, and lines, in one report
 	maxFirsts   = 100       // of the counts, those that ask for pairs back
@@ -486,8 +487,10 @@ type PoolStats struct {
 // Stats returns the machine's figures.
 func (m *Machine) Stats(now limiter.Time) Stats {
 	age, behind := m.watermark(now)
-	s := Stats{Awake: m.awake, Waiting: m.waiting, Dirty: m.upper.dirty.length, Children: len(m.lower.order),
-		Behind: behind, InFlight: m.upper.inFlight != nil, Through: age}
+	s := Stats{
+		Awake: m.awake, Waiting: m.waiting, Dirty: m.upper.dirty.length, Children: len(m.lower.order),
+		Behind: behind, InFlight: m.upper.inFlight != nil, Through: age,
+	}
 	for _, u := range m.upper.above {
 		s.Above = append(s.Above, u.mark(now))
 	}

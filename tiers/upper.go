@@ -249,7 +249,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 			m.event(EventRefused, m.cfg.Place.Parent(), a.Refused)
 		}
 		m.requeue()
-		u.refused, u.resumeAt = a.Refused, now.Add(a.Pause)
+		u.refused, u.resumeAt = a.Refused, now.Add(min(max(a.Pause, 0), lastPause))
 		return
 	}
 	if a.Number == 0 { // nothing was taken: another session has our number
@@ -300,12 +300,12 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		}
 	}
 	for _, g := range a.Lines {
-		m.granted(now, r, g)
+		m.granted(now, g)
 	}
 	for _, p := range pools {
 		m.arm(now, p.object)
 	}
-	m.seen(now, r, a)
+	m.seen(r, a)
 	u.said = u.said || r.Bye
 	if u.fenced && u.dirty.first == nil {
 		m.out.Exit = ErrFenced
@@ -347,7 +347,7 @@ func (m *Machine) retell() {
 // progress drops what the parent's disk has from what is to be sent.
 func (m *Machine) progress(now limiter.Time, r *Report, a *Ack) {
 	u := &m.upper
-	acked := a.Acked
+	acked := min(a.Acked, m.mark) // no parent has what was never changed
 	if !u.joined {
 		acked = min(acked, u.start) // an old disk: the rest is another's history
 	}
@@ -414,7 +414,7 @@ func (m *Machine) handedBack(now limiter.Time, back Count) {
 }
 
 // granted enters what the parent's ledger says of one line.
-func (m *Machine) granted(now limiter.Time, r *Report, g Grant) {
+func (m *Machine) granted(now limiter.Time, g Grant) {
 	s := m.spaces[g.Name.Namespace]
 	if s == nil || s.rule == nil {
 		return

@@ -23,6 +23,9 @@ const (
 	keepWatch = 5 * time.Second
 	// goneAfter is how many heartbeats a child may miss before it counts as behind.
 	goneAfter = 3
+	// maxAge is the oldest that a watermark is taken for: a century, so that
+	// no sum of times overflows.
+	maxAge = 100 * 365 * 24 * time.Hour
 )
 
 // view is what a place knows of one key's totals above it.
@@ -160,7 +163,7 @@ func compareNames(a, b Name) int {
 }
 
 // seen takes the totals above from an answer.
-func (m *Machine) seen(now limiter.Time, r *Report, a *Ack) {
+func (m *Machine) seen(r *Report, a *Ack) {
 	u := &m.upper
 	if a.Fenced || r.Number == 0 {
 		return
@@ -171,7 +174,7 @@ func (m *Machine) seen(now limiter.Time, r *Report, a *Ack) {
 		if mark.known {
 			// The answer was built after the report: what it holds is at most
 			// as old as it says, counted from then.
-			mark.through = u.builtAt - limiter.Time(w.Age)
+			mark.through = u.builtAt - limiter.Time(min(w.Age, maxAge))
 		}
 		if i < len(u.above) && u.above[i].place == w.Place && u.above[i].known && (!mark.known || mark.through < u.above[i].through) {
 			mark.through, mark.known = u.above[i].through, true

@@ -439,7 +439,10 @@ func TestGarbageBetweenPlacesHarmsNobody(t *testing.T) {
 	negative := &wire.Share{Tokens: -1, Capacity: -1 << 63, Rate: -1}
 	name := &wire.Name{Namespace: "world", Key: "user-42"}
 	garbage := [][]byte{
-		nil, {0}, {0xff}, []byte("hello"), []byte(`{"namespace":"votes","key":"alice","delta":1}`),
+		nil,
+		{0},
+		{0xff},
+		[]byte("hello"), []byte(`{"namespace":"votes","key":"alice","delta":1}`),
 		noise(10), noise(1000), noise(500_000), make([]byte, 1000), slices.Repeat([]byte{0xff}, 1000),
 		valid("eu.de.berlin")[:20], valid("eu.de.munich"), valid("eu.fr"), valid("global"),
 		encode(&wire.Report{Version: wire.Version + 98, Child: "eu.de.berlin", Session: 7, Number: 1 << 40}),

@@ -35,8 +35,10 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "tributary", Name: name, Help: help}, append([]string{"place", "tier"}, labels...))
 	}
 	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "tributary", Name: name, Help: help, Buckets: buckets,
-			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100}, append([]string{"place", "tier"}, labels...))
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "tributary", Name: name, Help: help, Buckets: buckets,
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100,
+		}, append([]string{"place", "tier"}, labels...))
 	}
 	seconds := prometheus.ExponentialBuckets(20e-6, 2.5, 14) // 20 µs to 3 s
 	m := &Metrics{

@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 // TestScripts runs the command line as people do. The scripts find in their environment NATS, a server with the place
 // eu.de.berlin on it (see fakeBackend), IDLE, a server that nobody serves on, and NOWHERE, where no server is.
 func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("each line starts a process, which takes long under the race detector; the full run has them")
+	}
 	serving, idle := startNATS(t), startNATS(t)
 	nc, err := serving.Connect()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/tributary-io/tributary/cmd/tributary/internal/world"
 	"github.com/tributary-io/tributary/limiter"
+	"github.com/tributary-io/tributary/objects"
 	"github.com/tributary-io/tributary/tiers"
 	"github.com/tributary-io/tributary/transport"
 )
@@ -89,7 +91,7 @@ func (c *ServeCmd) Run(app *App) error {
 	}
 	w, err := world.Start(context.Background(), cfg)
 	if err != nil {
-		return err
+		return c.advise(err)
 	}
 	stopHTTP := serveHTTP(listener, w, registry, app.Log)
 	c.welcome(app, specs, url, listener, source)
@@ -105,6 +107,18 @@ func (c *ServeCmd) Run(app *App) error {
 	stopHTTP(ctx)
 	if err == nil {
 		app.Log.Info().Msg("stopped")
+	}
+	return err
+}
+
+// advise says what to do about a folder that cannot be used.
+func (c *ServeCmd) advise(err error) error {
+	_, file := errors.AsType[*fs.PathError](err)
+	switch {
+	case errors.Is(err, objects.ErrInUse):
+		return fmt.Errorf("%w: stop the process that serves this place, or give this one another folder than --data %s", err, c.Data)
+	case file:
+		return fmt.Errorf("%w: give --data a folder that this user may write, or may make; %s is none", err, c.Data)
 	}
 	return err
 }

@@ -40,8 +40,10 @@ func MarshalReport(r *tiers.Report) ([]byte, error) {
 		Highest: r.Highest, Previous: r.Previous, Sequence: r.Sequence, From: r.From, To: r.To,
 		Counts: each(r.Counts, fromCount),
 		Lines: each(r.Lines, func(l tiers.LineReport) *LineReport {
-			return &LineReport{Name: fromName(l.Name), Limit: l.Limit, Lender: l.Lender, Line: l.Line, Returned: fromShare(l.Returned),
-				Ended: l.Ended, DemandNow: l.Demand.Now, DemandPeak: l.Demand.Peak, DemandAsk: l.Demand.Ask}
+			return &LineReport{
+				Name: fromName(l.Name), Limit: l.Limit, Lender: l.Lender, Line: l.Line, Returned: fromShare(l.Returned),
+				Ended: l.Ended, DemandNow: l.Demand.Now, DemandPeak: l.Demand.Peak, DemandAsk: l.Demand.Ask,
+			}
 		}),
 		Watch: each(r.Watch, fromName), Age: int64(r.Age), Behind: uint32(r.Behind), Echo: int64(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
 	})
@@ -69,8 +71,10 @@ func UnmarshalReport(data []byte) (*tiers.Report, error) {
 		Highest: r.Highest, Previous: r.Previous, Sequence: r.Sequence, From: r.From, To: r.To,
 		Counts: each(r.Counts, func(c *Count) tiers.Count { return toCount(c, &problem) }),
 		Lines: each(r.Lines, func(l *LineReport) tiers.LineReport {
-			return tiers.LineReport{Name: toName(l.Name, &problem), Limit: l.Limit, Lender: l.Lender, Line: l.Line,
-				Returned: toShare(l.Returned, &problem), Ended: l.Ended, Demand: tiers.Demand{Now: l.DemandNow, Peak: l.DemandPeak, Ask: l.DemandAsk}}
+			return tiers.LineReport{
+				Name: toName(l.Name, &problem), Limit: l.Limit, Lender: l.Lender, Line: l.Line,
+				Returned: toShare(l.Returned, &problem), Ended: l.Ended, Demand: tiers.Demand{Now: l.DemandNow, Peak: l.DemandPeak, Ask: l.DemandAsk},
+			}
 		}),
 		Watch: each(r.Watch, func(n *Name) tiers.Name { return toName(n, &problem) }),
 		Age:   time.Duration(r.Age), Behind: int(r.Behind), Echo: limiter.Time(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
@@ -115,8 +119,10 @@ func UnmarshalAck(data []byte) (*tiers.Ack, error) {
 		Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: time.Duration(a.Pause),
 		Pairs: each(a.Pairs, func(c *Count) tiers.Count { return toCount(c, &problem) }),
 		Lines: each(a.Lines, func(g *Grant) tiers.Grant {
-			return tiers.Grant{Name: toName(g.Name, &problem), Limit: g.Limit, Line: g.Line, Lent: toShare(g.Lent, &problem),
-				Lease: time.Duration(max(0, g.Lease)), Keep: toKeep(g.Keep)}
+			return tiers.Grant{
+				Name: toName(g.Name, &problem), Limit: g.Limit, Line: g.Line, Lent: toShare(g.Lent, &problem),
+				Lease: time.Duration(max(0, g.Lease)), Keep: toKeep(g.Keep),
+			}
 		}),
 		Above: each(a.Above, func(w *Watermark) tiers.Watermark {
 			return tiers.Watermark{Place: toPlace(w.Place, &problem), Age: time.Duration(w.Age), Behind: int(w.Behind)}

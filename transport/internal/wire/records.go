@@ -14,8 +14,10 @@ func AppendRecord(b []byte, r tiers.Record) ([]byte, error) {
 	var m proto.Message
 	switch r := r.(type) {
 	case *tiers.Meta:
-		m = &Meta{Format: Format, World: r.World, Place: string(r.Place), Partition: r.Partition, Partitions: r.Partitions, Session: r.Session,
-			Number: r.Number, Marks: r.Marks, Lease: r.Lease, Clean: r.Clean}
+		m = &Meta{
+			Format: Format, World: r.World, Place: string(r.Place), Partition: r.Partition, Partitions: r.Partitions, Session: r.Session,
+			Number: r.Number, Marks: r.Marks, Lease: r.Lease, Clean: r.Clean,
+		}
 	case *tiers.ChildRecord:
 		m = &Child{Number: r.Number, Sessions: each(r.Sessions, func(s tiers.ChildSession) *ChildSession {
 			return &ChildSession{Session: s.Session, Number: s.Number, Acked: s.Acked}
@@ -48,8 +50,10 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 		if m.Format != Format {
 			return nil, fmt.Errorf("the store is of format %d, this program knows %d: use the version that wrote it, or a newer one", m.Format, Format)
 		}
-		return &tiers.Meta{World: m.World, Place: tiers.Place(m.Place), Partition: m.Partition, Partitions: m.Partitions, Session: m.Session,
-			Number: m.Number, Marks: m.Marks, Lease: m.Lease, Clean: m.Clean}, nil
+		return &tiers.Meta{
+			World: m.World, Place: tiers.Place(m.Place), Partition: m.Partition, Partitions: m.Partitions, Session: m.Session,
+			Number: m.Number, Marks: m.Marks, Lease: m.Lease, Clean: m.Clean,
+		}, nil
 	case "child":
 		var c Child
 		if err := parse(&c); err != nil {

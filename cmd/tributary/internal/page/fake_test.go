@@ -56,14 +56,22 @@ func newFakeWorld() *fakeWorld {
 		place, name      string
 		lat, lon, weight float64
 	}{
-		{"eu.de.berlin", "Berlin", 52.5, 13.4, 140}, {"eu.de.munich", "Munich", 48.1, 11.6, 110},
-		{"eu.de.hamburg", "Hamburg", 53.6, 10, 105}, {"eu.fr.paris", "Paris", 48.9, 2.4, 190},
-		{"eu.fr.lyon", "Lyon", 45.8, 4.8, 100}, {"eu.uk.london", "London", 51.5, -.1, 230},
-		{"eu.uk.leeds", "Leeds", 53.8, -1.5, 100}, {"am.us.nyc", "New York", 40.7, -74, 240},
-		{"am.us.chicago", "Chicago", 41.9, -87.6, 130}, {"am.us.sf", "San Francisco", 37.8, -122.4, 150},
-		{"am.br.sao-paulo", "São Paulo", -23.5, -46.6, 210}, {"am.br.rio", "Rio de Janeiro", -22.9, -43.2, 120},
-		{"ap.jp.tokyo", "Tokyo", 35.7, 139.7, 320}, {"ap.jp.osaka", "Osaka", 34.7, 135.5, 160},
-		{"ap.in.mumbai", "Mumbai", 19.1, 72.9, 280}, {"ap.in.delhi", "Delhi", 28.6, 77.2, 300},
+		{"eu.de.berlin", "Berlin", 52.5, 13.4, 140},
+		{"eu.de.munich", "Munich", 48.1, 11.6, 110},
+		{"eu.de.hamburg", "Hamburg", 53.6, 10, 105},
+		{"eu.fr.paris", "Paris", 48.9, 2.4, 190},
+		{"eu.fr.lyon", "Lyon", 45.8, 4.8, 100},
+		{"eu.uk.london", "London", 51.5, -.1, 230},
+		{"eu.uk.leeds", "Leeds", 53.8, -1.5, 100},
+		{"am.us.nyc", "New York", 40.7, -74, 240},
+		{"am.us.chicago", "Chicago", 41.9, -87.6, 130},
+		{"am.us.sf", "San Francisco", 37.8, -122.4, 150},
+		{"am.br.sao-paulo", "São Paulo", -23.5, -46.6, 210},
+		{"am.br.rio", "Rio de Janeiro", -22.9, -43.2, 120},
+		{"ap.jp.tokyo", "Tokyo", 35.7, 139.7, 320},
+		{"ap.jp.osaka", "Osaka", 34.7, 135.5, 160},
+		{"ap.in.mumbai", "Mumbai", 19.1, 72.9, 280},
+		{"ap.in.delhi", "Delhi", 28.6, 77.2, 300},
 	} {
 		f.add(c.place, c.name, "city", c.lat, c.lon, c.weight)
 	}

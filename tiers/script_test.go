@@ -1,0 +1,605 @@
+package tiers
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// TestScripts runs the scenarios of testdata: each is a page that shows which
+// messages travel, and what comes of them. `go test -run Scripts -rewrite`
+// writes what happens now.
+//
+// The commands, where a node is named by the last part of its place:
+//
+//	rules                       one namespace a line: votes, or api global 10/s burst 100
+//	place eu eu.de …            starts places; the fourth tier are leaves
+//	add berlin votes/alice 3
+//	check berlin api/user 1 wait=250ms
+//	deliver                     goes on until nobody has anything urgent to say
+//	tick 1s                     goes on for that long
+//	crash, restart, wipe, cut, mend, stop berlin
+//	copy, restore, twin berlin  of its disk: take a copy, go back to it, start a second process on one
+//	totals votes/alice          at every place
+//	ledger api/user             who holds what of its limit, and who lends it
+//
+// A message takes 1 ms; a disk takes no time. Reports that say nothing are not
+// shown, and nothing is if a command ends in "quiet".
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			s := &script{t: t, labels: map[uint64]string{0: "nobody"}}
+			datadriven.RunTest(t, file, func(t *testing.T, d *datadriven.TestData) string {
+				s.t = t
+				s.out.Reset()
+				s.run(d)
+				if s.out.Len() == 0 {
+					return "ok"
+				}
+				return s.out.String()
+			})
+		})
+	}
+}
+
+// script is a small world without faults of its own.
+type script struct {
+	t       *testing.T
+	rules   *limiter.Rules
+	now     limiter.Time
+	nodes   []*scripted
+	net     []message // in the order of their arrival
+	labels  map[uint64]string
+	session uint64
+	check   uint64
+	quiet   bool
+	out     strings.Builder
+}
+
+// scripted is a process of a place, and its disk.
+type scripted struct {
+	label  string
+	place  Place
+	disk   memory
+	copied memory
+	m      *Machine // nil: it does not run
+	cut    bool
+	starts int
+	wake   limiter.Time
+}
+
+type message struct {
+	at      limiter.Time
+	deliver func()
+}
+
+func (s *script) printf(format string, args ...any) {
+	if !s.quiet {
+		fmt.Fprintf(&s.out, format+"\n", args...)
+	}
+}
+
+// at prefixes a line with the time.
+func (s *script) at(format string, args ...any) {
+	s.printf("%-7s "+format, append([]any{fmt.Sprintf("%.3f", time.Duration(s.now).Seconds())}, args...)...)
+}
+
+func (s *script) run(d *datadriven.TestData) {
+	args := make([]string, 0, len(d.CmdArgs))
+	wait := time.Duration(0)
+	s.quiet = false
+	for _, a := range d.CmdArgs {
+		switch a.Key {
+		case "quiet":
+			s.quiet = true
+		case "wait":
+			wait = s.duration(a.Vals[0])
+		default:
+			args = append(args, a.Key)
+		}
+	}
+	switch d.Cmd {
+	case "rules":
+		s.compile(d.Input)
+	case "place":
+		for _, p := range args {
+			n := &scripted{label: p[strings.LastIndexByte(p, '.')+1:], place: Place(p), disk: memory{}}
+			s.nodes = append(s.nodes, n)
+			s.start(n)
+		}
+	case "add":
+		n := s.running(args[0])
+		s.step(n, func(m *Machine) func() {
+			total, err := m.Add(s.now, name(args[1]), s.number(args[2]))
+			s.printf("%s has %s%s", n.label, total, failure(err))
+			return nil
+		})
+	case "check":
+		n := s.running(args[0])
+		s.check++
+		s.step(n, func(m *Machine) func() {
+			decision, decided, err := m.Check(s.now, name(args[1]), s.number(args[2]), s.now.Add(wait), s.check)
+			if decided {
+				s.printf("check %d: %s%s", s.check, decision, failure(err))
+			} else {
+				s.printf("check %d waits", s.check)
+			}
+			return nil
+		})
+	case "deliver":
+		for range 1000 {
+			if next := s.next(); next > s.now.Add(10*time.Millisecond) {
+				break
+			}
+			s.event()
+		}
+	case "tick":
+		end := s.now.Add(s.duration(args[0]))
+		for s.next() <= end {
+			s.event()
+		}
+		s.now = end
+	case "crash":
+		s.running(args[0]).m = nil
+	case "restart":
+		s.start(s.node(args[0]))
+	case "wipe":
+		s.node(args[0]).disk = memory{}
+	case "copy":
+		n := s.node(args[0])
+		n.copied = maps.Clone(n.disk)
+	case "restore":
+		n := s.node(args[0])
+		n.disk = maps.Clone(n.copied)
+	case "twin":
+		n := s.node(args[0])
+		twin := &scripted{label: n.label + "2", place: n.place, disk: maps.Clone(n.disk)}
+		s.nodes = append(s.nodes, twin)
+		s.start(twin)
+	case "cut", "mend":
+		s.node(args[0]).cut = d.Cmd == "cut"
+	case "stop":
+		s.stop(s.running(args[0]))
+	case "totals":
+		s.totals(name(args[0]))
+	case "ledger":
+		s.ledger(name(args[0]))
+	default:
+		d.Fatalf(s.t, "unknown command %q", d.Cmd)
+	}
+}
+
+func (s *script) compile(input string) {
+	s.t.Helper()
+	spec := limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{}}
+	for line := range strings.Lines(input) {
+		words := strings.Fields(line)
+		var limits []limiter.LimitSpec
+		if len(words) > 1 {
+			l := limiter.LimitSpec{Scope: words[1], Rate: words[2]}
+			if len(words) > 3 {
+				burst := s.number(words[4])
+				l.Burst = &burst
+			}
+			limits = append(limits, l)
+		}
+		old := spec.Namespaces[words[0]]
+		spec.Namespaces[words[0]] = limiter.NamespaceSpec{Limits: append(old.Limits, limits...)}
+	}
+	var err error
+	if s.rules, err = limiter.Compile(spec); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *script) duration(text string) time.Duration {
+	s.t.Helper()
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+func (s *script) number(text string) (n int64) {
+	s.t.Helper()
+	if _, err := fmt.Sscan(text, &n); err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+func name(text string) Name {
+	namespace, key, _ := strings.Cut(text, "/")
+	return Name{namespace, key}
+}
+
+func (s *script) node(label string) *scripted {
+	s.t.Helper()
+	for _, n := range s.nodes {
+		if n.label == label {
+			return n
+		}
+	}
+	s.t.Fatalf("there is no %s", label)
+	return nil
+}
+
+func (s *script) running(label string) *scripted {
+	s.t.Helper()
+	n := s.node(label)
+	if n.m == nil {
+		s.t.Fatalf("%s does not run", label)
+	}
+	return n
+}
+
+// start starts a process on a node's disk.
+func (s *script) start(n *scripted) {
+	n.starts++
+	s.session++
+	s.labels[s.session] = fmt.Sprintf("%s#%d", n.label, n.starts)
+	m, err := Start(s.now, Config{
+		Place: n.place, Partitions: 1, Leaf: n.place.Depth() == 3, Rules: s.rules, Session: s.session, NewWorld: 7,
+		Lease: DefaultLease, Heartbeat: DefaultHeartbeat, ReportInterval: DefaultReportInterval, MaxAwake: DefaultMaxAwake,
+	}, n.disk)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	n.m = m
+	n.disk.apply(m.Writes())
+	s.tick(n)
+}
+
+func (s *script) tick(n *scripted) {
+	s.step(n, func(m *Machine) func() { m.Tick(s.now); return nil })
+}
+
+// step gives an input to a machine, and does what it wants done: it writes,
+// then sends. What do returns is sent last.
+func (s *script) step(n *scripted, do func(*Machine) func()) {
+	send := do(n.m)
+	for _, o := range n.m.objects() {
+		for _, p := range o.pools {
+			p.check()
+		}
+	}
+	out := n.m.Output(s.now)
+	n.disk.apply(out.Writes)
+	n.wake = out.Wake
+	for _, e := range out.Events {
+		if e.Kind != EventChild { // the other end says that it joined
+			s.at("%s: %s %s", n.label, e.Kind, cmp.Or(s.label(e.Detail), string(e.Place)))
+		}
+	}
+	for _, d := range out.Decided {
+		s.at("%s: check %d: %s", n.label, d.ID, d.Decision)
+	}
+	if send != nil {
+		send()
+	}
+	for _, c := range out.Recalls {
+		s.recall(n, c)
+	}
+	if out.Report != nil {
+		s.report(n, out.Report)
+	}
+	if out.Err != nil || out.Exit != nil {
+		s.at("%s exits", n.label)
+		n.m = nil
+	}
+}
+
+// label replaces the numbers of sessions in a text.
+func (s *script) label(text string) string {
+	for session, label := range s.labels {
+		text = strings.ReplaceAll(text, fmt.Sprintf("session %016x", session), label)
+	}
+	return text
+}
+
+func (s *script) send(deliver func()) {
+	s.net = append(s.net, message{s.now.Add(time.Millisecond), deliver})
+}
+
+// next is when something happens.
+func (s *script) next() limiter.Time {
+	at := limiter.Never
+	if len(s.net) > 0 {
+		at = s.net[0].at
+	}
+	for _, n := range s.nodes {
+		if n.m != nil {
+			at = min(at, n.wake)
+		}
+	}
+	return at
+}
+
+// event lets the next thing happen.
+func (s *script) event() {
+	s.now = max(s.now, s.next())
+	if len(s.net) > 0 && s.net[0].at <= s.now {
+		deliver := s.net[0].deliver
+		s.net = s.net[1:]
+		deliver()
+		return
+	}
+	for _, n := range s.nodes {
+		if n.m != nil && n.wake <= s.now {
+			s.tick(n)
+			return
+		}
+	}
+}
+
+// parent is the process that a node reports to, or nil.
+func (s *script) parent(n *scripted) *scripted {
+	for _, p := range s.nodes {
+		if p.place == n.place.Parent() && p.m != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+func (s *script) report(n *scripted, r *Report) {
+	process := n.m
+	s.send(func() {
+		to := s.parent(n)
+		switch {
+		case n.m != process:
+			return // its connection ended with it
+		case n.cut:
+			s.at("%s: report %d is lost", n.label, r.Sequence)
+			return
+		case to == nil:
+			s.step(n, func(m *Machine) func() { m.Failed(s.now, r.Sequence); return nil })
+			return
+		}
+		shown := s.sayReport(n, to, r)
+		s.step(to, func(m *Machine) func() {
+			ack := m.Reported(s.now, r)
+			if ack == nil {
+				return nil
+			}
+			return func() { s.ack(to, n, r, ack, shown) }
+		})
+	})
+}
+
+func (s *script) ack(from, to *scripted, r *Report, a *Ack, shown bool) {
+	process := to.m
+	s.send(func() {
+		if to.m == nil || to.m != process {
+			return
+		}
+		if to.cut {
+			s.at("%s: the ack of report %d is lost", to.label, r.Sequence)
+			return
+		}
+		s.sayAck(from, to, r, a, shown)
+		s.step(to, func(m *Machine) func() { m.Acknowledged(s.now, a); return nil })
+	})
+}
+
+func (s *script) recall(from *scripted, c ChildRecall) {
+	s.send(func() {
+		for _, n := range s.nodes {
+			if n.place != c.Child || n.m == nil || n.cut {
+				continue
+			}
+			var lines []string
+			for _, l := range c.Recall.Lines {
+				keep := "there is more"
+				if !l.Keep.All {
+					keep = fmt.Sprintf("keep %d at %d/s", l.Keep.Capacity, l.Keep.Rate)
+				}
+				lines = append(lines, fmt.Sprintf("%s line %d: %s", l.Name, l.Line, keep))
+			}
+			s.at("%s → %s: recall: %s", from.label, n.label, strings.Join(lines, "; "))
+			s.step(n, func(m *Machine) func() { m.Recalled(s.now, c.Recall); return nil })
+		}
+	})
+}
+
+// sayReport prints a report, unless it says nothing.
+func (s *script) sayReport(n, to *scripted, r *Report) bool {
+	var says []string
+	if r.Number == 0 {
+		says = append(says, "hello of "+s.labels[r.Session])
+		if r.Previous != 0 {
+			says = append(says, fmt.Sprintf("after %s, number %d", s.labels[r.Previous], r.Highest))
+		}
+	}
+	for _, c := range r.Counts {
+		first := ""
+		if c.First {
+			first = ", any more?"
+		}
+		says = append(says, fmt.Sprintf("%s %s%s", c.Name, s.pairs(c.Pairs), first))
+	}
+	for _, l := range r.Lines {
+		says = append(says, fmt.Sprintf("%s line %d%s%s%s", l.Name, l.Line, ended(l.Ended), demand(l.Demand), returned(l.Returned)))
+	}
+	if r.Bye {
+		says = append(says, "goodbye")
+	}
+	if len(says) == 0 {
+		return false
+	}
+	s.at("%s → %s: report %d (%s,%s] %s", n.label, to.label, r.Sequence, mark(r.From), mark(r.To), strings.Join(says, "; "))
+	return true
+}
+
+// sayAck prints an answer, unless it says nothing and answers nothing.
+func (s *script) sayAck(from, to *scripted, r *Report, a *Ack, shown bool) {
+	says := []string{"has " + mark(a.Acked)}
+	switch {
+	case a.Refused != "":
+		says = []string{"refused: " + a.Refused}
+	case a.Number != r.Number:
+		says = append(says, fmt.Sprintf("number %d", a.Number))
+	}
+	if a.Fenced {
+		says = append(says, "fenced")
+	}
+	if a.Pause != 0 {
+		says = append(says, "pause "+a.Pause.String())
+	}
+	for _, c := range a.Pairs {
+		says = append(says, fmt.Sprintf("%s %s", c.Name, s.pairs(c.Pairs)))
+	}
+	for _, g := range a.Lines {
+		line := "nothing"
+		if g.Line != 0 {
+			line = fmt.Sprintf("line %d lent %s for %s", g.Line, share(g.Lent), g.Lease.Round(time.Millisecond))
+			if !g.Keep.All {
+				line += fmt.Sprintf(", keep %d at %d/s", g.Keep.Capacity, g.Keep.Rate)
+			}
+		}
+		says = append(says, fmt.Sprintf("%s %s", g.Name, line))
+	}
+	if shown || a.Refused != "" || a.Fenced || len(a.Pairs) > 0 || len(a.Lines) > 0 || a.Acked != r.From {
+		s.at("%s → %s: ack %d: %s", from.label, to.label, a.Sequence, strings.Join(says, "; "))
+	}
+}
+
+// mark prints a change's number, in the block that its session reserved.
+func mark(n uint64) string {
+	if n < markBlock {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%d.%d", n/markBlock, n%markBlock)
+}
+
+// String is for the scripts.
+func (t Total) String() string {
+	if t.Removed == 0 {
+		return fmt.Sprintf("%d", t.Added)
+	}
+	return fmt.Sprintf("%d-%d", t.Added, t.Removed)
+}
+
+// String is for the scripts.
+func (d Decision) String() string {
+	switch {
+	case !d.Limited:
+		return "allowed"
+	case d.Allowed:
+		return fmt.Sprintf("allowed, %d remain", d.Remaining)
+	case d.RetryAfter > 0:
+		return fmt.Sprintf("denied (%s), %d remain, retry after %s", d.Reason, d.Remaining, d.RetryAfter.Round(time.Millisecond))
+	}
+	return fmt.Sprintf("denied (%s), %d remain", d.Reason, d.Remaining)
+}
+
+func (s *script) pairs(pairs []Pair) string {
+	var says []string
+	for _, p := range pairs {
+		if p.Session == 0 {
+			says = append(says, p.Total.String())
+		} else {
+			says = append(says, fmt.Sprintf("%s=%s", s.labels[p.Session], p.Total))
+		}
+	}
+	return strings.Join(says, " ")
+}
+
+func failure(err error) string {
+	if err == nil {
+		return ""
+	}
+	return ": " + err.Error()
+}
+
+func ended(is bool) string {
+	if is {
+		return " ended"
+	}
+	return ""
+}
+
+func demand(d Demand) string {
+	if d.none() {
+		return ", no demand"
+	}
+	return fmt.Sprintf(", demand %d peak %d ask %d", d.Now, d.Peak, d.Ask)
+}
+
+func share(s limiter.Share) string {
+	return fmt.Sprintf("%d of %d at %d/s", s.Tokens, s.Capacity, s.Rate)
+}
+
+func returned(s limiter.Share) string {
+	if s.IsZero() {
+		return ""
+	}
+	return ", returned " + share(s)
+}
+
+// stop stops a process in good order, and lets its parents follow.
+func (s *script) stop(n *scripted) {
+	s.step(n, func(m *Machine) func() { m.Stop(s.now); return nil })
+	for range 100 {
+		if n.m.Stopped() {
+			break
+		}
+		s.event()
+	}
+	s.step(n, func(m *Machine) func() { m.Close(s.now); return nil })
+	s.printf("%s stopped, clean: %v", n.label, n.m.meta.Clean)
+	n.m = nil
+}
+
+func (s *script) totals(of Name) {
+	for _, n := range s.nodes {
+		if n.m == nil {
+			s.printf("%s: down", n.label)
+			continue
+		}
+		c := n.m.counted(n.m.object(s.now, n.m.space(of.Namespace), of.Key))
+		var sources []string
+		for _, from := range c.sources {
+			if from.place == "" {
+				sources = append(sources, s.pairs(from.pairs))
+			} else {
+				sources = append(sources, fmt.Sprintf("%s: %s", from.place, s.pairs(from.pairs)))
+			}
+		}
+		s.printf("%s: %s (%s)", n.label, c.total, strings.Join(sources, ", "))
+	}
+}
+
+func (s *script) ledger(of Name) {
+	for _, n := range s.nodes {
+		if n.m == nil || n.m.spaces[of.Namespace].objects[of.Key] == nil {
+			s.printf("%s: nothing", n.label)
+			continue
+		}
+		for _, p := range n.m.spaces[of.Namespace].objects[of.Key].pools {
+			p.bucket.Settle(s.now)
+			says := fmt.Sprintf("%s: %s", n.label, share(p.bucket.Share()))
+			if p.held.number != 0 {
+				says += fmt.Sprintf("; borrows line %d%s, %s left", p.held.number, ended(p.held.ended), max(0, p.held.expires.Sub(s.now)).Round(time.Millisecond))
+			}
+			for _, l := range slices.DeleteFunc(slices.Clone(p.lines), func(l *line) bool { return l.number == 0 }) {
+				says += fmt.Sprintf("; lends %s line %d, %s, %s left", s.labels[l.session], l.number, share(l.out()), l.expires.Sub(s.now).Round(time.Millisecond))
+			}
+			s.printf("%s", says)
+		}
+	}
+}

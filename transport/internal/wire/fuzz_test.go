@@ -1,0 +1,198 @@
+package wire
+
+import (
+	"math"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+	"github.com/tributary-io/tributary/tiers"
+)
+
+// again fails unless what was decoded is encoded to something that decodes
+// to the same.
+func again[M any](t *testing.T, data []byte, unmarshal func([]byte) (M, error), marshal func(M) ([]byte, error)) {
+	first, err := unmarshal(data)
+	if err != nil {
+		return
+	}
+	written, err := marshal(first)
+	if err != nil {
+		t.Fatalf("%+v is not written: %v", first, err)
+	}
+	if second, err := unmarshal(written); err != nil || !reflect.DeepEqual(first, second) {
+		t.Fatalf("%+v\nbecame\n%+v\n%v", first, second, err)
+	}
+}
+
+func FuzzReport(f *testing.F) {
+	for _, data := range plant(f).reports {
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) { again(t, data, UnmarshalReport, MarshalReport) })
+}
+
+func FuzzAck(f *testing.F) {
+	for _, data := range plant(f).acks {
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) { again(t, data, UnmarshalAck, MarshalAck) })
+}
+
+func FuzzRecall(f *testing.F) {
+	for _, data := range plant(f).recalls {
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) { again(t, data, UnmarshalRecall, MarshalRecall) })
+}
+
+func FuzzRecord(f *testing.F) {
+	for _, n := range plant(f).nodes {
+		for k, data := range n.disk {
+			f.Add(string(k), data)
+		}
+	}
+	f.Add("bucket/api/user\x00ff", []byte{8, 42})
+	f.Fuzz(func(t *testing.T, key string, data []byte) {
+		again(t, data, func(data []byte) (tiers.Record, error) { return ParseRecord(tiers.Key(key), data) },
+			func(r tiers.Record) ([]byte, error) { return AppendRecord(nil, r) })
+	})
+}
+
+// hostile gives a well-formed message to a place of a running tree. Kind
+// chooses the message; with fit, it is made to be for that place, from its
+// neighbour, and in time, so that what else it says is looked at.
+func (w *tree) hostile(to *node, kind uint8, fit bool, data []byte) {
+	switch kind % 3 {
+	case 0:
+		r, err := UnmarshalReport(data)
+		if err != nil {
+			return
+		}
+		from := w.nodes[berlin]
+		for _, n := range w.nodes {
+			if n.place.Parent() == to.place {
+				from = n
+				if fit && n.last != nil {
+					r.Child, r.World, r.Session, r.Number, r.Sequence = n.place, 7, n.last.Session, n.last.Number, n.last.Sequence+1
+				}
+			}
+		}
+		w.reported(to, from, r)
+	case 1:
+		a, err := UnmarshalAck(data)
+		if err != nil {
+			return
+		}
+		if fit && to.last != nil {
+			// The real answer to its next report is lost.
+			w.now = w.now.Add(time.Second)
+			w.step(to, func(m *tiers.Machine) { m.Tick(w.now) })
+			w.queue = nil
+			a.World, a.Session, a.Sequence = 7, to.last.Session, to.last.Sequence
+		}
+		w.step(to, func(m *tiers.Machine) { m.Acknowledged(w.now, a) })
+	case 2:
+		if r, err := UnmarshalRecall(data); err == nil {
+			w.step(to, func(m *tiers.Machine) { m.Recalled(w.now, r) })
+		}
+	}
+}
+
+// FuzzMachine gives hostile but well-formed messages to a root, an interior
+// place or a leaf, with shares lent and votes counted; then the tree goes on.
+// No machine panics (its ledgers are checked at each step), none wakes
+// without end, and all that is said can be read.
+func FuzzMachine(f *testing.F) {
+	w := plant(f)
+	for kind, list := range [][][]byte{w.reports, w.acks, w.recalls} {
+		for i, data := range list {
+			f.Add(uint8(i%len(w.nodes)), uint8(kind), true, int64(time.Second), data, list[(i+7)%len(list)])
+			f.Add(uint8((i+2)%len(w.nodes)), uint8(kind), false, int64(0), data, data)
+		}
+	}
+	for _, seed := range absurd(f, w) {
+		for place := range w.nodes {
+			f.Add(uint8(place), seed.kind, true, int64(time.Second), seed.data, seed.data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, place, kind uint8, fit bool, gap int64, one, two []byte) {
+		w := plant(t)
+		n := w.nodes[int(place)%len(w.nodes)]
+		w.hostile(n, kind, fit, one)
+		w.run(time.Duration(min(max(0, gap), int64(time.Minute))))
+		w.hostile(n, kind, fit, two)
+		w.use(berlin)
+		w.use(munich)
+		w.run(2 * time.Second)
+	})
+}
+
+type seed struct {
+	kind uint8
+	data []byte
+}
+
+// absurd are real messages with the figures of a liar.
+func absurd(t testing.TB, w *tree) (seeds []seed) {
+	t.Helper()
+	figures := []int64{0, 1, math.MaxInt64, math.MaxInt64 - 1, math.MinInt64, limiter.MaxTokens, limiter.MaxTokens + 1}
+	add := func(kind uint8, data []byte, err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		seeds = append(seeds, seed{kind, data})
+	}
+	for _, n := range figures {
+		size := max(0, n)
+		share := limiter.Share{Tokens: size, Capacity: size, Rate: size}
+		for _, data := range w.reports {
+			r, err := UnmarshalReport(data)
+			if err != nil || len(r.Lines) == 0 {
+				continue
+			}
+			for i := range r.Lines {
+				r.Lines[i].Returned, r.Lines[i].Demand = share, tiers.Demand{Now: n, Peak: n, Ask: n}
+			}
+			r.Age, r.Echo, r.Behind = time.Duration(n), limiter.Time(-n), math.MaxUint32
+			r.From, r.To, r.Highest = uint64(size), math.MaxUint64, math.MaxUint64
+			data, err := MarshalReport(r)
+			add(0, data, err)
+			break
+		}
+		for i := len(w.acks) - 1; i >= 0; i-- {
+			a, err := UnmarshalAck(w.acks[i])
+			if err != nil || len(a.Lines) == 0 {
+				continue
+			}
+			for i := range a.Lines {
+				a.Lines[i].Lent, a.Lines[i].Lease, a.Lines[i].Line = a.Lines[i].Lent.Plus(limiter.Share{}).Max(share), time.Duration(size), 1
+				a.Lines[i].Keep = tiers.Keep{Capacity: size, Rate: size}
+			}
+			for i := range a.Above {
+				a.Above[i].Age, a.Above[i].Behind = time.Duration(n), math.MaxUint32
+			}
+			a.Stamp, a.Pause, a.Acked = limiter.Time(n), time.Duration(n), uint64(size)
+			data, err := MarshalAck(a)
+			add(1, data, err)
+			a.Refused = "no"
+			data, err = MarshalAck(a)
+			add(1, data, err)
+			break
+		}
+		for _, data := range w.recalls {
+			r, err := UnmarshalRecall(data)
+			if err != nil || len(r.Lines) == 0 {
+				continue
+			}
+			for i := range r.Lines {
+				r.Lines[i].Keep = tiers.Keep{Capacity: size, Rate: size}
+			}
+			data, err := MarshalRecall(r)
+			add(2, data, err)
+			break
+		}
+	}
+	return seeds
+}
