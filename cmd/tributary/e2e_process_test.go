@@ -168,7 +168,8 @@ func start(t testing.TB, name, role string, args ...string) *process {
 			p.cmd.Env = append(p.cmd.Env, entry)
 		}
 	}
-	p.cmd.Env = append(p.cmd.Env, roleEnv+"="+role)
+	// The race detector sleeps for a second at the end of a process, unless told.
+	p.cmd.Env = append(p.cmd.Env, roleEnv+"="+role, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)

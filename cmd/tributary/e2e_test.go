@@ -151,6 +151,9 @@ namespaces:
 	if worst := h.excess(rate, burst); worst > 0 {
 		t.Errorf("%.1f checks were admitted beyond the limit", worst)
 	}
+	if worst := h.excess(rate/4, burst); worst <= 0 {
+		t.Errorf("%d checks were admitted: so few would not exceed a limit of a quarter either", len(h.all))
+	}
 	adders.expected = true
 	adders.signal(syscall.SIGTERM)
 	if code := adders.exitCode(5 * time.Second); code != 0 {

@@ -48,6 +48,7 @@ type Runner struct {
 	waiting map[uint64]func(tiers.Decision, error)
 	checks  uint64
 	broken  error
+	killed  bool
 }
 
 // ErrStopped is wrapped by what a runner answers once it has stopped.
@@ -93,12 +94,15 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 		r.sender.Wake(out.Wake)
 		return out.Writes, out.Err
 	}, func(err error) {
+		if err == nil {
+			err = r.crashed()
+		}
 		switch {
 		case err == nil && out.Report != nil:
 			r.sender.Report(out.Report)
 		case err != nil && ran:
 			r.stop(err)
-		case err != nil:
+		case err != nil && !errors.Is(err, ErrStopped):
 			r.sender.Wake(r.clock().Add(refusedRetry))
 		}
 		done(err)
@@ -329,7 +333,22 @@ func (r *Runner) Close() error {
 }
 
 // Kill ends the runner as a crash would: nothing more is said or written.
-func (r *Runner) Kill() { r.stop(ErrStopped) }
+func (r *Runner) Kill() {
+	r.mu.Lock()
+	r.killed = true
+	r.mu.Unlock()
+	r.stop(ErrStopped)
+}
+
+// crashed is why nothing is said of a commit, though it is durable.
+func (r *Runner) crashed() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.killed {
+		return r.broken
+	}
+	return nil
+}
 
 // Stats returns the machine's figures.
 func (r *Runner) Stats() tiers.Stats {

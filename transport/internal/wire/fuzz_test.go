@@ -60,10 +60,56 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
+// figures are the numbers of a message that can be set.
+func figures(v reflect.Value) (found []reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		return figures(v.Elem())
+	case reflect.Struct:
+		for i := range v.NumField() {
+			found = append(found, figures(v.Field(i))...)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			found = append(found, figures(v.Index(i))...)
+		}
+	case reflect.Int, reflect.Int64, reflect.Uint64:
+		found = append(found, v)
+	}
+	return found
+}
+
+// lie is one figure of a message that is changed.
+type lie struct {
+	figure uint16 // 0: none
+	value  int64
+}
+
+// told changes a message; it is nil if it could not have come over the network.
+func told[M any](message M, l lie, marshal func(M) ([]byte, error), unmarshal func([]byte) (M, error)) M {
+	if all := figures(reflect.ValueOf(message)); l.figure > 0 && len(all) > 0 {
+		switch v := all[int(l.figure-1)%len(all)]; v.Kind() {
+		case reflect.Uint64:
+			v.SetUint(uint64(l.value))
+		default:
+			v.SetInt(l.value)
+		}
+	}
+	var none M
+	data, err := marshal(message)
+	if err != nil {
+		return none
+	}
+	if message, err = unmarshal(data); err != nil {
+		return none
+	}
+	return message
+}
+
 // hostile gives a well-formed message to a place of a running tree. Kind
 // chooses the message; with fit, it is made to be for that place, from its
 // neighbour, and in time, so that what else it says is looked at.
-func (w *tree) hostile(to *node, kind uint8, fit bool, data []byte) {
+func (w *tree) hostile(to *node, kind uint8, fit bool, l lie, data []byte) {
 	switch kind % 3 {
 	case 0:
 		r, err := UnmarshalReport(data)
@@ -79,7 +125,9 @@ func (w *tree) hostile(to *node, kind uint8, fit bool, data []byte) {
 				}
 			}
 		}
-		w.reported(to, from, r)
+		if r = told(r, l, MarshalReport, UnmarshalReport); r != nil {
+			w.reported(to, from, r)
+		}
 	case 1:
 		a, err := UnmarshalAck(data)
 		if err != nil {
@@ -92,9 +140,15 @@ func (w *tree) hostile(to *node, kind uint8, fit bool, data []byte) {
 			w.queue = nil
 			a.World, a.Session, a.Sequence = 7, to.last.Session, to.last.Sequence
 		}
-		w.step(to, func(m *tiers.Machine) { m.Acknowledged(w.now, a) })
+		if a = told(a, l, MarshalAck, UnmarshalAck); a != nil {
+			w.step(to, func(m *tiers.Machine) { m.Acknowledged(w.now, a) })
+		}
 	case 2:
-		if r, err := UnmarshalRecall(data); err == nil {
+		r, err := UnmarshalRecall(data)
+		if err != nil {
+			return
+		}
+		if r = told(r, l, MarshalRecall, UnmarshalRecall); r != nil {
 			w.step(to, func(m *tiers.Machine) { m.Recalled(w.now, r) })
 		}
 	}
@@ -108,21 +162,21 @@ func FuzzMachine(f *testing.F) {
 	w := plant(f)
 	for kind, list := range [][][]byte{w.reports, w.acks, w.recalls} {
 		for i, data := range list {
-			f.Add(uint8(i%len(w.nodes)), uint8(kind), true, int64(time.Second), data, list[(i+7)%len(list)])
-			f.Add(uint8((i+2)%len(w.nodes)), uint8(kind), false, int64(0), data, data)
+			f.Add(uint8(i%len(w.nodes)), uint8(kind), true, uint16(i), int64(math.MaxInt64)-int64(i%3), int64(time.Second), data, list[(i+7)%len(list)])
+			f.Add(uint8((i+2)%len(w.nodes)), uint8(kind), false, uint16(0), int64(0), int64(0), data, data)
 		}
 	}
 	for _, seed := range absurd(f, w) {
 		for place := range w.nodes {
-			f.Add(uint8(place), seed.kind, true, int64(time.Second), seed.data, seed.data)
+			f.Add(uint8(place), seed.kind, true, uint16(0), int64(0), int64(time.Second), seed.data, seed.data)
 		}
 	}
-	f.Fuzz(func(t *testing.T, place, kind uint8, fit bool, gap int64, one, two []byte) {
+	f.Fuzz(func(t *testing.T, place, kind uint8, fit bool, figure uint16, value, gap int64, one, two []byte) {
 		w := plant(t)
 		n := w.nodes[int(place)%len(w.nodes)]
-		w.hostile(n, kind, fit, one)
+		w.hostile(n, kind, fit, lie{figure, value}, one)
 		w.run(time.Duration(min(max(0, gap), int64(time.Minute))))
-		w.hostile(n, kind, fit, two)
+		w.hostile(n, kind, fit, lie{}, two)
 		w.use(berlin)
 		w.use(munich)
 		w.run(2 * time.Second)

@@ -18,7 +18,7 @@ const (
 	leastVotes = 110
 	// checksPerVote makes the cities ask for more than the limit has, also in
 	// the hours when most of them sleep.
-	checksPerVote = 0.7
+	checksPerVote = 0.85
 	// hour is how long an hour of the demo's day takes.
 	hour = time.Second
 	// beat is how often a city's people act.
