@@ -14,10 +14,12 @@ import (
 	"go.uber.org/goleak"
 )
 
-// checkLeaks fails the test if it leaves goroutines behind. (Tests that make Pebble break down do.)
+// checkLeaks fails the test if it leaves goroutines behind. (Tests that make Pebble break down do: what it was doing
+// is parked for ever, and may come to that only later.)
 func checkLeaks(t testing.TB) {
 	before := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, before) })
+	parked := goleak.IgnoreAnyFunction("github.com/tributary-io/tributary/objects.(*fenceFS).writing")
+	t.Cleanup(func() { goleak.VerifyNone(t, before, parked) })
 }
 
 var ctx = context.Background()

@@ -274,7 +274,8 @@ func (m *Machine) Stop(now limiter.Time) {
 // Stopped says that a stopping machine has reported all it had. Close then
 // writes what the next start needs.
 func (m *Machine) Stopped() bool {
-	return m.cfg.Place == Root || m.upper.said && m.upper.inFlight == nil && m.upper.dirty.first == nil
+	// What children report after the goodbye is durable: the next start tells it.
+	return m.cfg.Place == Root || m.upper.said && m.upper.inFlight == nil
 }
 
 // Close writes the buckets that are not full and marks the store as stopped

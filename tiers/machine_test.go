@@ -126,3 +126,15 @@ func TestIdleObjectsSleep(t *testing.T) {
 		t.Errorf("it woke with %v, %v", total, err)
 	}
 }
+
+// TestSessionsGetDifferentNumbers: two that say hello before either used its
+// number; and the same one is told the same again.
+func TestSessionsGetDifferentNumbers(t *testing.T) {
+	m := start(t, memory{}, Root, false, 1)
+	for i, want := range []uint64{1, 2, 1, 2} {
+		a := m.Reported(0, &Report{Child: "eu", Session: 2 + uint64(i%2), Sequence: uint64(i + 1)})
+		if a == nil || a.Number != want {
+			t.Fatalf("hello %d is answered with %+v, want number %d", i, a, want)
+		}
+	}
+}

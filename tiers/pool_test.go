@@ -81,7 +81,11 @@ func TestLedgerCreatesNoTokens(t *testing.T) {
 				b.told = append(b.told, b.returned)
 			case "take back":
 				if len(b.told) > 0 {
+					before := b.line.returned
 					p.takeBack(now, b.line, b.told[rapid.IntRange(0, len(b.told)-1).Draw(t, "message")])
+					if !b.line.returned.Covers(before) {
+						t.Fatalf("a late message takes back what was returned: %+v became %+v", before, b.line.returned)
+					}
 				}
 			case "end": // the child's lease has ended before
 				p.end(now, b.line)
@@ -107,6 +111,25 @@ func TestLedgerCreatesNoTokens(t *testing.T) {
 			t.Fatalf("all lines ended, but %+v is left of %+v", s, limit.Whole())
 		}
 	})
+}
+
+// TestReturnsAreBounded: a child that returns more than it was lent, or tokens
+// without the capacity that holds them, gives its parent no more for it.
+func TestReturnsAreBounded(t *testing.T) {
+	limit := &limiter.Limit{Rate: 10, Period: time.Second, Burst: 100}
+	for _, test := range []struct{ returned, has limiter.Share }{
+		{limiter.Share{Tokens: 100, Capacity: 10, Rate: 1}, limiter.Share{Tokens: 10, Capacity: 60, Rate: 6}},
+		{limiter.Share{Tokens: 1 << 62, Capacity: 1 << 62, Rate: 1 << 62}, limiter.Share{Tokens: 50, Capacity: 100, Rate: 10}},
+	} {
+		p := &pool{object: &object{}, limit: limit, owner: true, bucket: limiter.NewBucket(limit.Period, limit.Whole(), 0)}
+		l := p.line(&child{place: "eu", session: 1}, 1)
+		p.lend(0, l, limiter.Share{Tokens: 50, Capacity: 50, Rate: 5})
+		p.bucket.Spend(50)
+		p.takeBack(0, l, test.returned)
+		if p.check(); p.bucket.Share() != test.has {
+			t.Errorf("after a return of %+v it has %+v, want %+v", test.returned, p.bucket.Share(), test.has)
+		}
+	}
 }
 
 // TestGivingBackKeepsTheLedger: a place that borrows and lends gives back no

@@ -244,6 +244,9 @@ namespaces:
 	}()
 	eventually(t, 10*time.Second, "bobs at the root", func() bool { n, _ := c.total("global", "bob"); return n > 100 })
 	above.terminate()
+	if strings.Contains(above.stderr.String(), "did not take the last report in time") {
+		t.Error("eu and eu.de had parents to say goodbye to, and did not")
+	}
 	c.add(berlin, 5)
 	cancel()
 	above = c.serve("eu", "eu.de")

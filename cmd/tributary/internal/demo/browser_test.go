@@ -102,7 +102,7 @@ func (b *tab) shoot(name string) {
 func (b *tab) complaints() func() []string {
 	ctx, cancel := context.WithCancel(b.ctx)
 	messages := chromedp.Console(ctx)
-	done := make(chan []string)
+	done := make(chan []string, 1)
 	go func() {
 		var all []string
 		for m, err := range messages {
@@ -144,6 +144,9 @@ func cell(place, selector string) string {
 }
 
 func TestDemoInABrowser(t *testing.T) {
+	if raced {
+		t.Skip("a browser and the race detector are too much for one machine; the other tests look for races in what the page asks")
+	}
 	b := &tab{T: t, ctx: browse(t)}
 	d := start(t, warnings(t))
 	shown := page.Handler(d.Source(), page.Options{})

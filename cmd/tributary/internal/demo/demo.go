@@ -4,6 +4,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,14 +45,17 @@ type Config struct {
 	Metrics *transport.Metrics
 	Logger  zerolog.Logger
 
-	// admitted is told of each admitted check, for tests.
+	// For tests: what is told of each admitted check, and which part of the
+	// people is there, all of them if 0.
 	admitted func(sent, answered time.Time)
+	crowd    float64
 }
 
 // Demo is the running demo.
 type Demo struct {
 	World  *world.World
 	cities []*city
+	crowd  float64
 	limit  meter
 	began  time.Time // when the people began
 	rootNC *nats.Conn
@@ -78,7 +82,7 @@ func Rules() *limiter.Rules {
 // stopped again.
 func Start(cfg Config) (d *Demo, err error) {
 	ctx, stop := context.WithCancel(context.Background())
-	d = &Demo{limit: meter{each: cfg.admitted}, stop: stop}
+	d = &Demo{crowd: cmp.Or(cfg.crowd, 1), limit: meter{each: cfg.admitted}, stop: stop}
 	defer func() {
 		if err == nil {
 			return

@@ -20,6 +20,9 @@ func start(t *testing.T, cfg Config) *Demo {
 	}
 	t.Cleanup(server.Shutdown)
 	cfg.Server, cfg.Version = server, "0.0.1"
+	if raced {
+		cfg.crowd = 0.2 // all that the race detector leaves room for
+	}
 	if cfg.Data == "" {
 		cfg.Data = t.TempDir()
 	}
@@ -59,7 +62,7 @@ func TestDemoKeepsItsPromises(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%s", line)
-	if r.Places != 27 || r.Votes.Cast < 1000 || r.Limit.Offered < r.Limit.Bound || r.Limit.Utilisation < 0.8 || r.Limit.Utilisation > 1.1 || r.ViewAgeMS.P50 < 0 {
+	if r.Places != 27 || r.Votes.Cast < 1000 || !raced && r.Limit.Offered < r.Limit.Bound || r.Limit.Utilisation < 0.8 || r.Limit.Utilisation > 1.1 || r.ViewAgeMS.P50 < 0 {
 		t.Errorf("nothing happened, or not what is said: %s", line)
 	}
 }

@@ -167,7 +167,7 @@ func TestDemoKeepsItsPromisesUnderFaults(t *testing.T) {
 	}
 	used := d.usage().after(before)
 	t.Logf("%s: utilisation %.3f, view ages p50 %d ms, p99 %d ms", at(time.Now()), used, percentile(ages, 50), percentile(ages, 99))
-	if used < 0.95 {
+	if used < 0.95 && !raced {
 		t.Errorf("%s after the last fault %.3f of the limit is used", recovery, used)
 		for _, n := range d.World.Nodes() {
 			t.Logf("%s: %+v", n.Place, n.Running().Runner().Stats())
@@ -175,7 +175,7 @@ func TestDemoKeepsItsPromisesUnderFaults(t *testing.T) {
 	}
 	// How fresh a view is, the machine decides (.ci/run holds the demo's JSON
 	// run to 50 ms): here, that views come again.
-	if age := percentile(ages, 50); age < 0 || age > tiers.DefaultHeartbeat.Milliseconds() {
+	if age := percentile(ages, 50); age < 0 || !raced && age > tiers.DefaultHeartbeat.Milliseconds() {
 		t.Errorf("%s after the last fault half of the views are older than %d ms", recovery, age)
 	}
 
@@ -188,7 +188,7 @@ func TestDemoKeepsItsPromisesUnderFaults(t *testing.T) {
 	if worst > 0 {
 		t.Errorf("%.3f checks beyond the limit from %s to %s", worst, at(from), at(to))
 	}
-	if len(checks) < int(Rate*length.Seconds()/10) {
+	if len(checks) < int(d.crowd*Rate*length.Seconds()/10) {
 		t.Errorf("only %d checks were admitted: the limit was not tried", len(checks))
 	}
 }
@@ -223,7 +223,7 @@ func (d *Demo) watchLaws(ctx context.Context, t *testing.T, began time.Time) {
 			had[i] = counted[i]
 		}
 	}
-	if looks < 100 {
+	if looks < 100 && !raced {
 		t.Errorf("the root was looked at only %d times", looks)
 	}
 }

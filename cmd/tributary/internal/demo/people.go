@@ -23,9 +23,10 @@ const (
 	hour = time.Second
 	// beat is how often a city's people act.
 	beat = 10 * time.Millisecond
-	// maxWaiting bounds what one city's people wait for at a time; who would
-	// be one more goes home.
-	maxWaiting = 2000
+	// maxWaiting bounds what one city's people wait for at a time, to a second
+	// of what they ask; who would be one more goes home. A machine that is too
+	// slow for the demo then has a smaller one, and not ever more of it.
+	maxWaiting = 250
 	// patience is how long a person waits for an answer.
 	patience = 5 * time.Second
 )
@@ -47,7 +48,7 @@ type city struct {
 // sleep, but never all of them.
 func (c *city) rate(at time.Duration) float64 {
 	local := at.Hours()*float64(time.Hour/hour) + c.zone
-	return max(leastVotes, c.voters*(1+0.35*math.Sin((local-9)*math.Pi/12)))
+	return c.demo.crowd * max(leastVotes, c.voters*(1+0.35*math.Sin((local-9)*math.Pi/12)))
 }
 
 // live lets people vote and ask until ctx ends, and waits for the answers.

@@ -68,7 +68,7 @@ func TestSourceShowsTheWorld(t *testing.T) {
 	until(t, "every city to vote, and to see the world", func() bool {
 		w := look()
 		return len(w.Places) == len(spots) && !slices.ContainsFunc(w.Places, func(p page.Place) bool {
-			return p.Tier == "city" && (p.VotesPerSecond < 50 || p.OfferedPerSecond == 0 || len(p.Global) < len(candidates) || p.GlobalAgeMS < 0)
+			return p.Tier == "city" && (p.VotesPerSecond < 50*d.crowd || p.OfferedPerSecond == 0 || len(p.Global) < len(candidates) || p.GlobalAgeMS < 0)
 		})
 	})
 	w := look()
@@ -109,7 +109,7 @@ func TestSourceShowsTheWorld(t *testing.T) {
 				cities += sum(p.Totals)
 			}
 		}
-		return cities-sum(w.Places[0].Totals) > 500 && find(w, "ap.jp.osaka").Behind > 0
+		return cities-sum(w.Places[0].Totals) > int64(500*d.crowd) && find(w, "ap.jp.osaka").Behind > 0
 	})
 	for _, place := range []string{"eu", "us.br", "ap.in.delhi"} {
 		if err := source.Link(t.Context(), place, true); err != nil {
@@ -140,7 +140,7 @@ func TestSourceShowsTheWorld(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("%d samples took %s, at most %s", len(took), took[len(took)/2], took[len(took)-1])
-	if took[len(took)/2] > page.SampleInterval {
+	if !raced && took[len(took)/2] > page.SampleInterval {
 		t.Errorf("half of the samples took more than %s", took[len(took)/2])
 	}
 }

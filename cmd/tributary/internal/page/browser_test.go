@@ -20,6 +20,9 @@ import (
 // browse opens a tab of a real browser. Without one the test is skipped, except in CI, where a page that nobody
 // looked at is a failure.
 func browse(t *testing.T) context.Context {
+	if testing.Short() {
+		t.Skip("a browser takes long; run without -short")
+	}
 	t.Helper()
 	var browser string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
