@@ -463,7 +463,7 @@ func (m *Machine) canSleep(o *object, now limiter.Time) bool {
 	}
 	for _, p := range o.pools {
 		p.bucket.Settle(now)
-		if p.due || p.held.number != 0 || len(p.lines) > 0 || p.owner && p.bucket.Tokens() < p.bucket.Capacity() {
+		if p.due || !p.told.none() || p.held.number != 0 || len(p.lines) > 0 || p.owner && p.bucket.Tokens() < p.bucket.Capacity() {
 			return false
 		}
 	}

@@ -1,9 +1,11 @@
 package transport
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
@@ -21,6 +23,7 @@ type link struct {
 	place    tiers.Place
 	number   int // partition
 	log      zerolog.Logger
+	odd      zerolog.Logger // for messages that cannot be read: some a minute are enough
 	metrics  *placeMetrics
 
 	inbox  string
@@ -30,7 +33,7 @@ type link struct {
 }
 
 func newLink(nc *nats.Conn, subjects Subjects, p tiers.Place, partition uint32, log zerolog.Logger, m *placeMetrics) *link {
-	return &link{nc: nc, subjects: subjects, place: p, number: int(partition), log: log, metrics: m, inbox: nc.NewRespInbox()}
+	return &link{nc: nc, subjects: subjects, place: p, number: int(partition), log: log, odd: log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Minute}), metrics: m, inbox: nc.NewRespInbox()}
 }
 
 // listen takes messages for a runner from now on.
@@ -96,7 +99,7 @@ func (l *link) acknowledged(m *nats.Msg) {
 	}
 	a, err := wire.UnmarshalAck(m.Data)
 	if err != nil {
-		l.log.Error().Err(err).Str("from", string(l.place.Parent())).Msg("an answer to a report cannot be read")
+		l.odd.Error().Err(err).Str("from", string(l.place.Parent())).Msg("an answer to a report cannot be read")
 		return
 	}
 	l.metrics.reportAcknowledged()
@@ -107,22 +110,27 @@ func (l *link) acknowledged(m *nats.Msg) {
 func (l *link) reported(m *nats.Msg) {
 	r, err := wire.UnmarshalReport(m.Data)
 	if err != nil {
-		l.log.Error().Err(err).Str("subject", m.Subject).Msg("a report cannot be read")
+		l.odd.Error().Err(err).Str("subject", m.Subject).Msg("a report cannot be read")
+		if errors.Is(err, wire.ErrVersion) {
+			l.answer(m, &tiers.Ack{Refused: err.Error()}) // in our version: the child's log then names both
+		}
 		return
 	}
 	if _, child, err := l.subjects.ParseUp(m.Subject); err != nil || child != string(r.Child) {
-		l.log.Error().Str("subject", m.Subject).Str("child", string(r.Child)).Msg("a report came on another place's subject")
+		l.odd.Error().Str("subject", m.Subject).Str("child", string(r.Child)).Msg("a report came on another place's subject")
 		return
 	}
-	l.runner.Reported(r, func(a *tiers.Ack) {
-		data, err := wire.MarshalAck(a)
-		if err == nil {
-			err = m.Respond(data)
-		}
-		if err != nil {
-			l.log.Debug().Err(err).Msg("an answer was not sent")
-		}
-	})
+	l.runner.Reported(r, func(a *tiers.Ack) { l.answer(m, a) })
+}
+
+func (l *link) answer(m *nats.Msg, a *tiers.Ack) {
+	data, err := wire.MarshalAck(a)
+	if err == nil {
+		err = m.Respond(data)
+	}
+	if err != nil {
+		l.log.Debug().Err(err).Msg("an answer was not sent")
+	}
 }
 
 func (l *link) recall(child tiers.Place, r *tiers.Recall) {
@@ -141,7 +149,7 @@ func (l *link) recalled(m *nats.Msg) {
 	}
 	r, err := wire.UnmarshalRecall(m.Data)
 	if err != nil {
-		l.log.Error().Err(err).Msg("a recall cannot be read")
+		l.odd.Error().Err(err).Msg("a recall cannot be read")
 		return
 	}
 	l.runner.Recalled(r)

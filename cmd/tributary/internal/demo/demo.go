@@ -282,20 +282,29 @@ func totalsAt(ctx context.Context, c *transport.Client) ([]int64, error) {
 	return totals, nil
 }
 
-// ViewAges asks the cities, over NATS, how old their view of the world's
-// votes for a candidate is. A city that has none yet is left out.
+// ViewAges asks the cities, over NATS and all at once, how old their view of
+// the world's votes for a candidate is. A city that has none yet is left out.
 func (d *Demo) ViewAges(ctx context.Context, candidate int) (ages []time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	var mu sync.Mutex
+	var asked sync.WaitGroup
 	for _, c := range d.cities {
-		reply, err := c.client.Get(ctx, votes, candidates[candidate].name)
-		if err != nil {
-			continue
-		}
-		for _, v := range reply.Views {
-			if v.Place == string(tiers.Root) {
-				ages = append(ages, v.Age)
+		asked.Go(func() {
+			reply, err := c.client.Get(ctx, votes, candidates[candidate].name)
+			if err != nil {
+				return
 			}
-		}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, v := range reply.Views {
+				if v.Place == string(tiers.Root) {
+					ages = append(ages, v.Age)
+				}
+			}
+		})
 	}
+	asked.Wait()
 	return ages
 }
 
