@@ -1,8 +1,10 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -34,8 +36,8 @@ func ConnOptions(name, inboxPrefix string, log zerolog.Logger) []nats.Option {
 		nats.PingInterval(pingEvery),
 		nats.MaxPingsOutstanding(pingsOut),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
-			if err == nil && nc.IsClosed() {
-				return // closed by us
+			if nc.IsClosed() || errors.Is(err, net.ErrClosed) {
+				return // closed by us; the reader may notice first
 			}
 			lostAt.Store(time.Now().UnixNano())
 			log.Warn().Err(err).Msg("connection to NATS lost")

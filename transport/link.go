@@ -29,6 +29,8 @@ type link struct {
 	inbox  string
 	runner *place.Runner
 	cut    atomic.Bool
+	last   atomic.Uint64 // sequence of the last report
+	back   chan nats.Status
 	subs   []*nats.Subscription
 }
 
@@ -59,10 +61,29 @@ func (l *link) listen(r *place.Runner, leaf bool) error {
 			return err
 		}
 	}
+	back := l.nc.StatusChanged(nats.CONNECTED)
+	l.back = back
+	go func() {
+		for range back { // closed by close, or with the connection
+			l.again()
+		}
+	}()
 	return l.nc.Flush()
 }
 
+// again sends without waiting for the last report's timeout: it was lost with
+// the link that is back now.
+func (l *link) again() {
+	if sequence := l.last.Load(); sequence > 0 {
+		l.runner.Failed(sequence)
+	}
+}
+
 func (l *link) close() {
+	if l.back != nil {
+		l.nc.RemoveStatusListener(l.back)
+		l.back = nil
+	}
 	for _, sub := range l.subs {
 		_ = sub.Unsubscribe() // a closed connection has none
 	}
@@ -70,10 +91,15 @@ func (l *link) close() {
 }
 
 // setCut loses every message between the place and its parent.
-func (l *link) setCut(cut bool) { l.cut.Store(cut) }
+func (l *link) setCut(cut bool) {
+	if was := l.cut.Swap(cut); was && !cut {
+		l.again()
+	}
+}
 
 func (l *link) report(r *tiers.Report) {
 	l.metrics.reportSent(r)
+	l.last.Store(r.Sequence)
 	data, err := wire.MarshalReport(r)
 	if err == nil && !l.cut.Load() {
 		err = l.nc.PublishRequest(l.subjects.Up(l.number, string(l.place)), l.inbox+"."+strconv.FormatUint(r.Sequence, 10), data)
