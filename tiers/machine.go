@@ -320,9 +320,6 @@ func (m *Machine) longestFill() time.Duration {
 // filling says that an owner's buckets gain tokens: it is not silent.
 func (m *Machine) filling(now limiter.Time) bool { return now >= m.silent }
 
-// World returns the world's id, 0 while it is not known.
-func (m *Machine) World() uint64 { return m.meta.World }
-
 // Fenced says that a newer session of this place runs elsewhere.
 func (m *Machine) Fenced() bool { return m.upper.fenced }
 

@@ -13,7 +13,7 @@ import (
 type backend struct{ *Place }
 
 func (b backend) Ready() *Error {
-	world, fenced, broken := b.runner.State()
+	fenced, broken := b.runner.State()
 	switch {
 	case fenced:
 		return ErrFenced.Errorf("a newer process serves %s", b.cfg.Place)
@@ -22,8 +22,7 @@ func (b backend) Ready() *Error {
 	case broken != nil:
 		return ErrStorage.Errorf("%s has stopped and will be started again: %v", b.cfg.Place, b.Err()).After(time.Second)
 	}
-	_ = world // a place that has not heard of its world yet counts all the same
-	return nil
+	return nil // also while its parent cannot be reached
 }
 
 func (b backend) Check(req CheckRequest, done func(CheckReply, *Error)) {

@@ -357,9 +357,9 @@ func (r *Runner) Stats() tiers.Stats {
 	return r.machine.Stats(r.clock())
 }
 
-// State says whether the place knows its world, and whether it was fenced.
-func (r *Runner) State() (world uint64, fenced bool, broken error) {
+// State says whether the place was fenced, and why it stopped, if it did.
+func (r *Runner) State() (fenced bool, broken error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.machine.World(), r.machine.Fenced(), r.broken
+	return r.machine.Fenced(), r.broken
 }

@@ -139,7 +139,7 @@ func TestFailedCommitStopsTheRunner(t *testing.T) {
 	if len(f.broken) != 1 || !errors.Is(f.broken[0], errDisk) {
 		t.Errorf("broken: %v", f.broken)
 	}
-	if _, _, err := f.runner.State(); !errors.Is(err, errDisk) {
+	if _, err := f.runner.State(); !errors.Is(err, errDisk) {
 		t.Errorf("state: %v", err)
 	}
 	if !f.runner.Stopped() {
@@ -338,7 +338,7 @@ func TestFencedPlaceExits(t *testing.T) {
 	if len(f.broken) != 1 || !errors.Is(f.broken[0], tiers.ErrFenced) {
 		t.Fatalf("broken: %v", f.broken)
 	}
-	if _, fenced, err := f.runner.State(); !fenced || !errors.Is(err, tiers.ErrFenced) {
+	if fenced, err := f.runner.State(); !fenced || !errors.Is(err, tiers.ErrFenced) {
 		t.Errorf("fenced %v, %v", fenced, err)
 	}
 }
