@@ -369,3 +369,51 @@ func TestWorldsAreNotSummed(t *testing.T) {
 		t.Error("the city was not refused")
 	}
 }
+
+// TestOldDiskWithLowMarks: what an old disk counts anew is reported, although
+// the parent has higher marks of the history that was set back.
+func TestOldDiskWithLowMarks(t *testing.T) {
+	w := NewWorld(1, rules(t), calm)
+	cities := tree(w)
+	var v Votes
+	vote(t, w, &v, cities[0], 5)
+	w.Run(time.Second)
+	copied := maps.Clone(cities[0].disk.durable)
+	meta := *copied["meta"].(*tiers.Meta)
+	meta.Marks = 5 // as if no more had been reserved
+	copied["meta"] = &meta
+	vote(t, w, &v, cities[0], 20)
+	w.Run(time.Second)
+	cities[0].Crash()
+	cities[0].disk.durable = copied
+	cities[0].Start()
+	vote(t, w, &v, cities[0], 4)
+	w.Run(time.Second)
+	expect(t, w.Node(tiers.Root), 29)
+}
+
+// TestLostDiskOfAnOwner: a country that owns a limit and lost its disk lends
+// nothing while what it lent before may be spent still, and starts empty.
+func TestLostDiskOfAnOwner(t *testing.T) {
+	burst := int64(100)
+	r := rules(t, limiter.LimitSpec{Scope: "country", Rate: "50/s", Burst: &burst})
+	w := NewWorld(1, r, calm)
+	cities := tree(w)
+	o := NewOracle(&r.Rule("api").Limits[0])
+	each(w, 20*time.Second, 100, func() { o.Check(cities[0], user, 1, 0) })
+	w.Run(2 * time.Second)
+	cities[0].Cut = true // it goes on with its share until the lease ends
+	country := w.Node("eu.a")
+	country.Crash()
+	country.Wipe()
+	country.Start()
+	each(w, 18*time.Second, 100, func() { o.Check(cities[1], user, 1, 0) })
+	before := o.Admitted
+	w.Run(18 * time.Second)
+	if o.Err() != nil {
+		t.Fatal(o.Err())
+	}
+	if used := o.Admitted - before; used < 400 {
+		t.Errorf("%d were admitted in 18 s", used)
+	}
+}
