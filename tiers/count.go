@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -70,15 +71,7 @@ func (c *count) source(from Place) *source {
 func (c *count) merge(s *source, told []Pair) (changed bool, err error) {
 	pairs, total := s.pairs, c.total
 	for _, p := range told {
-		i, found := slices.BinarySearchFunc(pairs, p.Session, func(q Pair, session uint64) int {
-			switch {
-			case q.Session < session:
-				return -1
-			case q.Session > session:
-				return 1
-			}
-			return 0
-		})
+		i, found := slices.BinarySearchFunc(pairs, p.Session, func(q Pair, session uint64) int { return cmp.Compare(q.Session, session) })
 		var old Total
 		if found {
 			old = pairs[i].Total

@@ -1,6 +1,9 @@
 package tiers
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // A claim is one child's part in a division: what it demands, and what the
 // division makes of that.
@@ -57,7 +60,7 @@ func divide(rate, capacity int64, claims []claim) {
 			weights[i] = claims[i].rate
 		}
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return int(min(1, max(-1, claims[a].Ask-claims[b].Ask))) })
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(claims[a].Ask, claims[b].Ask) })
 	for _, i := range order {
 		if ask := claims[i].Ask; ask <= capacity {
 			claims[i].capacity = ask
@@ -86,7 +89,7 @@ func fill(whole int64, wants []int64) []int64 {
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return int(min(1, max(-1, wants[a]-wants[b]))) })
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(wants[a], wants[b]) })
 	for n, i := range order {
 		given[i] = min(wants[i], whole/int64(len(order)-n))
 		whole -= given[i]

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -60,9 +61,6 @@ func (m *Machine) addChild(place Place, r *ChildRecord) *child {
 	m.lower.order = slices.Insert(m.lower.order, i, c)
 	return c
 }
-
-func (l *lower) wake(*Machine) limiter.Time  { return limiter.Never } // its pools have timers
-func (l *lower) tick(*Machine, limiter.Time) {}
 
 func worldsDiffer(parent Place, its, ours uint64) string {
 	return fmt.Sprintf("the parent %s is of world %016x, this store of world %016x: they must not be summed; use another --prefix, or another data folder", parent, its, ours)
@@ -209,7 +207,7 @@ func (m *Machine) session(c *child, r *Report) (ChildSession, bool) {
 func (m *Machine) saveProgress(c *child, s ChildSession) {
 	sessions := slices.DeleteFunc(slices.Clone(c.record.Sessions), func(o ChildSession) bool { return o.Session == s.Session })
 	sessions = append(sessions, s)
-	slices.SortFunc(sessions, func(a, b ChildSession) int { return int(min(1, max(-1, int64(a.Number)-int64(b.Number)))) })
+	slices.SortFunc(sessions, func(a, b ChildSession) int { return cmp.Compare(a.Number, b.Number) })
 	if n := len(sessions) - maxSessions; n > 0 {
 		sessions = slices.Delete(sessions, 0, n)
 	}

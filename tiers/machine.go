@@ -220,7 +220,7 @@ func (m *Machine) Output(now limiter.Time) Output {
 	m.sendCalls()
 	out := m.out
 	out.Err = m.err
-	out.Wake = min(m.timers.next(), m.upper.wake(m), m.lower.wake(m))
+	out.Wake = min(m.timers.next(), m.upper.wake(m))
 	m.out = Output{}
 	m.sleep(now)
 	return out
@@ -251,7 +251,6 @@ func (m *Machine) Tick(now limiter.Time) {
 		m.arm(now, o)
 	}
 	m.upper.tick(m, now)
-	m.lower.tick(m, now)
 }
 
 // Stop ends the session in good order: what is held goes back to the parent,
@@ -425,13 +424,7 @@ func (m *Machine) objects() []*object {
 	for o := m.idle.first; o != nil; o = o.idle.next {
 		all = append(all, o)
 	}
-	slices.SortFunc(all, func(a, b *object) int {
-		switch {
-		case a.name.Namespace != b.name.Namespace && a.name.Namespace < b.name.Namespace || a.name.Namespace == b.name.Namespace && a.name.Key < b.name.Key:
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(all, func(a, b *object) int { return compareNames(a.name, b.name) })
 	return all
 }
 

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -85,13 +86,7 @@ func (p *pool) check() {
 // line finds or makes the line of a child's session.
 func (p *pool) line(c *child, session uint64) *line {
 	i, found := slices.BinarySearchFunc(p.lines, c.place, func(l *line, place Place) int {
-		switch {
-		case l.child.place < place || l.child.place == place && l.session < session:
-			return -1
-		case l.child.place == place && l.session == session:
-			return 0
-		}
-		return 1
+		return cmp.Or(cmp.Compare(l.child.place, place), cmp.Compare(l.session, session))
 	})
 	if !found {
 		p.lines = slices.Insert(p.lines, i, &line{child: c, session: session, keep: Keep{All: true}})

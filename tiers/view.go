@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -153,13 +154,7 @@ func (m *Machine) viewsFor(now limiter.Time, c *child, r *Report, a *Ack) {
 }
 
 func compareNames(a, b Name) int {
-	switch {
-	case a == b:
-		return 0
-	case a.Namespace < b.Namespace || a.Namespace == b.Namespace && a.Key < b.Key:
-		return -1
-	}
-	return 1
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Key, b.Key))
 }
 
 // seen takes the totals above from an answer.

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -65,9 +66,9 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = NewClock()
 	}
-	cfg.Lease = cmpOr(cfg.Lease, tiers.DefaultLease)
-	cfg.Heartbeat = cmpOr(cfg.Heartbeat, tiers.DefaultHeartbeat)
-	cfg.ReportInterval = cmpOr(cfg.ReportInterval, tiers.DefaultReportInterval)
+	cfg.Lease = cmp.Or(cfg.Lease, tiers.DefaultLease)
+	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, tiers.DefaultHeartbeat)
+	cfg.ReportInterval = cmp.Or(cfg.ReportInterval, tiers.DefaultReportInterval)
 	subjects, err := NewSubjects(cfg.Prefix)
 	if err != nil {
 		return nil, err
@@ -98,14 +99,6 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 		return nil, errors.Join(fmt.Errorf("place %s: %w", cfg.Place, err), p.Stop(ctx))
 	}
 	return p, nil
-}
-
-func cmpOr[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 func (p *Place) serve() (err error) {

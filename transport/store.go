@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,7 @@ func openPlaceStore(dir string, partition uint32, o objects.Options) (*placeStor
 	// The place itself refuses adds while there is little room, and says so.
 	// What a machine writes all the same is small, and must not be refused
 	// after the machine has acted on it.
-	least := cmpOr(o.MinFreeBytes, objects.DefaultMinFreeBytes)
+	least := cmp.Or(o.MinFreeBytes, objects.DefaultMinFreeBytes)
 	o.MinFreeBytes = -1
 	store, err := objects.Open(dir, o)
 	if err != nil {
