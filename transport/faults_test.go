@@ -133,7 +133,7 @@ func (w *tree) vote(at tiers.Place, n int) *voters {
 					v.acked.Add(1)
 				case errors.Is(err, ErrStorage):
 					v.refused.Add(1)
-				case errors.Is(err, ErrNotReady), errors.Is(err, ErrNoResponders): // not done
+				case errors.Is(err, ErrNotReady), errors.Is(err, ErrDraining), errors.Is(err, ErrNoResponders): // not done
 				case errors.Is(err, context.DeadlineExceeded):
 					v.unknown.Add(1)
 				default:
