@@ -3,7 +3,8 @@
 // for.
 //
 // It is pure: time is an argument, there is no clock, no I/O and no
-// goroutine, and no value is safe for concurrent use. Quantities are
+// goroutine, and no value is safe for concurrent use. (Compiling a rule with
+// a time zone reads the zone's data: the machine's, or else that built in.) Quantities are
 // integers. It knows nothing of places, messages or disks; package tiers
 // moves shares between places, package limiter says what a share is worth.
 //

@@ -1,12 +1,9 @@
 package limiter
 
 import (
-	"errors"
 	"fmt"
-	"hash/fnv"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -31,24 +28,76 @@ const (
 	MaxLimits     = 16            // limits of one namespace
 	MaxNamespaces = 10_000        // namespaces of one file
 	MaxRate       = 1_000_000_000 // tokens per second
+	MaxWeight     = 1000          // of one place: more would leave the others nothing
+	MaxWeights    = 1000          // places that one namespace weighs
+	MaxHold       = 24 * time.Hour
+	MaxDedupe     = 24 * time.Hour
+	MaxWait       = time.Minute
+	MaxLease      = time.Hour
+	MaxFoldAfter  = 10 * 365 * 24 * time.Hour
 )
+
+// Kind is what a limit bounds.
+type Kind int
+
+// The kinds. All are one token bucket for each key.
+const (
+	Rate        Kind = iota // tokens per period, with a burst
+	Quota                   // tokens in each window of the calendar
+	Budget                  // tokens, ever
+	Concurrency             // tokens out at a time
+)
+
+var kindNames = []string{"rate", "quota", "budget", "concurrency"}
+
+func (k Kind) String() string { return kindNames[k] }
 
 // A Limit is one token bucket for each key of its namespace.
 type Limit struct {
+	Kind   Kind
 	Scope  Scope
-	Rate   int64         // tokens per Period
-	Period time.Duration // one second, minute, hour or day
-	Burst  int64         // the bucket's capacity
-	// ID names this limit between places. It is made of everything that the
-	// limit says, so places whose rules differ do not mistake one for another.
+	Rate   int64         // tokens per Period; 0 where nothing refills
+	Period time.Duration // one second, minute, hour or day; a second where nothing refills
+	Burst  int64         // the bucket's capacity: the burst, quota, budget or concurrency
+	Window Window        // of a quota
+	Hold   time.Duration // of a concurrency: how long a permit lives that is not renewed
+	Soft   bool          // rather open than exact
+	// ID names this limit between places: it stands for its kind, scope and
+	// period or window, and its place among equals in the namespace. A limit
+	// whose figures change stays the same limit.
 	ID uint64
 }
 
 // Whole returns the full bucket of the limit as a share.
 func (l *Limit) Whole() Share { return Share{l.Burst, l.Burst, l.Rate} }
 
+// Durable says that its tokens are gone once they are spent: what is left is
+// written down before it is lent.
+func (l *Limit) Durable() bool { return l.Kind == Quota || l.Kind == Budget }
+
+// Figure is the number that the rule names.
+func (l *Limit) Figure() int64 {
+	if l.Kind == Rate {
+		return l.Rate
+	}
+	return l.Burst
+}
+
+// String says all that the limit says: "global rate 1000/s burst 2000".
 func (l *Limit) String() string {
-	return fmt.Sprintf("%s %d/%s burst %d", l.Scope, l.Rate, periodNames[l.Period], l.Burst)
+	s := fmt.Sprintf("%s %s %d", l.Scope, l.Kind, l.Figure())
+	switch l.Kind {
+	case Rate:
+		s += fmt.Sprintf("/%s burst %d", periodNames[l.Period], l.Burst)
+	case Quota:
+		s += fmt.Sprintf("/%s %s", l.Window.Unit, l.Window.Zone)
+	case Concurrency:
+		s += " hold " + FormatDuration(l.Hold)
+	}
+	if l.Soft {
+		s += " soft"
+	}
+	return s
 }
 
 // A Rule is what a namespace asks for. A check passes all of its limits or
@@ -56,14 +105,50 @@ func (l *Limit) String() string {
 type Rule struct {
 	Namespace string
 	Limits    []Limit
+	Shadow    bool          // decide and count, but never deny
+	Count     bool          // count what checks admit, and take adds, although there are limits
+	Dedupe    time.Duration // how long request ids are remembered; 0: not at all
+	Wait      time.Duration // how long a check waits that does not say; negative: the rule does not say
+	weights   map[string]int64
+}
+
+// Weighted says that the rule gives some places weights.
+func (r *Rule) Weighted() bool { return len(r.weights) > 0 }
+
+// Weight is what a leaf counts in the division of the rule's limits: that of
+// the longest part of its path that the rule names, else 1.
+func (r *Rule) Weight(place string) int64 {
+	for {
+		if w := r.weights[place]; w > 0 {
+			return w
+		}
+		i := strings.LastIndexByte(place, '.')
+		if i < 0 {
+			return max(1, r.weights["global"])
+		}
+		place = place[:i]
+	}
 }
 
 // Rules are the rules of all namespaces. They do not change once compiled.
 type Rules struct {
 	byName map[string]*Rule
+	spec   Spec
 	// Hash is the same for two places exactly when their rules say the same.
+	// The order of limits is nothing that they say, but for the figures of
+	// limits that are equal in all else.
 	Hash uint64
+	// Lease is how long owners lend, FoldAfter when the counts of an ended
+	// session are folded.
+	Lease, FoldAfter time.Duration
 }
+
+// Defaults of what rules leave out.
+const (
+	DefaultLease     = 5 * time.Second
+	DefaultFoldAfter = 24 * time.Hour
+	DefaultHold      = 30 * time.Second
+)
 
 // Rule returns the rule of a namespace, or nil if there is none.
 func (r *Rules) Rule(namespace string) *Rule { return r.byName[namespace] }
@@ -71,155 +156,17 @@ func (r *Rules) Rule(namespace string) *Rule { return r.byName[namespace] }
 // Namespaces returns the names of all namespaces, sorted.
 func (r *Rules) Namespaces() []string { return slices.Sorted(maps.Keys(r.byName)) }
 
-// Spec is what a rules file says, before it is checked.
-type Spec struct {
-	Namespaces map[string]NamespaceSpec
-}
+// Spec returns what the rules were compiled from; it must not be changed.
+func (r *Rules) Spec() Spec { return r.spec }
 
-// NamespaceSpec is one namespace of a Spec.
-type NamespaceSpec struct {
-	Limits []LimitSpec
-}
-
-// LimitSpec is one limit of a Spec. Empty fields have their defaults: burst
-// is one second of rate and at least 1, mode is hard.
-type LimitSpec struct {
-	Scope string
-	Rate  string // "1000/s": a whole number, and s, m, h or d
-	Burst *int64
-	Mode  string
-}
-
-// A FieldError says what is wrong with one field of a Spec. Path names it as
-// the file nests it: namespaces, api, limits, 0, scope.
-type FieldError struct {
-	Path    []string
-	Problem string
-}
-
-func (e *FieldError) Error() string { return strings.Join(e.Path, ".") + ": " + e.Problem }
-
-// Compile checks a Spec and returns its rules. The error joins a *FieldError
-// for every field that is wrong.
-func Compile(s Spec) (*Rules, error) {
-	rules := &Rules{byName: make(map[string]*Rule, len(s.Namespaces))}
-	var problems []error
-	if len(s.Namespaces) > MaxNamespaces {
-		problems = append(problems, &FieldError{[]string{"namespaces"}, fmt.Sprintf("%d namespaces are too many (at most %d)", len(s.Namespaces), MaxNamespaces)})
+// FormatDuration writes a duration as a rule does: "30s", "24h", "1h30m".
+func FormatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
 	}
-	hash := fnv.New64a()
-	for _, name := range slices.Sorted(maps.Keys(s.Namespaces)) {
-		rule, errs := compileRule(name, s.Namespaces[name])
-		problems = append(problems, errs...)
-		rules.byName[name] = rule
-		_, _ = fmt.Fprintf(hash, "%s\n", name) // a hash.Hash never fails
-		for _, l := range rule.Limits {
-			_, _ = fmt.Fprintf(hash, "\t%d\n", l.ID)
-		}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
 	}
-	if err := errors.Join(problems...); err != nil {
-		return nil, err
-	}
-	rules.Hash = hash.Sum64()
-	return rules, nil
-}
-
-func compileRule(name string, spec NamespaceSpec) (*Rule, []error) {
-	var problems []error
-	path := []string{"namespaces", name}
-	if err := CheckNamespace(name); err != nil {
-		problems = append(problems, &FieldError{path, err.Error()})
-	}
-	if len(spec.Limits) > MaxLimits {
-		problems = append(problems, &FieldError{append(path, "limits"), fmt.Sprintf("%d limits are too many (at most %d)", len(spec.Limits), MaxLimits)})
-	}
-	rule := &Rule{Namespace: name}
-	for i, l := range spec.Limits {
-		at := append(slices.Clone(path), "limits", strconv.Itoa(i))
-		limit, errs := compileLimit(at, l)
-		if len(errs) == 0 && slices.ContainsFunc(rule.Limits, func(o Limit) bool { return o.ID == limit.ID }) {
-			errs = append(errs, &FieldError{at, "the same limit stands here twice; remove one"})
-		}
-		problems = append(problems, errs...)
-		rule.Limits = append(rule.Limits, limit)
-	}
-	return rule, problems
-}
-
-func compileLimit(path []string, spec LimitSpec) (limit Limit, problems []error) {
-	wrong := func(field, format string, args ...any) {
-		problems = append(problems, &FieldError{append(slices.Clone(path), field), fmt.Sprintf(format, args...)})
-	}
-	if scope := slices.Index(scopeNames, spec.Scope); scope >= 0 {
-		limit.Scope = Scope(scope)
-	} else {
-		wrong("scope", "%q is no tier (city, country, region, global)", spec.Scope)
-	}
-	var err error
-	if limit.Rate, limit.Period, err = parseRate(spec.Rate); err != nil {
-		wrong("rate", "%v", err)
-	} else {
-		limit.Burst = max(1, ceilDiv(limit.Rate, int64(limit.Period/time.Second)))
-	}
-	if spec.Burst != nil {
-		limit.Burst = *spec.Burst
-		if limit.Burst < 1 || limit.Burst > MaxTokens {
-			wrong("burst", "%d is out of range (1 to %d)", limit.Burst, int64(MaxTokens))
-		}
-	}
-	if spec.Mode != "" && spec.Mode != "hard" {
-		wrong("mode", "%q is not known (hard)", spec.Mode)
-	}
-	hash := fnv.New64a()
-	_, _ = hash.Write([]byte(strconv.Itoa(int(limit.Scope)) + " rate " + strconv.FormatInt(limit.Rate, 10) +
-		" each " + limit.Period.String() + " burst " + strconv.FormatInt(limit.Burst, 10) + " hard"))
-	limit.ID = hash.Sum64()
-	return limit, problems
-}
-
-var periods = map[string]time.Duration{
-	"s": time.Second, "second": time.Second,
-	"m": time.Minute, "min": time.Minute, "minute": time.Minute,
-	"h": time.Hour, "hour": time.Hour,
-	"d": 24 * time.Hour, "day": 24 * time.Hour,
-}
-
-var periodNames = map[time.Duration]string{time.Second: "s", time.Minute: "m", time.Hour: "h", 24 * time.Hour: "d"}
-
-// parseRate reads "1000/s".
-func parseRate(s string) (count int64, period time.Duration, err error) {
-	if s == "" {
-		return 0, 0, errors.New("is missing; write one like 1000/s (s, m, h or d)")
-	}
-	number, unit, ok := strings.Cut(s, "/")
-	period, known := periods[strings.TrimSpace(unit)]
-	if !ok || !known {
-		return 0, 0, fmt.Errorf("%q is no rate; write one like 1000/s (s, m, h or d)", s)
-	}
-	count, err = strconv.ParseInt(strings.TrimSpace(number), 10, 64)
-	if err != nil {
-		return 0, 0, fmt.Errorf("%q is no rate: %q is not a whole number", s, number)
-	}
-	if most := MaxRate * int64(period/time.Second); count < 1 || count > most {
-		return 0, 0, fmt.Errorf("%q is out of range (1 to %d in this unit)", s, most)
-	}
-	return count, period, nil
-}
-
-func ceilDiv(a, b int64) int64 { return (a + b - 1) / b }
-
-// MaxNamespace is the longest namespace, in bytes.
-const MaxNamespace = 64
-
-// CheckNamespace says what is wrong with a namespace's name, if anything.
-func CheckNamespace(name string) error {
-	if name == "" || len(name) > MaxNamespace {
-		return fmt.Errorf("namespace %q has %d characters; 1 to %d are allowed", name, len(name), MaxNamespace)
-	}
-	for _, c := range []byte(name) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
-			return fmt.Errorf("namespace %q has the character %q; a-z, 0-9, _ and - are allowed", name, c)
-		}
-	}
-	return nil
+	return s
 }

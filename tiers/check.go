@@ -21,11 +21,16 @@ const (
 type Decision struct {
 	Allowed    bool
 	Limited    bool // the namespace has limits; without, nothing else is set
+	Shadow     bool // it would have been denied, for Reason, but the rule only looks on
 	Reason     Reason
 	Scope      limiter.Scope
-	Limit      int64         // the rule's figure: tokens per period
+	Kind       limiter.Kind
+	Limit      int64         // the rule's figure: tokens per period, or in all
 	Remaining  int64         // what this place can admit now without asking
 	RetryAfter time.Duration // 0: not known
+	Reset      time.Duration // until the limit is whole again if nobody comes; 0: it is, or not known
+	Permit     uint64        // of a concurrency: to be released; 0: none
+	Hold       time.Duration // how long the permit lives that is not renewed
 }
 
 // maxAsking bounds the tokens that the waiters of one key need together.

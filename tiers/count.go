@@ -102,7 +102,7 @@ func (c *count) merge(s *source, told []Pair) (changed bool, err error) {
 func (m *Machine) changed(c *count, s *source) {
 	s.mark = m.nextMark()
 	c.mark = s.mark
-	m.write(countKey(c.object.name, s.place), &CountRecord{s.mark, s.pairs})
+	m.write(countKey(c.object.name, s.place), &CountRecord{Mark: s.mark, Pairs: s.pairs})
 	if m.cfg.Place != Root {
 		m.upper.dirty.push(c)
 	}

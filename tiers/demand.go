@@ -20,7 +20,7 @@ const (
 
 // plus sums the demands of two children.
 func (d Demand) plus(o Demand) Demand {
-	return Demand{saturate(d.Now, o.Now), saturate(d.Peak, o.Peak), saturate(d.Ask, o.Ask)}
+	return Demand{saturate(d.Now, o.Now), saturate(d.Peak, o.Peak), saturate(d.Ask, o.Ask), max(d.Until, o.Until), saturate(d.Weight, o.Weight)}
 }
 
 func saturate(a, b int64) int64 { return min(a+b, limiter.MaxTokens) } // both â‰¤ MaxTokens: no overflow
@@ -28,7 +28,7 @@ func saturate(a, b int64) int64 { return min(a+b, limiter.MaxTokens) } // both â
 // sane bounds what another place says.
 func (d Demand) sane() Demand {
 	bound := func(n int64) int64 { return max(0, min(n, limiter.MaxTokens)) }
-	return Demand{bound(d.Now), bound(d.Peak), bound(d.Ask)}
+	return Demand{bound(d.Now), bound(d.Peak), bound(d.Ask), max(0, min(d.Until, time.Hour)), bound(d.Weight)}
 }
 
 // none says that nothing is asked for.

@@ -81,15 +81,15 @@ func TestMeterStaysInBounds(t *testing.T) {
 
 func TestDemandsOfOthersAreBounded(t *testing.T) {
 	for _, test := range []struct{ said, taken Demand }{
-		{Demand{1, 2, 3}, Demand{1, 2, 3}},
-		{Demand{-1, -1 << 63, -1}, Demand{}},
-		{Demand{1<<63 - 1, limiter.MaxTokens + 1, limiter.MaxTokens}, Demand{limiter.MaxTokens, limiter.MaxTokens, limiter.MaxTokens}},
+		{Demand{Now: 1, Peak: 2, Ask: 3}, Demand{Now: 1, Peak: 2, Ask: 3}},
+		{Demand{Now: -1, Peak: -1 << 63, Ask: -1, Until: -1, Weight: -1}, Demand{}},
+		{Demand{Now: 1<<63 - 1, Peak: limiter.MaxTokens + 1, Ask: limiter.MaxTokens}, Demand{Now: limiter.MaxTokens, Peak: limiter.MaxTokens, Ask: limiter.MaxTokens}},
 	} {
 		d := test.said.sane()
 		if d != test.taken {
 			t.Errorf("%+v is taken as %+v", test.said, d)
 		}
-		if sum := d.plus(Demand{limiter.MaxTokens, limiter.MaxTokens, limiter.MaxTokens}); sum != (Demand{limiter.MaxTokens, limiter.MaxTokens, limiter.MaxTokens}) {
+		if sum := d.plus(Demand{Now: limiter.MaxTokens, Peak: limiter.MaxTokens, Ask: limiter.MaxTokens}); sum != (Demand{Now: limiter.MaxTokens, Peak: limiter.MaxTokens, Ask: limiter.MaxTokens}) {
 			t.Errorf("the sum is %+v", sum)
 		}
 	}

@@ -19,7 +19,7 @@ func drawAmount(t *rapid.T, label string) int64 {
 func drawClaims(t *rapid.T) []claim {
 	claims := make([]claim, rapid.IntRange(0, 12).Draw(t, "claims"))
 	for i := range claims {
-		claims[i].Demand = Demand{drawAmount(t, "now"), drawAmount(t, "peak"), drawAmount(t, "ask")}
+		claims[i].Demand = Demand{Now: drawAmount(t, "now"), Peak: drawAmount(t, "peak"), Ask: drawAmount(t, "ask")}
 	}
 	return claims
 }
@@ -98,7 +98,7 @@ func TestDivideGivesALoneClaimAll(t *testing.T) {
 		for i := range claims {
 			claims[i].Demand = Demand{}
 		}
-		lone := claim{Demand: Demand{drawAmount(t, "now"), drawAmount(t, "peak"), drawAmount(t, "ask")}}
+		lone := claim{Demand: Demand{Now: drawAmount(t, "now"), Peak: drawAmount(t, "peak"), Ask: drawAmount(t, "ask")}}
 		lone.Now = max(1, lone.Now)
 		at := rapid.IntRange(0, len(claims)).Draw(t, "at")
 		claims = slices.Insert(claims, at, lone)
@@ -126,7 +126,7 @@ func TestDivideMeetsTodayFirst(t *testing.T) {
 func TestDivideHoldsTheLargest(t *testing.T) {
 	claims := make([]claim, maxChildren)
 	for i := range claims {
-		claims[i].Demand = Demand{limiter.MaxTokens, limiter.MaxTokens, limiter.MaxTokens / maxChildren}
+		claims[i].Demand = Demand{Now: limiter.MaxTokens, Peak: limiter.MaxTokens, Ask: limiter.MaxTokens / maxChildren}
 	}
 	divide(limiter.MaxTokens, limiter.MaxTokens, claims)
 	if r, c := sums(claims); r != limiter.MaxTokens || c != limiter.MaxTokens {

@@ -17,7 +17,7 @@ func joinedCity(t *testing.T) (*Machine, *Report) {
 	t.Helper()
 	m := start(t, memory{}, "eu.de.berlin", true, 1)
 	hello := m.Output(0).Report
-	m.Acknowledged(1, &Ack{World: 7, Rules: m.cfg.Rules.Hash, Session: 1, Sequence: hello.Sequence, Parent: 9, Number: 1})
+	m.Acknowledged(1, &Ack{World: 7, Hash: m.cfg.Rules.Hash, Session: 1, Sequence: hello.Sequence, Parent: 9, Number: 1})
 	r := m.Output(1).Report
 	if r == nil || r.Number != 1 {
 		t.Fatalf("reports %+v", r)
@@ -29,7 +29,7 @@ func joinedCity(t *testing.T) (*Machine, *Report) {
 }
 
 func answer(m *Machine, r *Report) *Ack {
-	return &Ack{World: 7, Rules: m.cfg.Rules.Hash, Session: 1, Sequence: r.Sequence, Parent: 9, Number: 1, Acked: r.To, Stamp: 5}
+	return &Ack{World: 7, Hash: m.cfg.Rules.Hash, Session: 1, Sequence: r.Sequence, Parent: 9, Number: 1, Acked: r.To, Stamp: 5}
 }
 
 // TestAckOfTheFutureIsNotBelieved: a parent that says it has changes that were

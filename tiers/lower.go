@@ -73,7 +73,7 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	if r.Child.Parent() != m.cfg.Place || r.Session == 0 {
 		return nil
 	}
-	a := &Ack{World: m.meta.World, Rules: m.cfg.Rules.Hash, Session: r.Session, Sequence: r.Sequence, Parent: m.cfg.Session, Stamp: now}
+	a := &Ack{World: m.meta.World, Hash: m.cfg.Rules.Hash, Session: r.Session, Sequence: r.Sequence, Parent: m.cfg.Session, Stamp: now}
 	c := m.lower.children[r.Child]
 	if a.Refused = m.refuse(r, c); a.Refused != "" {
 		if a.Pause = lastRetry; m.meta.World == 0 {
@@ -90,10 +90,10 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 		c = m.addChild(r.Child, &ChildRecord{})
 	}
 	c.refused = ""
-	if c.rules != r.Rules && r.Rules != m.cfg.Rules.Hash {
+	if c.rules != r.Hash && r.Hash != m.cfg.Rules.Hash {
 		m.event(EventRulesDiffer, r.Child, "limits that differ are not shared; give both places the same rules")
 	}
-	c.rules = r.Rules
+	c.rules = r.Hash
 	if r.Number == 0 {
 		return m.hello(c, r, a)
 	}

@@ -154,6 +154,9 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	if cfg.Session == 0 || cfg.Place == Root && cfg.NewWorld == 0 {
 		panic("tiers: a session and a new world need numbers other than 0")
 	}
+	if err := enforceable(cfg.Rules); err != nil {
+		return nil, err
+	}
 	m := &Machine{cfg: cfg, reader: r, began: now, spaces: map[string]*space{}}
 	for _, name := range cfg.Rules.Namespaces() {
 		m.spaces[name] = &space{name: name, rule: cfg.Rules.Rule(name), objects: map[string]*object{}}
@@ -190,6 +193,25 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 		return nil, fmt.Errorf("read the store: %w", err)
 	}
 	return m, nil
+}
+
+// enforceable says what of the rules a machine cannot enforce yet.
+func enforceable(rules *limiter.Rules) error {
+	for _, name := range rules.Namespaces() {
+		rule := rules.Rule(name)
+		for i := range rule.Limits {
+			if l := &rule.Limits[i]; l.Kind != limiter.Rate || l.Soft {
+				return fmt.Errorf("namespace %s: %q is not enforced by this version, only hard rates are: take it out of the rules", name, l)
+			}
+		}
+		if rule.Shadow || rule.Count || rule.Dedupe > 0 || rule.Wait >= 0 || rule.Weighted() {
+			return fmt.Errorf("namespace %s: shadow, count, dedupe, wait and weights do nothing in this version: take them out of the rules", name)
+		}
+	}
+	if rules.Lease != limiter.DefaultLease || rules.FoldAfter != limiter.DefaultFoldAfter {
+		return errors.New("lease and fold_after in the rules do nothing in this version: take them out of the rules")
+	}
+	return nil
 }
 
 // fallSilent keeps an owner from lending: leases that an earlier session gave

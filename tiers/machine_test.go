@@ -138,3 +138,33 @@ func TestSessionsGetDifferentNumbers(t *testing.T) {
 		}
 	}
 }
+
+func TestRulesThatAreNotEnforcedAreRefused(t *testing.T) {
+	rate := limiter.LimitSpec{Scope: "global", Rate: "5/s"}
+	soft := rate
+	soft.Mode = "soft"
+	for text, spec := range map[string]limiter.Spec{
+		"quota":       {Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{{Scope: "city", Quota: "5/day"}}}}},
+		"budget":      {Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{{Scope: "city", Budget: new(int64(5))}}}}},
+		"concurrency": {Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{{Scope: "city", Concurrency: new(int64(5))}}}}},
+		"soft":        {Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{soft}}}},
+		"shadow":      {Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{rate}, Shadow: true}}},
+		"weights":     {Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{rate}, Weights: map[string]int64{"eu": 2}}}},
+		"lease":       {Lease: "2s"},
+	} {
+		rules, err := limiter.Compile(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := enforceable(rules); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	rules, err := limiter.Compile(limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{rate}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := enforceable(rules); err != nil {
+		t.Error(err)
+	}
+}

@@ -11,13 +11,15 @@ import (
 // one is covered by the next, and a repeated one changes nothing.
 type Report struct {
 	Child    Place
-	World    uint64 // 0: not known yet
-	Rules    uint64 // hash of the child's rules
-	Session  uint64 // the child's nonce
-	Number   uint64 // its number, given by the parent; 0 is a hello that asks for one
-	Highest  uint64 // the highest session number on the child's disk
-	Previous uint64 // the session that wrote the disk before; 0: the disk was new
-	Sequence uint64 // of this session's reports; an older one that comes late is dropped
+	World    uint64   // 0: not known yet
+	Rules    uint64   // version of the child's rules; 0: none from the root yet
+	Hash     uint64   // of the child's rules
+	Session  uint64   // the child's nonce
+	Number   uint64   // its number, given by the parent; 0 is a hello that asks for one
+	Highest  uint64   // the highest session number on the child's disk
+	Previous uint64   // the session that wrote the disk before; 0: the disk was new
+	Folded   []uint64 // in a hello: the place's sessions whose counts were folded, in order
+	Sequence uint64   // of this session's reports; an older one that comes late is dropped
 
 	// Counts holds every key that changed in (From, To], marks of this
 	// child's changes.
@@ -44,7 +46,9 @@ type Report struct {
 type Count struct {
 	Name  Name
 	Pairs []Pair
-	// First asks for the parent's pairs of the child's other sessions.
+	Fold  Fold  // what ended sessions counted, of a leaf
+	Kept  Total // of an interior place's pair, what children counted that were forgotten
+	// First asks for what the parent has of the child beside the session.
 	First bool
 }
 
@@ -62,24 +66,29 @@ type LineReport struct {
 
 // Demand is what is asked of a limit below a place.
 type Demand struct {
-	Now  int64 // offered now, tokens per period of the limit
-	Peak int64 // the decayed peak of Now
-	Ask  int64 // capacity that waiting checks need, in tokens
+	Now    int64         // offered now, tokens per period of the limit
+	Peak   int64         // the decayed peak of Now
+	Ask    int64         // tokens that waiting checks lack
+	Until  time.Duration // how long the last of them waits, from when the report was built
+	Weight int64         // of the leaves that demand, together
 }
 
 // An Ack answers a Report, once what the report brought is durable.
 type Ack struct {
 	World    uint64
-	Rules    uint64
-	Session  uint64 // the child's session that is answered
-	Sequence uint64 // the report that is answered
-	Parent   uint64 // the parent's own session
-	Number   uint64 // the child's session number; 0: say hello again
-	Acked    uint64 // up to which mark the parent's disk has the child's changes
-	Refused  string // the report was not taken, and why
-	Fenced   bool   // a newer session of this place exists
+	Version  uint64       // of the parent's rules
+	Hash     uint64       // of the parent's rules
+	Rules    *RulesRecord // the parent's, where the child's are older; such an Ack lends nothing
+	Session  uint64       // the child's session that is answered
+	Sequence uint64       // the report that is answered
+	Parent   uint64       // the parent's own session
+	Number   uint64       // the child's session number; 0: say hello again
+	Acked    uint64       // up to which mark the parent's disk has the child's changes
+	Refused  string       // the report was not taken, and why
+	Fenced   bool         // a newer session of this place exists
 	Pause    time.Duration
-	Pairs    []Count // handed back: what this child's other sessions counted
+	Folded   []uint64 // in the answer to a hello: the child's folded sessions, in order
+	Pairs    []Count  // handed back: what this child's other sessions counted
 	Lines    []Grant
 	Above    []Watermark // the parent and its ancestors, upwards
 	Views    []Totals
@@ -95,6 +104,12 @@ type Grant struct {
 	Lent  limiter.Share
 	Lease time.Duration // from when the child built the report that is answered
 	Keep  Keep
+	// Wait is when the lender could have the next token for an ask that it
+	// did not meet; 0: not known.
+	Wait   time.Duration
+	Window int64         // of a quota: the window's begin, Unix seconds
+	End    time.Duration // of a quota: when the window ends, from when the Ack was built
+	Resets uint64        // how often the line was reset: a running total
 }
 
 // Keep is how much of a line the lender wants the child to keep; what it

@@ -1,13 +1,18 @@
 package tiers
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/tributary-io/tributary/limiter"
+)
 
 // A Key names a record of a place's store. Keys sort by kind, then by
 // namespace, key and source, each in byte order.
 type Key string
 
-// A Record is one of *Meta, *ChildRecord, *CountRecord, *SavedBucket. A
-// machine does not change one that it wrote or read.
+// A Record is one of *Meta, *ChildRecord, *CountRecord, *SavedBucket,
+// *RulesRecord, *WindowRecord, *RequestRecord. A machine does not change one
+// that it wrote or read.
 type Record interface{ record() }
 
 // Meta is what a store says of itself.
@@ -15,18 +20,22 @@ type Meta struct {
 	World      uint64 // made once by the root; 0: not known yet
 	Place      Place
 	Partition  uint32
-	Partitions uint32 // that the tree was made with
-	Session    uint64 // the last one that ran on this store
-	Number     uint64 // the highest session number that it was given
-	Marks      uint64 // no change on this store has a higher mark
-	Lease      int64  // the longest lease that was ever lent, ns
-	Clean      bool   // the last session stopped in good order, with nothing lent
+	Partitions uint32   // that the tree was made with
+	Session    uint64   // the last one that ran on this store
+	Number     uint64   // the highest session number that it was given
+	Marks      uint64   // no change on this store has a higher mark
+	Lease      int64    // the longest lease that was ever lent, ns
+	Clean      bool     // the last session stopped in good order, with nothing lent
+	Lost       bool     // an earlier disk of this owner is lost: what it lent of budgets is not known
+	Folded     []uint64 // this place's sessions whose counts were folded, in order
 }
 
 // ChildRecord is what a parent knows of a child.
 type ChildRecord struct {
-	Number   uint64 // of the newest session
-	Sessions []ChildSession
+	Number    uint64 // of the newest session
+	Sessions  []ChildSession
+	Folded    []uint64 // sessions whose counts are folded, or may be, in order
+	Forgotten bool     // its counts are kept by the place itself
 }
 
 // ChildSession is how far a parent has a child's changes, for one of the
@@ -34,6 +43,7 @@ type ChildRecord struct {
 type ChildSession struct {
 	Session, Number uint64
 	Acked           uint64
+	Ended           int64 // when a newer session was first heard of, Unix seconds; 0: it runs
 }
 
 // CountRecord is what one source counted of one key: at a leaf the place
@@ -41,17 +51,52 @@ type ChildSession struct {
 type CountRecord struct {
 	Mark  uint64 // of the last change
 	Pairs []Pair // sorted by session
+	Fold  Fold
+	Kept  Total // of the source "" of an interior place: counts of forgotten children
 }
 
-// SavedBucket is what was in an owner's bucket at a clean stop.
+// A Fold is what a leaf's sessions counted that ended long ago: the first
+// Upto of those that its parent folded.
+type Fold struct {
+	Upto  uint64
+	Total Total
+}
+
+// SavedBucket is what was in an owner's bucket at a clean stop; of a budget
+// or quota what may still be lent or spent.
 type SavedBucket struct {
 	Tokens int64
+	Window int64 // of a quota: the window that it belongs to
+	Known  bool  // an operator's figure, on a disk that lost what was lent
 }
 
-func (*Meta) record()        {}
-func (*ChildRecord) record() {}
-func (*CountRecord) record() {}
-func (*SavedBucket) record() {}
+// RulesRecord is a version of the rules.
+type RulesRecord struct {
+	Version uint64
+	File    uint64 // at the root: hash of the rules file that was last applied at a start
+	Rules   *limiter.Rules
+}
+
+// WindowRecord is the window that a quota's owner opened last.
+type WindowRecord struct{ Begin int64 }
+
+// RequestRecord is a request that was carried out, and its answer.
+type RequestRecord struct {
+	Session  uint64 // that carried it out
+	Key      string
+	Add      bool
+	Hits     int64    // of a check; the delta of an add
+	Total    Total    // the answer of an add
+	Decision Decision // the answer of a check
+}
+
+func (*Meta) record()          {}
+func (*ChildRecord) record()   {}
+func (*CountRecord) record()   {}
+func (*SavedBucket) record()   {}
+func (*RulesRecord) record()   {}
+func (*WindowRecord) record()  {}
+func (*RequestRecord) record() {}
 
 // A Write sets one record; a nil Record deletes it.
 type Write struct {
@@ -69,10 +114,13 @@ type Reader interface {
 }
 
 const (
-	metaKey      Key = "meta"
-	childPrefix  Key = "child/"
-	countPrefix  Key = "count/"
-	bucketPrefix Key = "bucket/"
+	metaKey       Key = "meta"
+	childPrefix   Key = "child/"
+	countPrefix   Key = "count/"
+	bucketPrefix  Key = "bucket/"
+	rulesKey      Key = "rules"
+	windowPrefix  Key = "window/"
+	requestPrefix Key = "request/"
 )
 
 func childKey(p Place) Key { return childPrefix + Key(p) }

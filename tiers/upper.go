@@ -157,7 +157,7 @@ func (m *Machine) flush(now limiter.Time) {
 	u.sequence++
 	age, behind := m.watermark(now)
 	r := &Report{
-		Child: m.cfg.Place, World: m.meta.World, Rules: m.cfg.Rules.Hash,
+		Child: m.cfg.Place, World: m.meta.World, Hash: m.cfg.Rules.Hash,
 		Session: m.cfg.Session, Number: u.number, Highest: m.meta.Number, Previous: m.prior.Session,
 		Sequence: u.sequence, From: u.acked, To: u.acked, Got: u.got, Behind: behind,
 	}
@@ -266,10 +266,10 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		m.meta.World = a.World
 		m.write(metaKey, m.saved())
 	}
-	if a.Rules != m.cfg.Rules.Hash && u.rules != a.Rules {
+	if a.Hash != m.cfg.Rules.Hash && u.rules != a.Hash {
 		m.event(EventRulesDiffer, m.cfg.Place.Parent(), "limits that differ are not shared; give both places the same rules")
 	}
-	u.rules = a.Rules
+	u.rules = a.Hash
 	if u.parent != a.Parent {
 		// A parent that starts has forgotten its lines: ask for new ones, and
 		// use the old ones until they end.
@@ -409,7 +409,7 @@ func (m *Machine) handedBack(now limiter.Time, back Count) {
 		m.event(EventOverflow, m.cfg.Place, err.Error())
 	}
 	if changed { // no news for the parent: the mark stays
-		m.write(countKey(c.object.name, ""), &CountRecord{s.mark, s.pairs})
+		m.write(countKey(c.object.name, ""), &CountRecord{Mark: s.mark, Pairs: s.pairs})
 	}
 }
 

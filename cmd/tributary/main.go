@@ -43,6 +43,7 @@ type cli struct {
 	Get     GetCmd     `cmd:"" help:"Show a key's total, and its views of the tiers above."`
 	List    ListCmd    `cmd:"" help:"List a namespace's keys with their totals."`
 	Rules   RulesCmd   `cmd:"" help:"Work with rules files."`
+	Sim     SimCmd     `cmd:"" help:"Run simulated worlds, in which everything fails, and check the laws."`
 	Version VersionCmd `cmd:"" help:"Print the version."`
 
 	Config    string   `help:"Settings file, YAML: the flags' names without dashes in front. A flag wins over the environment, and that over the file." placeholder:"FILE" group:"Everywhere:"`

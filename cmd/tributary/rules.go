@@ -65,23 +65,35 @@ func parseRules(name string, data []byte) (*limiter.Rules, error) {
 
 type rulesReader struct{ *yamlReader }
 
+// What a file may say, in the order in which messages name it.
+var (
+	topFields       = []string{"namespaces", "lease", "fold_after"}
+	namespaceFields = []string{"limits", "shadow", "count", "dedupe", "wait", "weights"}
+	limitFields     = []string{"scope", "rate", "quota", "budget", "concurrency", "burst", "hold", "zone", "mode"}
+	limitKinds      = []string{"rate", "quota", "budget", "concurrency"}
+)
+
+const (
+	rateExample  = "write one like 1000/s (s, m, h or d)"
+	quotaExample = "write one like 10000/day (minute, hour, day, week or month)"
+)
+
 func (r *rulesReader) spec(root *yaml.Node) limiter.Spec {
 	spec := limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{}}
 	if !r.is(root, yaml.MappingNode, nil, rulesExample) {
 		return spec
 	}
 	named := false
-	r.mapping(root, nil, []string{"namespaces"}, func(_, value *yaml.Node, path []string) {
-		named = true
-		if !r.is(value, yaml.MappingNode, path, rulesExample) {
-			return
+	r.mapping(root, nil, topFields, func(key, value *yaml.Node, path []string) {
+		switch key.Value {
+		case "lease":
+			spec.Lease = r.word(value, path, "write a duration, such as 5s")
+		case "fold_after":
+			spec.FoldAfter = r.word(value, path, "write a duration, such as 24h")
+		case "namespaces":
+			named = true
+			r.namespaces(value, path, spec.Namespaces)
 		}
-		if len(value.Content) == 0 {
-			r.wrong(value.Line, path, "has no namespace in it; %s", rulesExample)
-		}
-		r.mapping(value, path, nil, func(key, value *yaml.Node, path []string) {
-			spec.Namespaces[key.Value] = r.namespace(value, path)
-		})
 	})
 	if !named && len(r.found) == 0 {
 		r.wrong(root.Line, nil, "there are no namespaces in it; %s", rulesExample)
@@ -89,21 +101,64 @@ func (r *rulesReader) spec(root *yaml.Node) limiter.Spec {
 	return spec
 }
 
+func (r *rulesReader) namespaces(n *yaml.Node, path []string, specs map[string]limiter.NamespaceSpec) {
+	if !r.is(n, yaml.MappingNode, path, rulesExample) {
+		return
+	}
+	if len(n.Content) == 0 {
+		r.wrong(n.Line, path, "has no namespace in it; %s", rulesExample)
+	}
+	r.mapping(n, path, nil, func(key, value *yaml.Node, path []string) {
+		specs[key.Value] = r.namespace(value, path)
+	})
+}
+
 func (r *rulesReader) namespace(n *yaml.Node, path []string) (spec limiter.NamespaceSpec) {
 	if !r.is(n, yaml.MappingNode, path, "write {} where it is counted and not limited, or limits: and a list of them") {
 		return spec
 	}
-	r.mapping(n, path, []string{"limits"}, func(_, value *yaml.Node, path []string) {
-		if !r.is(value, yaml.SequenceNode, path, "write a list, such as - {scope: city, rate: 300/s}") {
-			return
-		}
-		for i, limit := range value.Content {
-			at := append(slices.Clip(path), strconv.Itoa(i))
-			r.at(at, limit.Line)
-			spec.Limits = append(spec.Limits, r.limit(limit, at))
+	r.mapping(n, path, namespaceFields, func(key, value *yaml.Node, path []string) {
+		switch key.Value {
+		case "limits":
+			spec.Limits = r.limits(value, path)
+		case "shadow":
+			spec.Shadow = r.boolean(value, path)
+		case "count":
+			spec.Count = r.boolean(value, path)
+		case "dedupe":
+			spec.Dedupe = r.word(value, path, "write a duration, such as 1h, or 0")
+		case "wait":
+			spec.Wait = r.word(value, path, "write a duration, such as 250ms, or 0")
+		case "weights":
+			spec.Weights = r.weights(value, path)
 		}
 	})
 	return spec
+}
+
+func (r *rulesReader) limits(n *yaml.Node, path []string) (specs []limiter.LimitSpec) {
+	if !r.is(n, yaml.SequenceNode, path, "write a list, such as - {scope: city, rate: 300/s}") {
+		return nil
+	}
+	for i, limit := range n.Content {
+		at := append(slices.Clip(path), strconv.Itoa(i))
+		r.at(at, limit.Line)
+		specs = append(specs, r.limit(limit, at))
+	}
+	return specs
+}
+
+func (r *rulesReader) weights(n *yaml.Node, path []string) map[string]int64 {
+	if !r.is(n, yaml.MappingNode, path, "write places and their weights, such as {eu.de: 3, us: 2}") {
+		return nil
+	}
+	weights := map[string]int64{}
+	r.mapping(n, path, nil, func(key, value *yaml.Node, path []string) {
+		if weight := r.integer(value, path, "3", limiter.MaxWeight); weight != nil {
+			weights[key.Value] = *weight
+		}
+	})
+	return weights
 }
 
 func (r *rulesReader) limit(n *yaml.Node, path []string) (spec limiter.LimitSpec) {
@@ -111,23 +166,45 @@ func (r *rulesReader) limit(n *yaml.Node, path []string) (spec limiter.LimitSpec
 		return spec
 	}
 	scoped := false
-	r.mapping(n, path, []string{"scope", "rate", "burst", "mode"}, func(key, value *yaml.Node, path []string) {
+	r.mapping(n, path, limitFields, func(key, value *yaml.Node, path []string) {
 		switch key.Value {
 		case "scope":
 			scoped = true
-			spec.Scope = r.text(value, path, "name a tier: city, country, region or global")
+			spec.Scope = r.word(value, path, "name a tier: city, country, region or global")
 		case "rate":
-			spec.Rate = r.text(value, path, "write one like 1000/s (s, m, h or d)")
+			spec.Rate = r.word(value, path, rateExample)
+		case "quota":
+			spec.Quota = r.word(value, path, quotaExample)
+		case "budget":
+			spec.Budget = r.integer(value, path, "1000000", limiter.MaxTokens)
+		case "concurrency":
+			spec.Concurrency = r.integer(value, path, "100", limiter.MaxTokens)
 		case "burst":
-			spec.Burst = r.integer(value, path, "2000")
+			spec.Burst = r.integer(value, path, "2000", limiter.MaxTokens)
+		case "hold":
+			spec.Hold = r.word(value, path, "write a duration, such as 30s, or leave it out")
+		case "zone":
+			spec.Zone = r.word(value, path, "write an IANA name, such as Europe/Berlin, or leave it out")
 		case "mode":
-			spec.Mode = r.text(value, path, "write hard, or leave it out")
+			spec.Mode = r.word(value, path, "write hard or soft, or leave it out")
+		}
+		if slices.Contains(limitKinds, key.Value) && r.isUnread(path) {
+			r.unread[fieldName(append(slices.Clone(path[:len(path)-1]), "rate"))] = true // a kind is there, although nobody can read it
 		}
 	})
 	if !scoped {
 		r.unreadable(n.Line, append(slices.Clip(path), "scope"), "is missing; name a tier: city, country, region or global")
 	}
 	return spec
+}
+
+// word is a text that says something: the limiter takes an empty one for none.
+func (r *rulesReader) word(n *yaml.Node, path []string, write string) string {
+	s := r.text(n, path, write)
+	if s == "" && !r.isUnread(path) {
+		r.unreadable(n.Line, path, "is %s; %s", kind(n), write)
+	}
+	return s
 }
 
 // adopt gives the compiler's problems their lines. A field that could not be read looks to the compiler as if it were

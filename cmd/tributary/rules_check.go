@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,20 +39,34 @@ Examples:
 type checkedRules struct {
 	File       string             `json:"file"`
 	Valid      bool               `json:"valid"`
+	Lease      string             `json:"lease,omitempty"`
+	FoldAfter  string             `json:"fold_after,omitempty"`
 	Namespaces []checkedNamespace `json:"namespaces,omitempty"`
 	Problems   problems           `json:"problems,omitempty"`
 }
 
 type checkedNamespace struct {
-	Namespace string         `json:"namespace"`
-	Limits    []checkedLimit `json:"limits"`
+	Namespace string           `json:"namespace"`
+	Limits    []checkedLimit   `json:"limits"`
+	Shadow    bool             `json:"shadow,omitempty"`
+	Count     bool             `json:"count,omitempty"`
+	Dedupe    string           `json:"dedupe,omitempty"`
+	Wait      string           `json:"wait,omitempty"`
+	Weights   map[string]int64 `json:"weights,omitempty"`
 }
 
+// checkedLimit has the fields of the file, with the defaults of those that it leaves out.
 type checkedLimit struct {
-	Scope string `json:"scope"`
-	Rate  string `json:"rate"`
-	Burst int64  `json:"burst"`
-	Reads string `json:"reads"`
+	Scope       string `json:"scope"`
+	Rate        string `json:"rate,omitempty"`
+	Quota       string `json:"quota,omitempty"`
+	Budget      int64  `json:"budget,omitempty"`
+	Concurrency int64  `json:"concurrency,omitempty"`
+	Burst       int64  `json:"burst,omitempty"`
+	Hold        string `json:"hold,omitempty"`
+	Zone        string `json:"zone,omitempty"`
+	Mode        string `json:"mode,omitempty"` // soft, or left out
+	Reads       string `json:"reads"`
 }
 
 // Run checks the files.
@@ -106,53 +122,128 @@ func checkRules(stdin io.Reader, file string) (checkedRules, error) {
 		}
 		return checked, err
 	}
-	checked.Valid = true
-	for _, name := range rules.Namespaces() {
-		n := checkedNamespace{Namespace: name, Limits: []checkedLimit{}}
-		for _, l := range rules.Rule(name).Limits {
-			n.Limits = append(n.Limits, checkedLimit{
-				Scope: l.Scope.String(),
-				Rate:  fmt.Sprintf("%d/%s", l.Rate, periodName(l.Period)[:1]),
-				Burst: l.Burst,
-				Reads: readLimit(l),
-			})
-		}
-		checked.Namespaces = append(checked.Namespaces, n)
-	}
+	checked.fill(rules)
 	return checked, nil
 }
 
-func (c *checkedRules) print(w io.Writer) {
-	count := fmt.Sprintf("%d namespaces", len(c.Namespaces))
-	if len(c.Namespaces) == 1 {
-		count = "1 namespace"
+// fill says what the rules say. What a file leaves out is shown of a limit, whose figures work together, and of nothing
+// else.
+func (c *checkedRules) fill(rules *limiter.Rules) {
+	c.Valid = true
+	if rules.Lease != limiter.DefaultLease {
+		c.Lease = limiter.FormatDuration(rules.Lease)
 	}
-	_, _ = fmt.Fprintf(w, "%s: %s\n", c.File, count)
+	if rules.FoldAfter != limiter.DefaultFoldAfter {
+		c.FoldAfter = limiter.FormatDuration(rules.FoldAfter)
+	}
+	for _, name := range rules.Namespaces() {
+		rule := rules.Rule(name)
+		n := checkedNamespace{Namespace: name, Limits: []checkedLimit{}, Shadow: rule.Shadow, Count: rule.Count, Weights: rules.Spec().Namespaces[name].Weights}
+		if rule.Dedupe > 0 {
+			n.Dedupe = limiter.FormatDuration(rule.Dedupe)
+		}
+		if rule.Wait >= 0 {
+			n.Wait = limiter.FormatDuration(rule.Wait)
+		}
+		for _, l := range rule.Limits {
+			n.Limits = append(n.Limits, checkLimit(&l))
+		}
+		c.Namespaces = append(c.Namespaces, n)
+	}
+}
+
+func checkLimit(l *limiter.Limit) checkedLimit {
+	c := checkedLimit{Scope: l.Scope.String(), Reads: readLimit(l)}
+	switch l.Kind {
+	case limiter.Rate:
+		c.Rate, c.Burst = fmt.Sprintf("%d/%s", l.Rate, periodName(l.Period)[:1]), l.Burst
+	case limiter.Quota:
+		c.Quota, c.Zone = fmt.Sprintf("%d/%s", l.Burst, l.Window.Unit), l.Window.Zone.String()
+	case limiter.Budget:
+		c.Budget = l.Burst
+	case limiter.Concurrency:
+		c.Concurrency, c.Hold = l.Burst, limiter.FormatDuration(l.Hold)
+	}
+	if l.Soft {
+		c.Mode = "soft"
+	}
+	return c
+}
+
+func (c *checkedRules) print(w io.Writer) {
+	head := fmt.Sprintf("%d namespaces", len(c.Namespaces))
+	if len(c.Namespaces) == 1 {
+		head = "1 namespace"
+	}
+	if c.Lease != "" {
+		head += ", leases of " + c.Lease
+	}
+	if c.FoldAfter != "" {
+		head += ", counts of ended sessions folded after " + c.FoldAfter
+	}
+	_, _ = fmt.Fprintf(w, "%s: %s\n", c.File, head)
 	width := 0
 	for _, n := range c.Namespaces {
 		width = max(width, len(n.Namespace))
 	}
+	indent := "\n" + strings.Repeat(" ", width+4)
 	for _, n := range c.Namespaces {
-		lines := []string{"counted, not limited"}
-		for i, l := range n.Limits {
-			if i == 0 {
-				lines = []string{"each key: " + l.Reads}
-			} else {
-				lines = append(lines, "     and: "+l.Reads)
-			}
-		}
-		indent := "\n" + strings.Repeat(" ", width+4)
-		_, _ = fmt.Fprintf(w, "  %-*s  %s\n", width, n.Namespace, strings.Join(lines, indent))
+		_, _ = fmt.Fprintf(w, "  %-*s  %s\n", width, n.Namespace, strings.Join(n.lines(), indent))
 	}
 }
 
+// lines say what a namespace asks for.
+func (n *checkedNamespace) lines() []string {
+	lines := []string{"counted, not limited"}
+	for i, l := range n.Limits {
+		if i == 0 {
+			lines = []string{"each key: " + l.Reads}
+		} else {
+			lines = append(lines, "     and: "+l.Reads)
+		}
+	}
+	if n.Count && len(n.Limits) > 0 {
+		lines = append(lines, "counted as well")
+	}
+	if n.Shadow {
+		lines = append(lines, "shadow: decided, but nothing is denied")
+	}
+	if n.Dedupe != "" {
+		lines = append(lines, "request ids are remembered for "+n.Dedupe)
+	}
+	if n.Wait != "" {
+		lines = append(lines, "a check waits up to "+n.Wait+", unless it says how long")
+	}
+	if len(n.Weights) > 0 {
+		var weights []string
+		for _, place := range slices.Sorted(maps.Keys(n.Weights)) {
+			weights = append(weights, fmt.Sprintf("%s %d", place, n.Weights[place]))
+		}
+		lines = append(lines, "weights: "+strings.Join(weights, ", "))
+	}
+	return lines
+}
+
 // readLimit says what a limit means.
-func readLimit(l limiter.Limit) string {
+func readLimit(l *limiter.Limit) (reads string) {
 	where := "in each " + l.Scope.String()
 	if l.Scope == limiter.Global {
 		where = "in the whole world"
 	}
-	return fmt.Sprintf("%d a %s %s, %d at once", l.Rate, periodName(l.Period), where, l.Burst)
+	switch l.Kind {
+	case limiter.Rate:
+		reads = fmt.Sprintf("%d a %s %s, %d at once", l.Rate, periodName(l.Period), where, l.Burst)
+	case limiter.Quota:
+		reads = fmt.Sprintf("%d a %s %s, by the calendar of %s", l.Burst, l.Window.Unit, where, l.Window.Zone)
+	case limiter.Budget:
+		reads = fmt.Sprintf("%d %s, ever", l.Burst, where)
+	case limiter.Concurrency:
+		reads = fmt.Sprintf("%d in flight %s, a permit ends after %s unless it is renewed", l.Burst, where, limiter.FormatDuration(l.Hold))
+	}
+	if l.Soft {
+		reads += "; soft: rather open than exact"
+	}
+	return reads
 }
 
 func periodName(d time.Duration) string {

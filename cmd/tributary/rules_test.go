@@ -18,7 +18,7 @@ func TestDefaultRules(t *testing.T) {
 	if got := fmt.Sprint(rules.Namespaces()); got != "[api votes]" {
 		t.Errorf("namespaces %s", got)
 	}
-	if got := fmt.Sprint(describeLimits(rules, "api")); got != "[global 1000/s burst 2000 city 300/s burst 300]" {
+	if got := fmt.Sprint(describeLimits(rules, "api")); got != "[global rate 1000/s burst 2000 city rate 300/s burst 300]" {
 		t.Errorf("api has %s", got)
 	}
 	if n := len(rules.Rule("votes").Limits); n != 0 {
@@ -35,15 +35,18 @@ func describeLimits(rules *limiter.Rules, namespace string) (all []string) {
 
 func TestRulesThatAreRead(t *testing.T) {
 	for _, c := range []struct{ name, file, want string }{
-		{"flow style", "namespaces: {a: {limits: [{scope: city, rate: 5/m}]}}", "a: [city 5/m burst 1]"},
-		{"block style", "namespaces:\n  a:\n    limits:\n    - scope: region\n      rate: 5/h\n      burst: 7\n", "a: [region 5/h burst 7]"},
-		{"quoted text", "namespaces: {'a': {limits: [{'scope': \"city\", rate: '5/s'}]}}", "a: [city 5/s burst 5]"},
-		{"words for periods", "namespaces: {a: {limits: [{scope: city, rate: 86400/day}]}}", "a: [city 86400/d burst 1]"},
+		{"flow style", "namespaces: {a: {limits: [{scope: city, rate: 5/m}]}}", "a: [city rate 5/m burst 1]"},
+		{"block style", "namespaces:\n  a:\n    limits:\n    - scope: region\n      rate: 5/h\n      burst: 7\n", "a: [region rate 5/h burst 7]"},
+		{"quoted text", "namespaces: {'a': {limits: [{'scope': \"city\", rate: '5/s'}]}}", "a: [city rate 5/s burst 5]"},
+		{"words for periods", "namespaces: {a: {limits: [{scope: city, rate: 86400/day}]}}", "a: [city rate 86400/d burst 1]"},
 		{"a name that looks like a number", "namespaces: {1: {}, 0x10: {}, true: {}, 2026-01-02: {}}", "0x10: [] 1: [] 2026-01-02: [] true: []"},
 		{"no limits", "namespaces: {a: {limits: []}}", "a: []"},
-		{"a leading zero is decimal", "namespaces: {a: {limits: [{scope: city, rate: 5/s, burst: 010}]}}", "a: [city 5/s burst 10]"},
+		{"a leading zero is decimal", "namespaces: {a: {limits: [{scope: city, rate: 5/s, burst: 010}]}}", "a: [city rate 5/s burst 10]"},
 		{"comments, a marker, a byte order mark", "\ufeff# rules\n---\nnamespaces: {a: {}} # all\n...\n", "a: []"},
 		{"an anchor that nobody uses", "namespaces: {a: &x {}}", "a: []"},
+		{"a quota", "namespaces: {a: {limits: [{scope: city, quota: 100/day}, {scope: city, quota: 100/day, zone: Europe/Berlin, mode: soft}]}}", "a: [city quota 100/day UTC city quota 100/day Europe/Berlin soft]"},
+		{"a budget", "namespaces: {a: {limits: [{scope: global, budget: 1000000}]}}", "a: [global budget 1000000]"},
+		{"a concurrency", "namespaces: {a: {limits: [{scope: country, concurrency: 100}, {scope: city, concurrency: 10, hold: 90s}]}}", "a: [country concurrency 100 hold 30s city concurrency 10 hold 1m30s]"},
 		{"windows line ends", "namespaces:\r\n  a: {}\r\n", "a: []"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -59,6 +62,49 @@ func TestRulesThatAreRead(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
+	}
+}
+
+func TestRulesSayMoreThanLimits(t *testing.T) {
+	rules, err := parseRules("rules.yaml", []byte(`
+lease: 10s
+fold_after: 48h
+namespaces:
+  a: {shadow: true, count: true, dedupe: 1h, wait: 0, weights: {eu: 2, eu.de: 3}, limits: [{scope: city, rate: 1/s}]}
+  b: {shadow: false, dedupe: 0}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rules.Lease != 10*time.Second || rules.FoldAfter != 48*time.Hour {
+		t.Errorf("lease %s, fold_after %s", rules.Lease, rules.FoldAfter)
+	}
+	if a := rules.Rule("a"); !a.Shadow || !a.Count || a.Dedupe != time.Hour || a.Wait != 0 || a.Weight("eu.de.berlin") != 3 || a.Weight("eu.fr") != 2 || a.Weight("us") != 1 {
+		t.Errorf("a is %+v", a)
+	}
+	if b := rules.Rule("b"); b.Shadow || b.Count || b.Dedupe != 0 || b.Wait >= 0 {
+		t.Errorf("b is %+v", b)
+	}
+}
+
+// The examples that stand in the built-in rules as comments are right, too.
+func TestExamplesOfTheDefaultRules(t *testing.T) {
+	_, examples, ok := strings.Cut(string(defaultRulesFile), "\n  # mail:")
+	if !ok {
+		t.Fatal("there are no examples")
+	}
+	rules, err := parseRules(defaultRulesName, []byte("namespaces:\n  mail:"+strings.ReplaceAll(examples, "\n  # ", "\n  ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[limiter.Kind]bool{}
+	for _, name := range rules.Namespaces() {
+		for _, l := range rules.Rule(name).Limits {
+			kinds[l.Kind] = true
+		}
+	}
+	if len(kinds) != 4 {
+		t.Errorf("examples of %v alone", kinds)
 	}
 }
 
@@ -95,7 +141,7 @@ func TestRulesThatAreRefused(t *testing.T) {
 		{"limits twice", "namespaces:\n  a:\n    limits: []\n    limits: []\n", []string{"rules.yaml:4: namespaces.a.limits: stands here twice, first on line 3"}},
 		{"too many limits", "namespaces:\n  a:\n    limits:\n" + seventeen, []string{"rules.yaml:3: namespaces.a.limits: 17 limits are too many"}},
 		{"a limit that is a list", "namespaces:\n  a:\n    limits:\n      - [city, 1/s]\n", []string{at + ": is a list; write a limit"}},
-		{"a field that is unknown", limit("scope: city, rate: 1/s, per: key"), []string{at + ".per: is unknown here; known are scope, rate, burst, mode"}},
+		{"a field that is unknown", limit("scope: city, rate: 1/s, per: key"), []string{at + ".per: is unknown here; known are scope, rate, quota, budget, concurrency, burst, hold, zone, mode"}},
 		{"a field in other letters", limit("Scope: city, scope: city, rate: 1/s"), []string{at + ".Scope: is unknown here; did you mean scope?"}},
 		{"a field twice", limit("scope: city, rate: 1/s, rate: 2/s"), []string{at + ".rate: stands here twice, first on line 4"}},
 		{"no scope", limit("rate: 1/s"), []string{at + ".scope: is missing; name a tier"}},
@@ -111,7 +157,31 @@ func TestRulesThatAreRefused(t *testing.T) {
 		{"a burst that is empty", limit("scope: city, rate: 1/s, burst: "), []string{at + ".burst: is empty; write a whole number"}},
 		{"a burst in hex", limit("scope: city, rate: 1/s, burst: 0x10"), []string{at + `.burst: "0x10" is no whole number`}},
 		{"a burst in words", limit("scope: city, rate: 1/s, burst: many"), []string{at + `.burst: "many" is no whole number`}},
-		{"another mode", limit("scope: city, rate: 1/s, mode: soft"), []string{at + `.mode: "soft" is not known (hard)`}},
+		{"another mode", limit("scope: city, rate: 1/s, mode: open"), []string{at + `.mode: "open" is not known (hard, soft)`}},
+		{"an empty mode", limit("scope: city, rate: 1/s, mode: ''"), []string{at + `.mode: is ""; write hard or soft, or leave it out`}},
+		{"a soft budget", limit("scope: city, budget: 10, mode: soft"), []string{at + ".mode: soft is not for a budget"}},
+		{"two kinds", limit("scope: city, rate: 1/s, budget: 10"), []string{at + ": has rate and budget; keep one of them"}},
+		{"a quota that is empty", limit("scope: city, quota: "), []string{at + ".quota: is empty; write one like 10000/day"}},
+		{"a quota of empty text", limit("scope: city, quota: ''"), []string{at + `.quota: is ""; write one like 10000/day`}},
+		{"a quota with a short unit", limit("scope: city, quota: 10/d"), []string{at + `.quota: "10/d" is no quota; write one like 10000/day (minute, hour, day, week or month)`}},
+		{"a zone that nobody knows", limit("scope: city, quota: 10/day, zone: Europe/Berln"), []string{at + `.zone: "Europe/Berln" is no time zone`}},
+		{"a zone of a rate", limit("scope: city, rate: 10/s, zone: UTC"), []string{at + ".zone: goes with a quota; remove it"}},
+		{"a budget that is text", limit("scope: city, budget: lots"), []string{at + `.budget: "lots" is no whole number; write one such as 1000000`}},
+		{"a budget of nothing", limit("scope: city, budget: 0"), []string{at + ".budget: 0 is out of range (1 to 9007199254740991)"}},
+		{"a concurrency past 64 bits", limit("scope: city, concurrency: 99999999999999999999"), []string{at + ".concurrency: 99999999999999999999 is out of range (1 to 9007199254740991)"}},
+		{"a hold that is short", limit("scope: city, concurrency: 1, hold: 500ms"), []string{at + `.hold: "500ms" is out of range (1s to 24h)`}},
+		{"a lease without a unit", "lease: 5\nnamespaces: {a: {}}\n", []string{`rules.yaml:1: lease: "5" is no duration; write one like 5s (h, m, s, ms)`}},
+		{"a lease that is empty", "lease:\nnamespaces: {a: {}}\n", []string{"rules.yaml:1: lease: is empty; write a duration, such as 5s"}},
+		{"fold_after of other letters", "fold-after: 24h\nnamespaces: {a: {}}\n", []string{"rules.yaml:1: fold-after: is unknown here; did you mean fold_after?"}},
+		{"fold_after out of range", "namespaces: {a: {}}\nfold_after: 1s\n", []string{`rules.yaml:2: fold_after: "1s" is out of range (1m to 87600h)`}},
+		{"shadow in words", "namespaces:\n  a:\n    shadow: yes\n", []string{`rules.yaml:3: namespaces.a.shadow: is "yes"; write true or false`}},
+		{"count as text", "namespaces:\n  a:\n    count: 'true'\n", []string{`rules.yaml:3: namespaces.a.count: is "true"; write true or false`}},
+		{"a dedupe that is a list", "namespaces:\n  a:\n    dedupe: [1h]\n", []string{"rules.yaml:3: namespaces.a.dedupe: is a list; write a duration"}},
+		{"a wait that is long", "namespaces:\n  a:\n    wait: 1h\n", []string{`rules.yaml:3: namespaces.a.wait: "1h" is out of range (0s to 1m)`}},
+		{"weights as a list", "namespaces:\n  a:\n    weights: [eu]\n", []string{"rules.yaml:3: namespaces.a.weights: is a list; write places and their weights"}},
+		{"a weight of no place", "namespaces:\n  a:\n    weights:\n      EU: 2\n", []string{`rules.yaml:4: namespaces.a.weights.EU: "EU" is no place; write one like eu.de.berlin`}},
+		{"a weight out of range", "namespaces:\n  a:\n    weights:\n      eu.de: 0\n", []string{`rules.yaml:4: namespaces.a.weights."eu.de": 0 is out of range (1 to 1000)`}},
+		{"a weight past 64 bits", "namespaces:\n  a:\n    weights: {eu: 99999999999999999999}\n", []string{"rules.yaml:3: namespaces.a.weights.eu: 99999999999999999999 is out of range (1 to 1000)"}},
 		{"two at once, by line", "namespaces:\n  b: {limits: [{scope: x, rate: 1/s}]}\n  a: {limits: [{scope: y, rate: 1/s}]}\n", []string{
 			"rules.yaml has 2 problems:\n  rules.yaml:2: namespaces.b.limits[0].scope", "\n  rules.yaml:3: namespaces.a.limits[0].scope",
 		}},
@@ -194,6 +264,8 @@ func FuzzRules(f *testing.F) {
 	for _, s := range []string{
 		"", "---\n", "namespaces: {a: {}}", "namespaces:\n\ta: {}", "namespaces: &x {a: *x}", "a: &a [*a]", "? [a]\n: {}",
 		"namespaces:\n  a:\n    limits:\n      - {scope: city, rate: 5/m, burst: 1.5}\n", "namespaces: {<<: {a: {}}}",
+		"lease: 10s\nfold_after: 48h\nnamespaces:\n  a: {shadow: true, count: true, dedupe: 1h, wait: 250ms, weights: {eu.de: 3}}\n",
+		"namespaces: {a: {limits: [{scope: city, quota: 5/week, zone: Asia/Kolkata}, {scope: global, budget: 7}, {scope: eu, concurrency: 3, hold: 1m}]}}",
 		"namespaces: {a: {}}\n---\n{}", "%YAML 1.2\n---\nnamespaces: !!map {a: !x {}}", "namespaces: {a: {limits: [{scope: galaxy}]}}",
 	} {
 		f.Add([]byte(s))
@@ -227,7 +299,7 @@ func FuzzRules(f *testing.F) {
 				t.Error(err)
 			}
 			for _, l := range rules.Rule(name).Limits {
-				if l.Rate < 1 || l.Burst < 1 || l.Burst > limiter.MaxTokens || l.ID == 0 {
+				if l.Rate < 1 == (l.Kind == limiter.Rate) || l.Figure() < 1 || l.Burst < 1 || l.Burst > limiter.MaxTokens || l.ID == 0 {
 					t.Errorf("%s: %v", name, &l)
 				}
 			}

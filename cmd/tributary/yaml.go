@@ -13,8 +13,6 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/tributary-io/tributary/limiter"
 )
 
 // maxFile is the largest file of rules or settings that is read: ten thousand namespaces take two megabytes.
@@ -287,8 +285,21 @@ func (r *yamlReader) text(n *yaml.Node, path []string, write string) string {
 	return n.Value
 }
 
-// integer is a whole number, or nil where there is none.
-func (r *yamlReader) integer(n *yaml.Node, path []string, example string) *int64 {
+// boolean is true or false; false where there is neither.
+func (r *yamlReader) boolean(n *yaml.Node, path []string) bool {
+	if !r.is(n, yaml.ScalarNode, path, "write true or false") {
+		return false
+	}
+	r.at(path, n.Line)
+	if n.ShortTag() != "!!bool" {
+		r.unreadable(n.Line, path, "is %s; write true or false", kind(n))
+		return false
+	}
+	return strings.EqualFold(n.Value, "true")
+}
+
+// integer is a whole number, or nil where there is none. One that is out of range for 64 bits is for most as well.
+func (r *yamlReader) integer(n *yaml.Node, path []string, example string, most int64) *int64 {
 	if !r.is(n, yaml.ScalarNode, path, "write a whole number, such as "+example) {
 		return nil
 	}
@@ -298,7 +309,7 @@ func (r *yamlReader) integer(n *yaml.Node, path []string, example string) *int64
 	case tag == "!!str" && err == nil:
 		r.unreadable(n.Line, path, "%s is text; write the number without quotes", kind(n))
 	case errors.Is(err, strconv.ErrRange):
-		r.unreadable(n.Line, path, "%s is out of range (1 to %d)", shortText(n.Value), int64(limiter.MaxTokens))
+		r.unreadable(n.Line, path, "%s is out of range (1 to %d)", shortText(n.Value), most)
 	case tag != "!!int" || err != nil:
 		r.unreadable(n.Line, path, "%s is no whole number; write one such as %s", kind(n), example)
 	default:

@@ -162,7 +162,7 @@ func city(t *testing.T) *fixture {
 
 // acknowledge answers the last report as the country would.
 func (f *fixture) acknowledge(change func(*tiers.Ack)) {
-	a := &tiers.Ack{World: 7, Rules: f.report.Rules, Session: 1, Sequence: f.report.Sequence, Parent: 9, Number: 1, Acked: f.report.To, Stamp: 1}
+	a := &tiers.Ack{World: 7, Hash: f.report.Hash, Session: 1, Sequence: f.report.Sequence, Parent: 9, Number: 1, Acked: f.report.To, Stamp: 1}
 	if change != nil {
 		change(a)
 	}

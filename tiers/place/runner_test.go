@@ -3,6 +3,7 @@ package place_test
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -256,7 +257,7 @@ func TestKillSaysNothingMore(t *testing.T) {
 	if err := f.runner.Close(); err != nil {
 		t.Errorf("close: %v", err)
 	}
-	if *f.store.meta() != meta || len(f.broken) != 0 {
+	if !reflect.DeepEqual(*f.store.meta(), meta) || len(f.broken) != 0 {
 		t.Errorf("it wrote %+v, broken %v", f.store.meta(), f.broken)
 	}
 }

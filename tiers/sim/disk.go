@@ -1,71 +1,116 @@
 package sim
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tributary-io/tributary/tiers"
 )
 
 // disk is a store whose commits take time, and are lost by a crash before.
 type disk struct {
-	world   *World
+	node    *Node
 	durable map[tiers.Key]tiers.Record
 	visible map[tiers.Key]tiers.Record
 	keys    []tiers.Key // of visible, sorted
 	pending []commit
+	group   []commit // being synced
 	syncing bool
-	instant bool // a commit is durable at once
 	life    int
+	number  int           // of the disk: one that is lost or old is another
+	instant bool          // a commit is durable at once
+	slow    time.Duration // a sync takes up to this long; 0: as the world's
+	full    bool          // nothing should be written
+	busy    float64       // chance that a step is refused
+	failing float64       // chance that a sync fails
 }
 
 type commit struct {
-	writes []tiers.Write
-	done   func(error)
+	process *process
+	writes  []tiers.Write
+	done    func(error)
 }
+
+var (
+	errBusy   = errors.New("too much waits for the disk")
+	errFailed = errors.New("the disk failed")
+)
 
 func (d *disk) open() {
 	d.visible = maps.Clone(d.durable)
 	d.keys = slices.Sorted(maps.Keys(d.visible))
 }
 
+// copied is what a copy of the disk would hold that is made now.
+func (d *disk) copied() map[tiers.Key]tiers.Record { return maps.Clone(d.durable) }
+
+// crash forgets what is not durable. Of a torn log the first commits are
+// there, and nobody was told.
 func (d *disk) crash() {
-	d.pending, d.syncing = nil, false
+	w := d.node.world
+	waiting := append(d.group, d.pending...)
+	d.pending, d.group, d.syncing = nil, nil, false
 	d.life++
+	if len(waiting) == 0 {
+		return
+	}
+	kept := 0
+	if w.Faults.Torn {
+		kept = w.rng.IntN(len(waiting) + 1)
+	}
+	for _, c := range waiting[:kept] {
+		d.apply(c)
+	}
+	if kept < len(waiting) {
+		w.hurt[Unsynced]++
+	}
 }
 
-// Writable is nil: this disk is never full.
-func (d *disk) Writable() error { return nil }
-
-// Update runs step; everything pending is committed by one sync at a time.
-func (d *disk) Update(step func(tiers.Reader) ([]tiers.Write, error), done func(error)) {
+// update runs step; everything pending is committed by one sync at a time.
+func (d *disk) update(p *process, step func(tiers.Reader) ([]tiers.Write, error), done func(error)) {
+	w := d.node.world
+	if !d.instant && w.chance(d.busy) {
+		w.hurt[BusyDisk]++
+		done(errBusy)
+		return
+	}
 	writes, err := step(d)
 	if err != nil {
 		done(err)
 		return
 	}
-	for _, w := range writes {
-		i, found := slices.BinarySearch(d.keys, w.Key)
+	for _, write := range writes {
+		i, found := slices.BinarySearch(d.keys, write.Key)
+		if w.laws != nil {
+			w.laws.wrote(d.node, write)
+		}
 		switch {
-		case w.Record == nil:
-			delete(d.visible, w.Key)
+		case write.Record == nil:
+			delete(d.visible, write.Key)
 			if found {
 				d.keys = slices.Delete(d.keys, i, i+1)
 			}
 			continue
 		case !found:
-			d.keys = slices.Insert(d.keys, i, w.Key)
+			d.keys = slices.Insert(d.keys, i, write.Key)
 		}
-		d.visible[w.Key] = w.Record
+		d.visible[write.Key] = write.Record
 	}
 	switch {
 	case d.instant:
-		d.apply(commit{writes, done})
-	case len(writes) == 0 && len(d.pending) == 0 && !d.syncing:
+		d.apply(commit{p, writes, done})
 		done(nil)
+	case len(writes) == 0 && len(d.pending) == 0 && !d.syncing:
+		if p.effect() {
+			done(nil)
+		} else {
+			done(errDead)
+		}
 	default:
-		d.pending = append(d.pending, commit{writes, done})
+		d.pending = append(d.pending, commit{p, writes, done})
 		d.sync()
 	}
 }
@@ -74,32 +119,64 @@ func (d *disk) sync() {
 	if d.syncing || len(d.pending) == 0 {
 		return
 	}
-	group := d.pending
-	d.pending, d.syncing = nil, true
-	life := d.life
-	d.world.After(d.world.between(d.world.Faults.Sync), func() {
+	w := d.node.world
+	d.group, d.pending, d.syncing = d.pending, nil, true
+	life, longest := d.life, w.Faults.Sync
+	if d.slow > 0 {
+		w.hurt[SlowDisk]++
+		longest = d.slow
+	}
+	var synced func()
+	synced = func() {
 		if d.life != life {
 			return
 		}
-		d.syncing = false
-		for _, c := range group {
-			if d.life == life {
+		if d.node.asleep > w.now {
+			w.at(d.node.asleep, synced)
+			return
+		}
+		var failed error
+		if w.chance(d.failing) {
+			w.hurt[FailingDisk]++
+			failed = errFailed
+		}
+		for len(d.group) > 0 {
+			c := d.group[0]
+			if !c.process.effect() {
+				return
+			}
+			d.group = d.group[1:]
+			if failed == nil {
 				d.apply(c)
 			}
+			if !c.process.effect() {
+				return
+			}
+			c.done(failed)
+			if d.life != life {
+				return
+			}
 		}
+		d.syncing = false
 		d.sync()
-	})
+	}
+	w.After(w.between(longest), synced)
 }
 
 func (d *disk) apply(c commit) {
 	for _, w := range c.writes {
+		if d.node.world.laws != nil {
+			d.node.world.laws.durable(d.node, c.process, w, d.durable[w.Key])
+		}
 		if w.Record == nil {
 			delete(d.durable, w.Key)
 		} else {
 			d.durable[w.Key] = w.Record
 		}
 	}
-	c.done(nil)
+	if d.node.world.laws != nil {
+		d.node.world.laws.committed(d.node)
+	}
 }
 
 // Get implements tiers.Reader.

@@ -22,7 +22,7 @@ func (v *Votes) Vote(n *Node, name tiers.Name) {
 		v.Acked, v.Sent = map[tiers.Name]uint64{}, map[tiers.Name]uint64{}
 	}
 	v.Sent[name]++
-	n.Runner().Add(name, 1, func(_ tiers.Total, err error) {
+	n.proc.add(name, 1, "", func(_ tiers.Total, err error) {
 		if err == nil {
 			v.Acked[name]++
 		}
@@ -31,7 +31,7 @@ func (v *Votes) Vote(n *Node, name tiers.Name) {
 
 // Total is a place's total of a key, as a client would get it.
 func (n *Node) Total(name tiers.Name) (total tiers.Total) {
-	n.runner.Get(name, func(t tiers.Total, _ []tiers.View, err error) {
+	n.proc.runner.Get(name, func(t tiers.Total, _ []tiers.View, err error) {
 		if err != nil {
 			panic(err)
 		}
@@ -72,7 +72,7 @@ func Check(n *Node, name tiers.Name, hits int64, wait time.Duration, oracles ...
 	for _, o := range oracles {
 		o.Offered += hits
 	}
-	n.Runner().Check(name, hits, wait, func(d tiers.Decision, err error) {
+	n.proc.check(name, hits, wait, "", func(d tiers.Decision, err error) {
 		for _, o := range oracles {
 			o.decided(n, name, hits, d, err)
 		}

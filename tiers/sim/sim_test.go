@@ -280,10 +280,7 @@ func TestTwins(t *testing.T) {
 	var v Votes
 	vote(t, w, &v, cities[0], 5)
 	w.Run(time.Second)
-	twin := &Node{Place: cities[0].Place, Leaf: true, world: w}
-	twin.disk.world, twin.disk.durable = w, maps.Clone(cities[0].disk.durable)
-	twin.Start()
-	w.order = append(w.order, twin)
+	twin := w.Twin(cities[0])
 	vote(t, w, &v, cities[0], 6)
 	vote(t, w, &v, twin, 7)
 	w.Run(3 * time.Second)

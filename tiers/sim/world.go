@@ -1,70 +1,96 @@
 package sim
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
-	"github.com/tributary-io/tributary/tiers/place"
 )
 
-// Faults says how often things go wrong, as probabilities in a message or an
-// event, and how fast things are.
+// Faults says how often things go wrong, as probabilities in a message or a
+// commit, and how fast things are.
 type Faults struct {
 	Loss, Duplicate float64
+	Late            float64       // a message takes up to lateBy: later ones overtake it
 	Delay           time.Duration // the most that a message takes; at least a tenth of it
 	Sync            time.Duration // the most that a commit takes
 	Drift           int64         // clocks run wrong by up to this many parts in a million
+	Torn            bool          // a crash may leave the first of the commits that wait on the disk
+	Rebase          bool          // each process's clock begins anywhere
 }
+
+// lateBy is the most that a message takes that is held up on its way.
+const lateBy = 8 * time.Second
 
 // A World runs places until told to stop.
 type World struct {
 	Faults Faults
 	Rules  *limiter.Rules
+	Lease  time.Duration
 	Trace  func(format string, args ...any) // may be nil
 
 	rng    *rand.Rand
 	now    limiter.Time // true time
-	queue  events
+	queue  queue
 	serial uint64
-	nodes  map[tiers.Place]*Node
+	nodes  map[tiers.Place]*Node // the first node of each place
 	order  []*Node
 	steps  uint64
-	still  int // events since time last moved
+	most   uint64 // steps; 0: as many as it takes
+	still  int    // events since time last moved
+	laws   *laws  // may be nil
+	hurt   [numFaults]uint64
+	ended  bool // the laws were broken, or most is reached: no more events
+
+	restart func(*Node) // what becomes of a node whose fuse burned out
 }
 
 // NewWorld returns an empty world.
 func NewWorld(seed uint64, rules *limiter.Rules, f Faults) *World {
-	return &World{Faults: f, Rules: rules, rng: rand.New(rand.NewPCG(seed, 0)), now: limiter.Time(time.Hour), nodes: map[tiers.Place]*Node{}}
-}
-
-// A Node is one place's machine: its disk outlives its processes.
-type Node struct {
-	Place tiers.Place
-	Leaf  bool
-	Cut   bool // its link to the parent is down
-
-	world  *World
-	disk   disk
-	runner *place.Runner // nil: no process runs
-	life   int           // which process
-	drift  int64
-	wake   uint64 // serial of the last wake-up asked for
-	broken error
-	events []tiers.Event
+	return &World{
+		Faults: f, Rules: rules, Lease: tiers.DefaultLease, rng: rand.New(rand.NewPCG(seed, 0)),
+		now: limiter.Time(time.Hour), nodes: map[tiers.Place]*Node{},
+	}
 }
 
 // Add makes a place and starts it.
 func (w *World) Add(p tiers.Place, leaf bool) *Node {
-	n := &Node{Place: p, Leaf: leaf, world: w, drift: w.rng.Int64N(2*w.Faults.Drift+1) - w.Faults.Drift}
-	n.disk.world, n.disk.durable = w, map[tiers.Key]tiers.Record{}
-	w.nodes[p] = n
-	w.order = append(w.order, n)
+	n := w.place(p, leaf)
 	n.Start()
 	return n
+}
+
+// place makes a place that does not run yet.
+func (w *World) place(p tiers.Place, leaf bool) *Node {
+	n := w.newNode(p, leaf)
+	w.nodes[p] = n
+	n.parent = w.nodes[p.Parent()]
+	return n
+}
+
+func (w *World) newNode(p tiers.Place, leaf bool) *Node {
+	n := &Node{Place: p, Leaf: leaf, world: w, drift: w.rng.Int64N(2*w.Faults.Drift+1) - w.Faults.Drift}
+	n.disk = disk{node: n, durable: map[tiers.Key]tiers.Record{}}
+	w.order = append(w.order, n)
+	if w.laws != nil {
+		w.laws.add(n)
+	}
+	return n
+}
+
+// Twin starts a second process of a node's place, on a copy of its disk.
+func (w *World) Twin(n *Node) *Node {
+	twin := w.newNode(n.Place, n.Leaf)
+	twin.parent = n.parent
+	twin.disk.durable = n.disk.copied()
+	n.twins = append(n.twins, twin)
+	if w.laws != nil {
+		w.laws.reopened(twin)
+	}
+	twin.Start()
+	return twin
 }
 
 // Node returns a place's machine.
@@ -79,8 +105,8 @@ func (w *World) Steps() uint64 { return w.steps }
 // Run lets the world go on for d.
 func (w *World) Run(d time.Duration) {
 	end := w.now.Add(d)
-	for len(w.queue) > 0 && w.queue[0].at <= end {
-		e := heap.Pop(&w.queue).(event)
+	for len(w.queue) > 0 && w.queue[0].at <= end && !w.ended {
+		e := w.queue.pop()
 		if w.still++; e.at > w.now {
 			w.now, w.still = e.at, 0
 		} else if w.still > 100_000 {
@@ -88,13 +114,20 @@ func (w *World) Run(d time.Duration) {
 		}
 		w.steps++
 		e.do()
+		if w.laws != nil {
+			w.laws.step()
+			w.ended = w.laws.err != nil
+		}
+		w.ended = w.ended || w.steps == w.most
 	}
-	w.now = end
+	if !w.ended {
+		w.now = end
+	}
 }
 
 // RunUntil lets the world go on until done says so, for at most d.
 func (w *World) RunUntil(d time.Duration, done func() bool) bool {
-	for end := w.now.Add(d); w.now < end; {
+	for end := w.now.Add(d); w.now < end && !w.ended; {
 		if done() {
 			return true
 		}
@@ -108,7 +141,7 @@ func (w *World) After(d time.Duration, do func()) { w.at(w.now.Add(d), do) }
 
 func (w *World) at(t limiter.Time, do func()) {
 	w.serial++
-	heap.Push(&w.queue, event{t, w.serial, do})
+	w.queue.push(event{t, w.serial, do})
 }
 
 // chance is true with probability p.
@@ -119,181 +152,76 @@ func (w *World) between(longest time.Duration) time.Duration {
 	return longest/10 + time.Duration(w.rng.Int64N(int64(longest)*9/10+1))
 }
 
-// clock is what a node's clock shows. It runs wrong by drift, from the
-// world's beginning on.
-func (n *Node) clock() limiter.Time { return n.shows(n.world.now) }
-
-func (n *Node) shows(t limiter.Time) limiter.Time { return t + t/1000*limiter.Time(n.drift)/1000 }
-
-// trueTime is when the node's clock will show at.
-func (n *Node) trueTime(at limiter.Time) limiter.Time {
-	t := at - at/1000*limiter.Time(n.drift)/1000
-	for n.shows(t) < at {
-		t += max(1, at-n.shows(t))
-	}
-	return t
-}
-
-// Start starts a process on the node's disk.
-func (n *Node) Start() {
-	n.life++
-	n.broken = nil
-	n.disk.open()
-	w := n.world
-	cfg := tiers.Config{
-		Place: n.Place, Partitions: 1, Leaf: n.Leaf, Rules: w.Rules, Session: w.rng.Uint64() | 1, NewWorld: w.rng.Uint64() | 1,
-		Lease: tiers.DefaultLease, Heartbeat: tiers.DefaultHeartbeat, ReportInterval: tiers.DefaultReportInterval, MaxAwake: tiers.DefaultMaxAwake,
-	}
-	n.disk.instant = true // Start waits for its commit
-	runner, err := place.Start(cfg, &n.disk, &sender{n, n.life}, n.clock)
-	n.disk.instant = false
-	if err != nil {
-		panic(fmt.Sprintf("sim: %s does not start: %v", n.Place, err))
-	}
-	n.runner = runner
-	runner.Tick()
-}
-
-// Crash ends the process at this instant: what is not durable is lost.
-func (n *Node) Crash() {
-	n.life++
-	n.runner = nil
-	n.disk.crash()
-}
-
-// Stop ends the process in good order.
-func (n *Node) Stop() {
-	r, life := n.runner, n.life
-	r.Stop()
-	n.world.RunUntil(3*time.Second, func() bool { return n.life != life || r.Stopped() })
-	if n.life != life {
+// say writes a line of the trace.
+func (w *World) say(n *Node, format string, args ...any) {
+	if w.Trace == nil {
 		return
 	}
-	n.disk.instant = true
-	if err := r.Close(); err != nil {
-		panic(fmt.Sprintf("sim: %s does not close: %v", n.Place, err))
+	where := "world"
+	if n != nil {
+		where = string(n.Place)
 	}
-	n.disk.instant = false
-	n.life++
-	n.runner = nil
-	n.disk.crash()
+	w.Trace("%8d %11s %-12s %s", w.steps, time.Duration(w.now-limiter.Time(time.Hour)).Round(time.Microsecond), where, fmt.Sprintf(format, args...))
 }
 
-// Wipe loses the disk of a node that does not run.
-func (n *Node) Wipe() { n.disk.durable = map[tiers.Key]tiers.Record{} }
-
-// Running says that a process runs.
-func (n *Node) Running() bool { return n.runner != nil && n.broken == nil }
-
-// Runner is the running process.
-func (n *Node) Runner() *place.Runner { return n.runner }
-
-// Events are what the node's processes told the operator.
-func (n *Node) Events() []tiers.Event { return n.events }
-
-// sender is the network as one process sees it.
-type sender struct {
-	node *Node
-	life int
-}
-
-func (s *sender) alive() bool { return s.node.life == s.life && s.node.runner != nil }
-
-// carry brings a message to a node, late, twice or never.
-func (w *World) carry(cut func() bool, deliver func()) {
-	if cut() || w.chance(w.Faults.Loss) {
-		return
-	}
-	arrive := func() {
-		if !cut() {
-			deliver()
-		}
-	}
-	w.After(w.between(w.Faults.Delay), arrive)
-	if w.chance(w.Faults.Duplicate) {
-		w.After(w.between(4*w.Faults.Delay), arrive)
-	}
-}
-
-func (s *sender) Report(r *tiers.Report) {
-	w, child := s.node.world, s.node
-	parent := w.nodes[child.Place.Parent()]
-	cut := func() bool { return child.Cut }
-	if parent == nil || parent.runner == nil {
-		w.After(w.between(w.Faults.Delay), func() {
-			if s.alive() {
-				child.runner.Failed(r.Sequence)
-			}
-		})
-		return
-	}
-	w.carry(cut, func() {
-		if parent.runner == nil {
-			return
-		}
-		life := parent.life
-		parent.runner.Reported(r, func(a *tiers.Ack) {
-			if parent.life != life {
-				return
-			}
-			w.carry(cut, func() {
-				if s.alive() {
-					child.runner.Acknowledged(a)
-				}
-			})
-		})
-	})
-}
-
-func (s *sender) Recall(p tiers.Place, r *tiers.Recall) {
-	w, child := s.node.world, s.node.world.nodes[p]
-	w.carry(func() bool { return child.Cut }, func() {
-		if child.runner != nil {
-			child.runner.Recalled(r)
-		}
-	})
-}
-
-func (s *sender) Event(e tiers.Event) {
-	s.node.events = append(s.node.events, e)
-	if t := s.node.world.Trace; t != nil {
-		t("%12s %s: %s %s %s", time.Duration(s.node.world.now), s.node.Place, e.Kind, e.Place, e.Detail)
-	}
-}
-
-func (s *sender) Wake(t limiter.Time) {
-	n := s.node
-	n.wake++
-	if t == limiter.Never {
-		return
-	}
-	wake := n.wake
-	n.world.at(max(n.trueTime(t), n.world.now), func() {
-		if s.alive() && n.wake == wake {
-			n.runner.Tick()
-		}
-	})
-}
-
-func (s *sender) Broken(err error) { s.node.broken = err }
-
+// An event is something that happens at an instant; of one instant, in the
+// order in which they were asked for.
 type event struct {
 	at     limiter.Time
 	serial uint64
 	do     func()
 }
 
-type events []event
-
-func (e events) Len() int { return len(e) }
-func (e events) Less(i, j int) bool {
-	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].serial < e[j].serial
+func (e *event) before(o *event) bool {
+	return e.at < o.at || e.at == o.at && e.serial < o.serial
 }
-func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
-func (e *events) Pop() any {
-	old := *e
-	last := old[len(old)-1]
-	*e = old[:len(old)-1]
-	return last
+
+// queue is a heap of events, four children to a node: half as deep as one of
+// two, and nothing is boxed as container/heap would.
+type queue []event
+
+func (q *queue) push(e event) {
+	h := append(*q, e)
+	*q = h
+	i := len(h) - 1
+	for i > 0 {
+		up := (i - 1) / 4
+		if !e.before(&h[up]) {
+			break
+		}
+		h[i] = h[up]
+		i = up
+	}
+	h[i] = e
+}
+
+func (q *queue) pop() event {
+	h := *q
+	first := h[0]
+	e := h[len(h)-1]
+	h[len(h)-1] = event{}
+	h = h[:len(h)-1]
+	*q = h
+	if len(h) == 0 {
+		return first
+	}
+	i := 0
+	for {
+		least := i*4 + 1
+		if least >= len(h) {
+			break
+		}
+		for c := least + 1; c < min(i*4+5, len(h)); c++ {
+			if h[c].before(&h[least]) {
+				least = c
+			}
+		}
+		if !h[least].before(&e) {
+			break
+		}
+		h[i] = h[least]
+		i = least
+	}
+	h[i] = e
+	return first
 }

@@ -36,7 +36,7 @@ func each[A, B any](list []A, f func(A) B) []B {
 // MarshalReport writes a report down.
 func MarshalReport(r *tiers.Report) ([]byte, error) {
 	return proto.Marshal(&Report{
-		Version: Version, Child: string(r.Child), World: r.World, Rules: r.Rules, Session: r.Session, Number: r.Number,
+		Version: Version, Child: string(r.Child), World: r.World, Rules: r.Hash, Session: r.Session, Number: r.Number,
 		Highest: r.Highest, Previous: r.Previous, Sequence: r.Sequence, From: r.From, To: r.To,
 		Counts: each(r.Counts, fromCount),
 		Lines: each(r.Lines, func(l tiers.LineReport) *LineReport {
@@ -67,7 +67,7 @@ func UnmarshalReport(data []byte) (*tiers.Report, error) {
 	}
 	var problem error
 	out := &tiers.Report{
-		Child: child, World: r.World, Rules: r.Rules, Session: r.Session, Number: r.Number,
+		Child: child, World: r.World, Hash: r.Rules, Session: r.Session, Number: r.Number,
 		Highest: r.Highest, Previous: r.Previous, Sequence: r.Sequence, From: r.From, To: r.To,
 		Counts: each(r.Counts, func(c *Count) tiers.Count { return toCount(c, &problem) }),
 		Lines: each(r.Lines, func(l *LineReport) tiers.LineReport {
@@ -88,7 +88,7 @@ func UnmarshalReport(data []byte) (*tiers.Report, error) {
 // MarshalAck writes an answer down.
 func MarshalAck(a *tiers.Ack) ([]byte, error) {
 	return proto.Marshal(&Ack{
-		Version: Version, World: a.World, Rules: a.Rules, Session: a.Session, Sequence: a.Sequence, Parent: a.Parent,
+		Version: Version, World: a.World, Rules: a.Hash, Session: a.Session, Sequence: a.Sequence, Parent: a.Parent,
 		Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: int64(a.Pause),
 		Pairs: each(a.Pairs, fromCount),
 		Lines: each(a.Lines, func(g tiers.Grant) *Grant {
@@ -115,7 +115,7 @@ func UnmarshalAck(data []byte) (*tiers.Ack, error) {
 	}
 	var problem error
 	out := &tiers.Ack{
-		World: a.World, Rules: a.Rules, Session: a.Session, Sequence: a.Sequence, Parent: a.Parent,
+		World: a.World, Hash: a.Rules, Session: a.Session, Sequence: a.Sequence, Parent: a.Parent,
 		Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: time.Duration(a.Pause),
 		Pairs: each(a.Pairs, func(c *Count) tiers.Count { return toCount(c, &problem) }),
 		Lines: each(a.Lines, func(g *Grant) tiers.Grant {

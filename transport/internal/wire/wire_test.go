@@ -67,7 +67,7 @@ func drawKeep(t *rapid.T) tiers.Keep {
 
 func drawReport(t *rapid.T) *tiers.Report {
 	r := &tiers.Report{
-		Child: drawPlace(t), World: draw64(t, "world"), Rules: draw64(t, "rules"), Session: max(1, draw64(t, "session")), Number: draw64(t, "number"),
+		Child: drawPlace(t), World: draw64(t, "world"), Hash: draw64(t, "rules"), Session: max(1, draw64(t, "session")), Number: draw64(t, "number"),
 		Highest: draw64(t, "highest"), Previous: draw64(t, "previous"), Sequence: draw64(t, "sequence"), From: draw64(t, "from"),
 		Counts: drawList(t, "counts", drawCount),
 		Lines: drawList(t, "lines", func(t *rapid.T) tiers.LineReport {
@@ -87,7 +87,7 @@ func drawReport(t *rapid.T) *tiers.Report {
 
 func drawAck(t *rapid.T) *tiers.Ack {
 	return &tiers.Ack{
-		World: draw64(t, "world"), Rules: draw64(t, "rules"), Session: draw64(t, "session"), Sequence: draw64(t, "sequence"), Parent: draw64(t, "parent"),
+		World: draw64(t, "world"), Hash: draw64(t, "rules"), Session: draw64(t, "session"), Sequence: draw64(t, "sequence"), Parent: draw64(t, "parent"),
 		Number: draw64(t, "number"), Acked: draw64(t, "acked"), Refused: rapid.String().Draw(t, "refused"), Fenced: rapid.Bool().Draw(t, "fenced"),
 		Pause: drawTime(t, "pause"), Pairs: drawList(t, "pairs", drawCount),
 		Lines: drawList(t, "lines", func(t *rapid.T) tiers.Grant {

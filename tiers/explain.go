@@ -1,0 +1,68 @@
+package tiers
+
+import "github.com/tributary-io/tributary/limiter"
+
+// An Explanation says all that a place knows of a key's limits: why a check
+// is denied, and what a checker has to look at.
+type Explanation struct {
+	Place   Place
+	Session uint64
+	Parent  uint64 // the parent's session; 0: none answered yet
+	Now     limiter.Time
+	Silent  limiter.Time  // an owner lends nothing before
+	Version uint64        // of the rules
+	Rule    *limiter.Rule // nil: the namespace is not known here
+	Limits  []LimitState
+}
+
+// LimitState is one limit of a key at one place.
+type LimitState struct {
+	Limit    *limiter.Limit
+	Owner    bool
+	Waits    bool          // an owner whose disk was lost waits for a figure
+	Holding  limiter.Share // what the place has of the limit, lent out or not
+	Bucket   limiter.Share // what of it is here
+	Frozen   int64         // permits of lines that ended, which come back
+	Held     *HeldState    // the line from the parent, if there is one
+	Lines    []LineState   // to children
+	Demand   Demand
+	Waiting  int          // checks
+	Permits  int          // of a concurrency
+	Window   int64        // of a quota: its begin, Unix seconds
+	Recall   Keep         // the last one that came
+	Recalls  uint64       // how many came
+	Recalled limiter.Time // when the last one came
+}
+
+// HeldState is a line as the child sees it.
+type HeldState struct {
+	Lender, Line   uint64
+	Lent, Returned limiter.Share
+	Expires        limiter.Time
+	Keep           Keep
+	Ended          bool
+}
+
+// LineState is a line as the lender sees it.
+type LineState struct {
+	Child          Place
+	Session, Line  uint64
+	Lent, Returned limiter.Share
+	Expires        limiter.Time
+	Demand         Demand
+	Keep           Keep
+	Called         bool
+}
+
+// ChildState is what a place knows of one place below it.
+type ChildState struct {
+	Place    Place
+	Session  uint64
+	Number   uint64
+	Reported bool         // since this place's start
+	Seen     limiter.Time // when it reported last, if it did
+	Through  limiter.Time // its watermark, where Known
+	Known    bool
+	Behind   int
+	Rules    uint64 // its version
+}

@@ -1,0 +1,266 @@
+package sim
+
+import (
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"time"
+
+	"github.com/tributary-io/tributary/tiers"
+)
+
+// chaos is what goes wrong in a world. Each fault has a rate of its own,
+// drawn from the seed, and is often absent.
+type chaos struct {
+	*scenario
+	set  FaultSet
+	rand *rand.Rand
+	mean [numFaults]time.Duration // between two of a fault; 0: it is absent
+	over bool
+	twin int
+}
+
+func newChaos(s *scenario, set FaultSet, r *rand.Rand) *chaos {
+	c := &chaos{scenario: s, set: set, rand: r}
+	w := s.world
+	f := &w.Faults
+	for fault := range numFaults {
+		// Drawn whether the set has it or not, so that the others stay.
+		absent, mean := r.IntN(2) == 0, time.Duration(float64(500*time.Millisecond)*(1+40*r.Float64()*r.Float64()))
+		if !absent && set.Has(fault) {
+			c.mean[fault] = mean
+		}
+	}
+	probability := func(of Fault, most float64) float64 {
+		p := r.Float64() * most
+		if c.mean[of] == 0 {
+			return 0
+		}
+		return p
+	}
+	f.Loss, f.Duplicate, f.Late = probability(Loss, 0.2), probability(Duplication, 0.2), probability(Reordering, 0.03)
+	f.Torn, f.Rebase = true, true
+	if set.Has(Drift) {
+		f.Drift = 4900
+		w.hurt[Drift]++
+	}
+	w.restart = c.restart
+	return c
+}
+
+// begin lets the faults loose.
+func (c *chaos) begin() {
+	w := c.world
+	if c.mean[Delay] > 0 {
+		w.Faults.Delay = 400 * time.Millisecond
+		w.hurt[Delay]++
+	}
+	for fault := range numFaults {
+		if do := faultDone[fault]; do != nil && c.mean[fault] > 0 {
+			c.again(fault, do)
+		}
+	}
+	if c.mean[OldDisk] > 0 || c.mean[RootDisk] > 0 { // backups
+		var copies func()
+		copies = func() {
+			if n := c.node(); n.Running() {
+				n.backup = n.disk.copied()
+			}
+			c.after(2*time.Second, copies)
+		}
+		copies()
+	}
+}
+
+func (c *chaos) again(f Fault, do func(*chaos) bool) {
+	c.after(c.mean[f], func() {
+		if do(c) {
+			c.world.hurt[f]++
+		}
+		c.again(f, do)
+	})
+}
+
+// after does something later, unless the chaos is over by then.
+func (c *chaos) after(mean time.Duration, do func()) {
+	c.world.After(time.Duration(float64(mean)*c.rand.ExpFloat64()), func() {
+		if !c.over {
+			do()
+		}
+	})
+}
+
+// node is any.
+func (c *chaos) node() *Node { return c.world.order[c.rand.IntN(len(c.world.order))] }
+
+func (c *chaos) upTo(longest time.Duration) time.Duration {
+	return time.Duration(c.rand.Int64N(int64(longest)))
+}
+
+// forA makes a thing so for a while.
+func (c *chaos) forA(longest time.Duration, begin, end func()) bool {
+	begin()
+	c.after(c.upTo(longest), end)
+	return true
+}
+
+var faultDone = [numFaults]func(*chaos) bool{
+	Partition: func(c *chaos) bool {
+		n := c.node()
+		c.world.say(n, "is cut off")
+		return c.forA(8*time.Second, func() { n.Cut = true }, func() { n.Cut = false })
+	},
+	OneWay: func(c *chaos) bool {
+		n := c.node()
+		if c.rand.IntN(2) == 0 {
+			c.world.say(n, "is mute")
+			return c.forA(8*time.Second, func() { n.mute = true }, func() { n.mute = false })
+		}
+		c.world.say(n, "is deaf")
+		return c.forA(8*time.Second, func() { n.deaf = true }, func() { n.deaf = false })
+	},
+	Crash: func(c *chaos) bool {
+		n := c.node()
+		if !n.Running() {
+			return false
+		}
+		n.fuse = 1 + c.rand.IntN(12)
+		return true
+	},
+	Stop: func(c *chaos) bool {
+		n := c.node()
+		return n.ready() && c.stop(n, func() { c.start(n, time.Second) })
+	},
+	SlowDisk: func(c *chaos) bool {
+		n := c.node()
+		return c.forA(5*time.Second, func() { n.disk.slow = 2 * time.Second }, func() { n.disk.slow = 0 })
+	},
+	FullDisk: func(c *chaos) bool {
+		n := c.node()
+		return c.forA(5*time.Second, func() { n.disk.full = true }, func() { n.disk.full = false })
+	},
+	BusyDisk: func(c *chaos) bool {
+		n := c.node()
+		return c.forA(5*time.Second, func() { n.disk.busy = 0.3 }, func() { n.disk.busy = 0 })
+	},
+	FailingDisk: func(c *chaos) bool {
+		n := c.node()
+		return c.forA(5*time.Second, func() { n.disk.failing = 0.1 }, func() { n.disk.failing = 0 })
+	},
+	LostDisk: func(c *chaos) bool {
+		n := c.node()
+		return n.Place != tiers.Root && c.another(n, map[tiers.Key]tiers.Record{})
+	},
+	OldDisk: func(c *chaos) bool {
+		n := c.node()
+		return n.Place != tiers.Root && n.backup != nil && c.another(n, maps.Clone(n.backup))
+	},
+	RootDisk: func(c *chaos) bool {
+		n := c.world.order[0]
+		return n.backup != nil && c.another(n, maps.Clone(n.backup))
+	},
+	Twin: func(c *chaos) bool {
+		n := c.node()
+		if c.twin == 2 || !n.Leaf || n.Place == tiers.Root || !n.Running() || n != c.world.nodes[n.Place] {
+			return false
+		}
+		c.twin++
+		c.world.say(n, "gets a twin")
+		c.world.Twin(n)
+		return true
+	},
+	WallClock: func(c *chaos) bool {
+		n := c.node()
+		n.wall += time.Duration(float64(pick(c.rand, time.Second, time.Minute, 5*time.Minute, 25*time.Hour)) * c.rand.NormFloat64())
+		c.world.say(n, "wall clock is ahead by %s", n.wall)
+		return true
+	},
+	Suspend: func(c *chaos) bool {
+		n := c.node()
+		if !n.Running() {
+			return false
+		}
+		n.asleep = c.world.now.Add(c.upTo(10 * time.Second))
+		c.world.say(n, "is suspended for %s", n.asleep.Sub(c.world.now))
+		return true
+	},
+}
+
+// stop ends a node's process in good order, then does something.
+func (c *chaos) stop(n *Node, then func()) bool {
+	p, since := n.proc, c.world.now
+	n.stopping = true
+	c.world.say(n, "is told to stop")
+	p.runner.Stop()
+	var wait func()
+	wait = func() {
+		switch {
+		case p.dead:
+			n.stopping = false
+		case n.asleep > c.world.now:
+			c.world.at(n.asleep, wait)
+		case p.runner.Stopped() || c.world.now.Sub(since) > 3*time.Second:
+			n.stopping = false
+			if n.broken == nil {
+				n.close()
+			}
+			then()
+		default:
+			c.world.After(20*time.Millisecond, wait)
+		}
+	}
+	wait()
+	return true
+}
+
+// start starts a node within a time, if nobody did before.
+func (c *chaos) start(n *Node, within time.Duration) {
+	c.world.After(c.upTo(within), func() {
+		if !n.Running() && !n.gone {
+			n.Crash()
+			n.Start()
+		}
+	})
+}
+
+// restart is what becomes of a process that died, or stopped by itself.
+func (c *chaos) restart(n *Node) {
+	if errors.Is(n.broken, tiers.ErrFenced) {
+		n.gone = true // its twin goes on
+		c.laws.path("session exited, fenced")
+		return
+	}
+	c.start(n, 2*time.Second)
+}
+
+// another kills a node and gives it another disk.
+func (c *chaos) another(n *Node, records map[tiers.Key]tiers.Record) bool {
+	if n.gone {
+		return false
+	}
+	n.Crash()
+	c.world.say(n, "gets another disk, of %d records", len(records))
+	n.setDisk(records)
+	c.start(n, 2*time.Second)
+	return true
+}
+
+// end stops the faults: links are whole, disks healthy, every place runs.
+func (c *chaos) end() {
+	c.over = true
+	w := c.world
+	f := &w.Faults
+	f.Loss, f.Duplicate, f.Late = 0, 0, 0
+	f.Delay, f.Sync = min(f.Delay, 5*time.Millisecond), min(f.Sync, 3*time.Millisecond)
+	w.say(nil, "the faults are over")
+	for _, n := range w.order {
+		n.Cut, n.mute, n.deaf, n.fuse, n.asleep = false, false, false, 0, min(n.asleep, w.now)
+		n.disk.slow, n.disk.full, n.disk.busy, n.disk.failing = 0, false, 0, 0
+	}
+	for _, n := range w.order {
+		if !n.gone && !n.stopping && !n.Running() {
+			n.Crash()
+			n.Start()
+		}
+	}
+}

@@ -1,0 +1,52 @@
+package sim
+
+import (
+	"errors"
+	"time"
+
+	"github.com/tributary-io/tributary/tiers"
+	"github.com/tributary-io/tributary/tiers/place"
+)
+
+// This file is all that the simulation calls of the core beyond messages.
+
+// start starts a process's runner.
+func start(cfg tiers.Config, p *process, n *Node) (*place.Runner, error) {
+	return place.Start(cfg, p, p, n.clock)
+}
+
+var errNoIDs = errors.New("the core takes no request ids yet")
+
+// check decides a check; request may be "".
+func (p *process) check(name tiers.Name, hits int64, wait time.Duration, request string, done func(tiers.Decision, error)) {
+	if request != "" {
+		done(tiers.Decision{}, errNoIDs)
+		return
+	}
+	p.runner.Check(name, hits, wait, done)
+}
+
+// add counts; request may be "".
+func (p *process) add(name tiers.Name, delta int64, request string, done func(tiers.Total, error)) {
+	if request != "" {
+		done(tiers.Total{}, errNoIDs)
+		return
+	}
+	p.runner.Add(name, delta, done)
+}
+
+// inspect looks at a key that is awake, without a trace. It reuses e.
+func (p *process) inspect(name tiers.Name, e *tiers.Explanation) bool {
+	if i, ok := any(p.runner).(interface {
+		Inspect(tiers.Name, *tiers.Explanation) bool
+	}); ok {
+		return i.Inspect(name, e)
+	}
+	return false
+}
+
+// has says what the core can do already.
+var has = struct {
+	quota, budget, concurrency, soft, shadow, dedupe, count, weights, lease bool
+	operations                                                              bool // release, refund, reset, apply, forget, join
+}{}

@@ -1,0 +1,178 @@
+package sim
+
+import (
+	"fmt"
+
+	"github.com/tributary-io/tributary/tiers"
+)
+
+// laws watches a world. It knows the truth, which no place does: what was
+// counted and admitted, in true time. The first breach ends the world.
+//
+// What it looks at after a step is what the step touched: the records that
+// were written, the message that was carried, the decision that was given,
+// and the lines between the place and its parent.
+type laws struct {
+	world    *World
+	err      error
+	sites    map[tiers.Place]*site
+	all      []*site
+	targets  []*target
+	byName   map[tiers.Name]*target
+	keys     map[tiers.Key]recordKey
+	oracles  []*oracle
+	maxAwake int
+
+	paths    map[string]uint64
+	excepted [numExceptions]uint64
+	checks   uint64 // laws looked at
+	decided  uint64 // checks decided
+	admitted uint64
+
+	carriedOut []carriedOut
+	changed    []changedTotal // by the commit that is under way
+	lines      lineLaws
+}
+
+// A site is a place as the laws know it.
+type site struct {
+	place  tiers.Place
+	parent *site
+	depth  int
+	leaf   bool
+	nodes  []*Node
+	below  []*site
+	left   bool // it was forgotten by its parent
+
+	counts  []siteCount // by target
+	charges []charges   // by target, at a leaf
+}
+
+// A target is a key that clients ask for.
+type target struct {
+	name    tiers.Name
+	index   int
+	counted bool
+	asked   tiers.Total // what clients wanted counted, each request once
+}
+
+func newLaws(w *World) *laws {
+	return &laws{
+		world: w, sites: map[tiers.Place]*site{}, byName: map[tiers.Name]*target{}, keys: map[tiers.Key]recordKey{},
+		paths: map[string]uint64{}, maxAwake: tiers.DefaultMaxAwake,
+	}
+}
+
+// target makes a key known.
+func (l *laws) target(name tiers.Name, counted bool) *target {
+	t := &target{name: name, index: len(l.targets), counted: counted}
+	l.targets = append(l.targets, t)
+	l.byName[name] = t
+	return t
+}
+
+// add makes a node known.
+func (l *laws) add(n *Node) {
+	s := l.sites[n.Place]
+	if s == nil {
+		s = &site{
+			place: n.Place, parent: l.sites[n.Place.Parent()], depth: n.Place.Depth(), leaf: n.Leaf,
+			counts: make([]siteCount, len(l.targets)), charges: make([]charges, len(l.targets)),
+		}
+		l.sites[n.Place] = s
+		l.all = append(l.all, s)
+		if s.parent != nil {
+			s.parent.below = append(s.parent.below, s)
+		}
+	}
+	s.nodes = append(s.nodes, n)
+	n.site = s
+	n.totals = make([]tiers.Total, len(l.targets))
+}
+
+// broken notes the first breach of a law.
+func (l *laws) broken(law string, n *Node, format string, args ...any) {
+	if l.err == nil {
+		where := tiers.Place("the world")
+		if n != nil {
+			where = n.Place
+		}
+		l.err = &ViolationError{Law: law, Step: l.world.steps, Place: where, Text: fmt.Sprintf(format, args...)}
+		l.world.say(n, "BREACH of %s: %s", law, fmt.Sprintf(format, args...))
+	}
+}
+
+// A ViolationError is a breach of a law.
+type ViolationError struct {
+	Law   string // which checker caught it
+	Step  uint64
+	Place tiers.Place
+	Text  string
+}
+
+func (v *ViolationError) Error() string {
+	return fmt.Sprintf("%s: at %s, step %d: %s", v.Law, v.Place, v.Step, v.Text)
+}
+
+// event counts a recovery path that the machines tell of.
+func (l *laws) event(e tiers.Event) { l.paths[string(e.Kind)]++ }
+
+// path counts one that the laws see.
+func (l *laws) path(name string) { l.paths[name]++ }
+
+// starts is called before a process starts on a node's disk.
+func (l *laws) starts(n *Node) {
+	n.rules = l.world.Rules
+	if r, _ := n.disk.durable["rules"].(*tiers.RulesRecord); r != nil && r.Version > 0 {
+		n.rules = r.Rules
+	}
+	l.follow(n)
+}
+
+// step looks at what the last event touched.
+func (l *laws) step() {
+	for _, c := range l.carriedOut {
+		l.decidedCheck(c.node, c.target, c.hits, &c.decision)
+	}
+	l.carriedOut = l.carriedOut[:0]
+	if l.err == nil {
+		l.stepLines()
+	}
+}
+
+// whose is the process's own session.
+func (n *Node) session() uint64 {
+	if n.proc == nil {
+		return 0
+	}
+	return n.proc.session
+}
+
+// sum adds up totals that fit.
+func sum(a, b tiers.Total) tiers.Total {
+	return tiers.Total{Added: a.Added + b.Added, Removed: a.Removed + b.Removed}
+}
+
+func minus(a, b tiers.Total) tiers.Total {
+	return tiers.Total{Added: a.Added - b.Added, Removed: a.Removed - b.Removed}
+}
+
+// atMost says that a is at most b in both parts.
+func atMost(a, b tiers.Total) bool { return a.Added <= b.Added && a.Removed <= b.Removed }
+
+func larger(a, b tiers.Total) tiers.Total {
+	return tiers.Total{Added: max(a.Added, b.Added), Removed: max(a.Removed, b.Removed)}
+}
+
+// less is a-b, and 0 where that is negative.
+func less(a, b tiers.Total) tiers.Total {
+	return tiers.Total{Added: a.Added - min(a.Added, b.Added), Removed: a.Removed - min(a.Removed, b.Removed)}
+}
+
+// Paths are the recovery paths that a thorough run reaches.
+func Paths() []string {
+	return []string{
+		"pairs handed over", "pairs handed back", "session fenced", "session exited, fenced",
+		string(tiers.EventJoined), string(tiers.EventFenced), string(tiers.EventChild), string(tiers.EventRefill), string(tiers.EventSilent),
+	}
+}

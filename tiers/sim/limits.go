@@ -1,0 +1,378 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+	"github.com/tributary-io/tributary/tiers"
+)
+
+// An oracle is one limit of one key at its owner, as Law 2 has it: the one
+// bucket that everything admitted below the owner must fit, in true time.
+//
+// A rate is a bucket of its capacity and of 1.01 times its rate, for clocks
+// that drift; a quota is a bucket for each window, a budget one that never
+// refills, a concurrency one whose tokens are out from a check until its
+// permit is released, or has not been renewed for a hold by its place's
+// clock. A figure that is raised holds at once, one that is lowered a lease
+// later (at a leaf that owns it, at once).
+//
+// A soft limit is held to capacity + rate·t, and the same once more for each
+// leaf that was cut off when it admitted: one that had no line from its
+// parent that it could use.
+type oracle struct {
+	owner  *site
+	node   *Node // of a limit that a leaf owns: nobody fences owners, so each process' disk is one
+	target *target
+	id     uint64
+	limit  limiter.Limit // in force; the larger figures while a lowered one is under way
+	exists bool          // the owner's rules have it
+
+	next    limiter.Limit // the figures from lowerAt on
+	lowerAt limiter.Time  // 0: none are under way
+
+	bucket     limiter.Bucket // of a rate
+	extra      int64          // may be admitted beside, until extraUntil
+	extraUntil limiter.Time
+
+	windows []windowSpent // of a quota, the last few
+	spent   int64         // of a budget
+	permits []permit      // of a concurrency
+	out     int64
+
+	spare map[*Node]*limiter.Bucket // of a soft limit
+
+	offered, taken int64
+}
+
+type windowSpent struct{ begin, spent, extra int64 }
+
+type permit struct {
+	node    *Node
+	session uint64
+	serial  uint64
+	hits    int64
+	until   limiter.Time // true time
+}
+
+// charges are the oracles that a check of a key at a leaf is charged to,
+// one for each limit of the rule.
+type charges struct {
+	rules   *limiter.Rules
+	node    *Node
+	rule    *limiter.Rule
+	oracles []*oracle
+}
+
+// drifting is 1 % more, rounded up.
+func drifting(d time.Duration) time.Duration { return d + d/100 + 1 }
+
+// ownedAt is the place that owns a limit of a key that is asked for at a leaf.
+func (s *site) ownedAt(l *limiter.Limit) *site {
+	for s.depth > int(l.Scope) {
+		s = s.parent
+	}
+	return s
+}
+
+// charge finds the oracles of a key at a leaf, by the rules it follows now.
+func (l *laws) charge(n *Node, t *target) *charges {
+	c := &n.site.charges[t.index]
+	if c.rules == n.rules && c.node == n {
+		return c
+	}
+	*c = charges{rules: n.rules, node: n, oracles: c.oracles[:0]}
+	if n.rules == nil {
+		return c
+	}
+	if c.rule = n.rules.Rule(t.name.Namespace); c.rule == nil {
+		return c
+	}
+	for i := range c.rule.Limits {
+		c.oracles = append(c.oracles, l.oracle(n, t, &c.rule.Limits[i]))
+	}
+	return c
+}
+
+// oracle finds or makes the oracle of a limit.
+func (l *laws) oracle(leaf *Node, t *target, limit *limiter.Limit) *oracle {
+	owner, node := leaf.site.ownedAt(limit), (*Node)(nil)
+	if owner == leaf.site {
+		node = leaf
+	}
+	for _, o := range l.oracles {
+		if o.id == limit.ID && o.owner == owner && o.node == node && o.target == t {
+			return o
+		}
+	}
+	o := &oracle{owner: owner, node: node, target: t, id: limit.ID, exists: true, limit: *limit}
+	// The owner may follow other rules than the leaf.
+	if at := owner.nodes[0]; at.rules != nil {
+		if theirs := ruleLimit(at.rules, t, limit.ID); theirs != nil {
+			o.limit = *theirs
+		}
+	}
+	o.fill(l.world.now)
+	l.oracles = append(l.oracles, o)
+	return o
+}
+
+func ruleLimit(rules *limiter.Rules, t *target, id uint64) *limiter.Limit {
+	if rules == nil {
+		return nil
+	}
+	rule := rules.Rule(t.name.Namespace)
+	if rule == nil {
+		return nil
+	}
+	for i := range rule.Limits {
+		if rule.Limits[i].ID == id {
+			return &rule.Limits[i]
+		}
+	}
+	return nil
+}
+
+// faster is a limit as a share whose rate is per 100 periods and 1 % above.
+func faster(l *limiter.Limit) limiter.Share {
+	s := l.Whole()
+	if s.Rate > 0 {
+		s.Rate = s.Rate*101 + 99
+	}
+	return s
+}
+
+func (o *oracle) fill(now limiter.Time) {
+	o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), now)
+	o.spent, o.spare = 0, nil
+}
+
+// follow takes the rules that an owner follows from now on.
+func (l *laws) follow(n *Node) {
+	for _, o := range l.oracles {
+		if o.owner != n.site || o.node != nil && o.node != n {
+			continue
+		}
+		limit := ruleLimit(n.rules, o.target, o.id)
+		switch {
+		case limit == nil:
+			o.exists = false
+		case !o.exists: // it is there again: a new limit, but for what its old lines may hold
+			o.exists = true
+			o.limit, o.lowerAt = *limit, 0
+			o.fill(l.world.now)
+		default:
+			o.become(l.world, limit)
+		}
+	}
+}
+
+// become takes figures that were changed.
+func (o *oracle) become(w *World, limit *limiter.Limit) {
+	o.settle(w.now)
+	before := o.limit
+	o.limit.Burst, o.limit.Rate = max(before.Burst, limit.Burst), max(before.Rate, limit.Rate)
+	o.limit.Hold = max(before.Hold, limit.Hold)
+	if o.limit.Burst > before.Burst || o.limit.Rate > before.Rate {
+		was, is := faster(&before), faster(&o.limit)
+		o.bucket.Add(w.now, limiter.Share{Tokens: is.Capacity - was.Capacity, Capacity: is.Capacity - was.Capacity, Rate: is.Rate - was.Rate})
+	}
+	o.lowerAt = 0
+	if o.limit.Burst != limit.Burst || o.limit.Rate != limit.Rate || o.limit.Hold != limit.Hold {
+		o.next, o.lowerAt = *limit, w.now
+		if o.node == nil {
+			o.lowerAt = w.now.Add(drifting(drifting(drifting(w.Lease))))
+		}
+		o.settle(w.now)
+	}
+}
+
+// settle brings the oracle up to now.
+func (o *oracle) settle(now limiter.Time) {
+	if o.lowerAt != 0 && now >= o.lowerAt {
+		is := faster(&o.next)
+		o.bucket.Settle(o.lowerAt)
+		have := o.bucket.Share()
+		o.bucket = limiter.NewBucket(o.limit.Period*100, limiter.Share{Tokens: min(have.Tokens, is.Capacity), Capacity: is.Capacity, Rate: is.Rate}, o.lowerAt)
+		o.limit, o.lowerAt = o.next, 0
+	}
+	o.bucket.Settle(now)
+	if o.extra > 0 && now > o.extraUntil {
+		o.extra = 0
+	}
+}
+
+// spend charges an admitted check. It returns what was admitted too much.
+func (o *oracle) spend(l *laws, n *Node, hits int64, window int64, cutOff bool) (over int64, of string) {
+	now := l.world.now
+	o.settle(now)
+	o.taken += hits
+	switch o.limit.Kind {
+	case limiter.Quota:
+		w := o.window(window)
+		w.spent += hits
+		return w.spent - o.limit.Burst - w.extra - o.extra, "the window's quota"
+	case limiter.Budget:
+		o.spent += hits
+		return o.spent - o.limit.Burst - o.extra, "the budget"
+	case limiter.Concurrency:
+		o.expire(l, now)
+		return o.out + hits - o.limit.Burst - o.extra, "the permits"
+	}
+	if o.limit.Soft && cutOff {
+		spare := o.spare[n]
+		if spare == nil {
+			b := limiter.NewBucket(o.limit.Period*100, faster(&o.limit), now)
+			spare = &b
+			if o.spare == nil {
+				o.spare = map[*Node]*limiter.Bucket{}
+			}
+			o.spare[n] = spare
+		}
+		if spare.Take(now, hits) {
+			return 0, ""
+		}
+	}
+	if o.bucket.Take(now, hits) {
+		return 0, ""
+	}
+	if o.extra >= hits-o.bucket.Tokens() {
+		o.extra -= hits - o.bucket.Tokens()
+		o.bucket.Spend(o.bucket.Tokens())
+		return 0, ""
+	}
+	return hits - o.bucket.Tokens() - o.extra, "the one bucket"
+}
+
+// window finds or makes what was spent of a quota's window.
+func (o *oracle) window(begin int64) *windowSpent {
+	for i := range o.windows {
+		if o.windows[i].begin == begin {
+			return &o.windows[i]
+		}
+	}
+	o.windows = append(o.windows, windowSpent{begin: begin})
+	return &o.windows[len(o.windows)-1]
+}
+
+// expire drops the permits whose hold is over.
+func (o *oracle) expire(l *laws, now limiter.Time) {
+	left := o.permits[:0]
+	o.out = 0
+	for _, p := range o.permits {
+		if now < p.until {
+			left = append(left, p)
+			o.out += p.hits
+		} else {
+			l.path("permit expired")
+		}
+	}
+	o.permits = left
+}
+
+// offered notes a check that a client asks for.
+func (l *laws) offered(n *Node, t *target, hits int64) {
+	for _, o := range l.charge(n, t).oracles {
+		o.offered += hits
+	}
+}
+
+// decided is called when a check is decided, at the instant of its spending.
+func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
+	l.decided++
+	if !d.Allowed || d.Shadow || hits == 0 {
+		return
+	}
+	l.admitted++
+	c := l.charge(n, t)
+	if len(c.oracles) == 0 {
+		return
+	}
+	l.checks++
+	now := l.world.now
+	state := l.inspected(n, t)
+	for i, o := range c.oracles {
+		var window int64
+		cutOff := false
+		if state != nil {
+			if at := limitState(state, o.id); at != nil {
+				window = at.Window
+				cutOff = !at.Owner && (at.Held == nil || at.Held.Ended || state.Now >= at.Held.Expires)
+			}
+		}
+		if over, of := o.spend(l, n, hits, window, cutOff); over > 0 {
+			l.broken("limits hold", n, "%d hits of %s admitted, %d beyond %s of %s (owner %s)", hits, t.name, over, of, &c.rule.Limits[i], o.owner.place)
+		}
+		if o.limit.Kind == limiter.Concurrency {
+			o.permits = append(o.permits, permit{n, n.session(), permitOf(d), hits, n.trueTime(n.shows(now).Add(o.limit.Hold))})
+			o.out += hits
+		}
+	}
+}
+
+func limitState(e *tiers.Explanation, id uint64) *tiers.LimitState {
+	for i := range e.Limits {
+		if e.Limits[i].Limit.ID == id {
+			return &e.Limits[i]
+		}
+	}
+	return nil
+}
+
+func permitOf(d *tiers.Decision) uint64 { return d.Permit }
+
+// requested is called when a request with an id was carried out, and its
+// record written: that is the instant of its spending, whether or not its
+// client ever learns of it. The machine is in the middle of its step: the
+// check is charged when it ends.
+func (l *laws) requested(n *Node, k tiers.Key, r *tiers.RequestRecord) {
+	if r.Add {
+		return
+	}
+	namespace, _, _ := strings.Cut(strings.TrimPrefix(string(k), "request/"), "/")
+	if t := l.byName[tiers.Name{Namespace: namespace, Key: r.Key}]; t != nil {
+		l.carriedOut = append(l.carriedOut, carriedOut{n, t, r.Hits, r.Decision})
+	}
+}
+
+// carriedOut is a check with an id that the step under way decided.
+type carriedOut struct {
+	node     *Node
+	target   *target
+	hits     int64
+	decision tiers.Decision
+}
+
+// setBack is called when an owner has another disk than before. What a
+// budget or quota lent since an old copy is lent again: Law 2's exception.
+func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
+	for _, o := range l.oracles {
+		if o.owner != n.site || o.node != nil && o.node != n || !o.limit.Durable() {
+			continue
+		}
+		left := func(records map[tiers.Key]tiers.Record) (tokens, window int64) {
+			key := tiers.Key(fmt.Sprintf("bucket/%s/%s\x00%016x", o.target.name.Namespace, o.target.name.Key, o.id))
+			if b, _ := records[key].(*tiers.SavedBucket); b != nil {
+				return b.Tokens, b.Window
+			}
+			return o.limit.Burst, 0
+		}
+		was, window := left(before)
+		is, old := left(n.disk.durable)
+		if len(n.disk.durable) == 0 || was >= is && old == window {
+			continue // a lost disk is known to be lost: nothing is lent
+		}
+		l.excepted[OldOwner]++
+		if o.limit.Kind == limiter.Quota {
+			if old != window {
+				is = o.limit.Burst
+			}
+			o.window(window).extra += is - was
+		} else {
+			o.extra += is - was
+			o.extraUntil = limiter.Never
+		}
+	}
+}
