@@ -26,6 +26,7 @@ type disk struct {
 	full    bool          // nothing should be written
 	busy    float64       // chance that a step is refused
 	failing float64       // chance that a sync fails
+	failed  error         // why one did: what follows may have read what was lost, and fails too
 }
 
 type commit struct {
@@ -52,13 +53,14 @@ func (d *disk) copied() map[tiers.Key]tiers.Record { return maps.Clone(d.durable
 func (d *disk) crash() {
 	w := d.node.world
 	waiting := append(d.group, d.pending...)
-	d.pending, d.group, d.syncing = nil, nil, false
+	torn := w.Faults.Torn && d.failed == nil
+	d.pending, d.group, d.syncing, d.failed = nil, nil, false, nil
 	d.life++
 	if len(waiting) == 0 {
 		return
 	}
 	kept := 0
-	if w.Faults.Torn {
+	if torn {
 		kept = w.rng.IntN(len(waiting) + 1)
 	}
 	for _, c := range waiting[:kept] {
@@ -135,10 +137,9 @@ func (d *disk) sync() {
 			w.at(d.node.asleep, synced)
 			return
 		}
-		var failed error
-		if w.chance(d.failing) {
+		if d.failed == nil && w.chance(d.failing) {
 			w.hurt[FailingDisk]++
-			failed = errFailed
+			d.failed = errFailed
 		}
 		for len(d.group) > 0 {
 			c := d.group[0]
@@ -146,13 +147,13 @@ func (d *disk) sync() {
 				return
 			}
 			d.group = d.group[1:]
-			if failed == nil {
+			if d.failed == nil {
 				d.apply(c)
 			}
 			if !c.process.effect() {
 				return
 			}
-			c.done(failed)
+			c.done(d.failed)
 			if d.life != life {
 				return
 			}

@@ -306,7 +306,7 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 			l.broken("limits hold", n, "%d hits of %s admitted, %d beyond %s of %s (owner %s)", hits, t.name, over, of, &c.rule.Limits[i], o.owner.place)
 		}
 		if o.limit.Kind == limiter.Concurrency {
-			o.permits = append(o.permits, permit{n, n.session(), permitOf(d), hits, n.trueTime(n.shows(now).Add(o.limit.Hold))})
+			o.permits = append(o.permits, permit{n, n.session(), d.Permit, hits, n.trueTime(n.shows(now).Add(o.limit.Hold))})
 			o.out += hits
 		}
 	}
@@ -320,8 +320,6 @@ func limitState(e *tiers.Explanation, id uint64) *tiers.LimitState {
 	}
 	return nil
 }
-
-func permitOf(d *tiers.Decision) uint64 { return d.Permit }
 
 // requested is called when a request with an id was carried out, and its
 // record written: that is the instant of its spending, whether or not its

@@ -54,9 +54,7 @@ type Oracle struct {
 
 // NewOracle returns the oracle of a limit.
 func NewOracle(l *limiter.Limit) *Oracle {
-	whole := l.Whole()
-	whole.Rate = whole.Rate*101 + 99
-	return &Oracle{limit: l, bucket: limiter.NewBucket(l.Period*100, whole, 0), Denied: map[tiers.Reason]int64{}}
+	return &Oracle{limit: l, bucket: limiter.NewBucket(l.Period*100, faster(l), 0), Denied: map[tiers.Reason]int64{}}
 }
 
 // Check spends hits at a leaf, and counts what becomes of it.

@@ -137,8 +137,6 @@ func (n *Node) setDisk(records map[tiers.Key]tiers.Record) {
 	n.disk.number++
 	if n.world.laws != nil {
 		n.world.laws.setBack(n, before)
-	}
-	if n.world.laws != nil {
 		n.world.laws.reopened(n)
 	}
 }
