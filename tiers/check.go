@@ -148,6 +148,7 @@ func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision) (
 		return true
 	}
 	for _, p := range o.pools {
+		p.boundCredit(now)
 		p.bucket.Spend(hits)
 	}
 	nearest.describe(now, d)
@@ -173,7 +174,7 @@ func (p *pool) deny(now limiter.Time, hits int64) (reason Reason, waits bool) {
 	case hits > p.bucket.Capacity():
 		return ReasonLimit, !p.owner
 	}
-	return ReasonLimit, false
+	return ReasonLimit, hits <= p.bucket.Tokens()+p.credit
 }
 
 // describe says in d what the pool's limit is, and what is left of it here.

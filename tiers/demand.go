@@ -35,7 +35,7 @@ func (d Demand) sane() Demand {
 func (d Demand) none() bool { return d == Demand{} }
 
 // A meter estimates what is offered at a leaf. It rises at once, at the end
-// of a window, and falls by halves.
+// of a window, falls by halves, and forgets what nobody asks for any more.
 type meter struct {
 	since   limiter.Time // the window's begin
 	offered int64        // in this window
@@ -59,8 +59,8 @@ func (m *meter) roll(now limiter.Time, period time.Duration) bool {
 	rate := scaleUp(m.offered, int64(period), int64(elapsed))
 	if rate >= m.now {
 		m.now = rate
-	} else {
-		m.now = (m.now + rate) / 2
+	} else { // half of the way down, for each window that passed
+		m.now = rate + (m.now-rate)>>min(elapsed/demandWindow, 63)
 	}
 	if elapsed >= peakFade {
 		m.peak = 0
@@ -68,6 +68,9 @@ func (m *meter) roll(now limiter.Time, period time.Duration) bool {
 		m.peak -= scaleUp(m.peak, int64(elapsed), int64(peakFade))
 	}
 	m.peak = max(m.peak, m.now, 0)
+	if now.Sub(m.last) >= idleAfter {
+		m.now, m.peak = 0, 0 // what is given back must not be asked for
+	}
 	m.since, m.offered = now, 0
 	return true
 }

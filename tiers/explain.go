@@ -15,6 +15,43 @@ type Explanation struct {
 	Limits  []LimitState
 }
 
+// Inspect says in e what is known of a key that is awake, and reuses e. It
+// changes nothing; false: the key is not awake.
+func (m *Machine) Inspect(now limiter.Time, name Name, e *Explanation) bool {
+	s := m.spaces[name.Namespace]
+	if s == nil || s.objects[name.Key] == nil {
+		return false
+	}
+	limits := e.Limits
+	*e = Explanation{Place: m.cfg.Place, Session: m.cfg.Session, Parent: m.upper.parent, Now: now, Silent: m.silent, Rule: s.rule}
+	pools := s.objects[name.Key].pools
+	for len(limits) < len(pools) {
+		limits = append(limits, LimitState{})
+	}
+	e.Limits = limits[:len(pools)]
+	for i, p := range pools {
+		p.inspect(now, &e.Limits[i])
+	}
+	return true
+}
+
+// inspect says in s what the pool is, and reuses s.
+func (p *pool) inspect(now limiter.Time, s *LimitState) {
+	bucket := p.bucket
+	bucket.Settle(now)
+	lines, demand := s.Lines[:0], p.told
+	*s = LimitState{Limit: p.limit, Owner: p.owner, Holding: p.holding(), Bucket: bucket.Share(), Demand: demand, Waiting: len(p.object.waiters)}
+	if h := &p.held; h.number != 0 {
+		s.Held = &HeldState{h.lender, h.number, h.lent, h.returned, h.expires, h.keep, h.ended}
+	}
+	for _, l := range p.lines {
+		if l.number != 0 {
+			lines = append(lines, LineState{l.child.place, l.session, l.number, l.lent, l.returned, l.expires, l.demand, l.keep, l.called})
+		}
+	}
+	s.Lines = lines
+}
+
 // LimitState is one limit of a key at one place.
 type LimitState struct {
 	Limit    *limiter.Limit

@@ -24,9 +24,8 @@ type lower struct {
 type child struct {
 	place    Place
 	record   *ChildRecord
-	numbers  []ChildSession // given to sessions that have not used them yet
-	session  uint64         // the newest
-	sequence uint64         // of its last report
+	session  uint64 // the newest
+	sequence uint64 // of its last report
 	rules    uint64
 	refused  string
 
@@ -150,18 +149,12 @@ func (m *Machine) hello(c *child, r *Report, a *Ack) *Ack {
 		a.Acked = known.Acked
 	}
 	a.Pause = 0
-	if i := slices.IndexFunc(c.numbers, func(s ChildSession) bool { return s.Session == r.Session }); i >= 0 && c.numbers[i].Number > c.record.Number {
-		a.Number = c.numbers[i].Number
-		return a
-	}
-	next := max(c.record.Number, r.Highest)
-	for _, s := range c.numbers {
-		next = max(next, s.Number)
-	}
-	a.Number = next + 1
-	c.numbers = append(slices.DeleteFunc(c.numbers, func(s ChildSession) bool { return s.Session == r.Session }), ChildSession{Session: r.Session, Number: a.Number})
-	if len(c.numbers) > maxSessions {
-		c.numbers = slices.Delete(c.numbers, 0, 1)
+	// The first to use it has it; another that was given the same is told to
+	// ask again. One that this place cannot know to be new is not the first:
+	// 1 says that there was none before.
+	a.Number = max(c.record.Number, r.Highest) + 1
+	if m.meta.Lost {
+		a.Number = max(a.Number, 2)
 	}
 	return a
 }
@@ -292,7 +285,11 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack) {
 			m.balance(now, p, nil)
 		} else {
 			n.demand, n.called = l.Demand.sane(), false
+			before := n.number
 			m.balance(now, p, n)
+			if n.number != before {
+				n.expires = now // until then the demand was remembered, perhaps for longer
+			}
 			// A line that the report did not name is one that was opened just
 			// now, or in an Ack that never came: a child forgets no other.
 			g := Grant{Name: l.Name, Limit: l.Limit, Line: n.number, Lent: n.lent, Lease: p.lease(now, m.cfg.Lease), Keep: n.keep}

@@ -64,6 +64,8 @@ type Machine struct {
 	meta   Meta
 	prior  Meta         // as the last session left it
 	isNew  bool         // the store held nothing
+	judged bool         // it is known whether the store is the place's last
+	intact bool         // it is, and nothing happened since it was written: a new place, or a clean stop
 	began  limiter.Time // of this session
 	silent limiter.Time // an owner lends nothing before
 
@@ -144,6 +146,7 @@ const (
 	EventChildRefuse EventKind = "child_refuse" // we refuse a child's reports
 	EventRulesDiffer EventKind = "rules_differ" // a neighbour's rules are not ours
 	EventRefill      EventKind = "refill"       // the parent lacks what it had acknowledged: its disk is lost or old
+	EventLost        EventKind = "lost"         // this place ran on another disk since, or this one was set back
 	EventSilent      EventKind = "silent"       // an owner that starts lends nothing until old leases have ended
 	EventOverflow    EventKind = "overflow"     // a sum would not fit; the entry is not taken
 )
@@ -179,8 +182,12 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	if m.meta.World == 0 && cfg.Place == Root {
 		m.meta.World = cfg.NewWorld
 	}
-	if !m.isNew && !m.prior.Clean && !cfg.Leaf {
-		m.fallSilent(now, time.Duration(m.prior.Lease))
+	if cfg.Place == Root { // it has no one to ask
+		m.judged, m.intact = true, m.isNew || m.prior.Clean
+	}
+	if !m.intact && !cfg.Leaf {
+		m.silent = now.Add(lenderLease(max(time.Duration(m.prior.Lease), cfg.Lease)))
+		m.tellSilent(now)
 	}
 	m.mark = m.meta.Marks
 	m.upper = newUpper(m)
@@ -214,18 +221,50 @@ func enforceable(rules *limiter.Rules) error {
 	return nil
 }
 
-// fallSilent keeps an owner from lending: leases that an earlier session gave
-// run on, and each ends by then, by the lender's clock.
-func (m *Machine) fallSilent(now limiter.Time, lease time.Duration) {
-	wait := lenderLease(lease)
-	m.silent = now.Add(wait)
+// tellSilent says, when it is known, that an owner lends nothing: leases that
+// an earlier session gave run on, and each ends by then, by the lender's clock.
+func (m *Machine) tellSilent(now limiter.Time) {
+	if !m.judged || m.silent <= now {
+		return
+	}
 	for _, name := range m.cfg.Rules.Namespaces() {
 		for _, l := range m.cfg.Rules.Rule(name).Limits {
-			if !m.cfg.Leaf && int(l.Scope) == m.cfg.Place.Depth() {
-				m.event(EventSilent, m.cfg.Place, "lends nothing of its own limits for "+wait.String())
+			if int(l.Scope) == m.cfg.Place.Depth() {
+				m.event(EventSilent, m.cfg.Place, "lends nothing of its own limits for "+m.silent.Sub(now).String())
 				return
 			}
 		}
+	}
+}
+
+// judge takes the number that the parent gave to this session: it is the next
+// after the one on the disk, unless other sessions ran in between, on another
+// disk or on this one before it was set back.
+func (m *Machine) judge(now limiter.Time, number uint64) {
+	if m.judged {
+		return
+	}
+	last := number == m.prior.Number+1
+	m.judged, m.intact = true, last && (m.isNew || m.prior.Clean)
+	switch {
+	case !last:
+		m.meta.Lost = true
+		was := "an old copy"
+		if m.isNew {
+			was = "a new one"
+		}
+		m.event(EventLost, m.cfg.Place, fmt.Sprintf("this place ran %d times since its disk was written, which is %s: what it lent since is not known", number-1-m.prior.Number, was))
+	case m.intact:
+		m.silent = min(m.silent, now)
+	}
+	m.tellSilent(now)
+	for _, o := range m.objects() {
+		for _, p := range o.pools {
+			p.settleCredit(now, m.intact)
+			m.balance(now, p, nil)
+		}
+		m.decideAll(o, now)
+		m.arm(now, o)
 	}
 }
 
@@ -318,7 +357,7 @@ func (m *Machine) Close(now limiter.Time) {
 	}
 	// After a crash, keys that nobody asked for are empty too, and nothing is
 	// written of them: only when every bucket is full again is that the truth.
-	known := m.isNew || m.prior.Clean || now.Sub(max(m.began, m.silent)) >= m.longestFill()
+	known := m.intact || now.Sub(max(m.began, m.silent)) >= m.longestFill()
 	m.meta.Clean = !lent && m.filling(now) && known
 	m.write(metaKey, m.saved())
 }
@@ -421,7 +460,8 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 		return p
 	}
 	// A bucket is taken as it was at this session's start, and refills since:
-	// full on a new store, as written after a clean stop, else empty.
+	// full on a new store, as written after a clean stop, else empty. Until
+	// the parent has said whether to believe the store, it is a credit.
 	whole, from := l.Whole(), max(m.began, m.silent)
 	if !m.isNew {
 		if saved, _ := m.read(p.savedKey()).(*SavedBucket); saved != nil {
@@ -429,9 +469,12 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 			whole.Tokens = min(whole.Tokens, saved.Tokens)
 			m.write(p.savedKey(), nil)
 		}
-		if !m.prior.Clean {
-			whole.Tokens = 0
-		}
+	}
+	switch {
+	case !m.judged && (m.isNew || m.prior.Clean):
+		p.credit, whole.Tokens = whole.Tokens, 0
+	case !m.intact:
+		whole.Tokens = 0
 	}
 	p.bucket = limiter.NewBucket(l.Period, whole, from)
 	p.bucket.Settle(now)

@@ -127,14 +127,16 @@ func TestIdleObjectsSleep(t *testing.T) {
 	}
 }
 
-// TestSessionsGetDifferentNumbers: two that say hello before either used its
-// number; and the same one is told the same again.
-func TestSessionsGetDifferentNumbers(t *testing.T) {
+// TestSessionsUseDifferentNumbers: of two that say hello before either used
+// its number, the first to use it has it, and the other asks again.
+func TestSessionsUseDifferentNumbers(t *testing.T) {
 	m := start(t, memory{}, Root, false, 1)
-	for i, want := range []uint64{1, 2, 1, 2} {
-		a := m.Reported(0, &Report{Child: "eu", Session: 2 + uint64(i%2), Sequence: uint64(i + 1)})
-		if a == nil || a.Number != want {
-			t.Fatalf("hello %d is answered with %+v, want number %d", i, a, want)
+	for i, step := range []struct{ session, number, want uint64 }{
+		{2, 0, 1}, {3, 0, 1}, {3, 1, 1}, {2, 1, 0}, {2, 0, 2}, {2, 2, 2}, {3, 1, 1},
+	} {
+		a := m.Reported(0, &Report{Child: "eu", Session: step.session, Number: step.number, Sequence: uint64(i + 1)})
+		if a == nil || a.Number != step.want {
+			t.Fatalf("report %d, %+v, is answered with %+v", i, step, a)
 		}
 	}
 }

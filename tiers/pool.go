@@ -20,6 +20,7 @@ type pool struct {
 	limit  *limiter.Limit
 	owner  bool
 	bucket limiter.Bucket
+	credit int64 // tokens that are in it too if its store is to be believed: while that is not known
 
 	held   held
 	meter  meter  // at a leaf
@@ -94,8 +95,30 @@ func (p *pool) line(c *child, session uint64) *line {
 	return p.lines[i]
 }
 
+// boundCredit takes off the credit what the bucket could not hold of it. It
+// is called before tokens leave the bucket, so that what the credit brings is
+// at most what a bucket that was full would still have.
+func (p *pool) boundCredit(now limiter.Time) {
+	if p.credit > 0 {
+		p.bucket.Settle(now)
+		p.credit = min(p.credit, p.bucket.Room())
+	}
+}
+
+// settleCredit ends the credit: it is due, or it is not. Nothing is lent yet.
+func (p *pool) settleCredit(now limiter.Time, due bool) {
+	if due && p.owner {
+		p.boundCredit(now)
+		whole := p.bucket.Share()
+		whole.Tokens += p.credit
+		p.bucket = limiter.NewBucket(p.limit.Period, whole, now) // it was to fill later, if it was silent
+	}
+	p.credit = 0
+}
+
 // lend cuts s off the bucket and adds it to the line.
 func (p *pool) lend(now limiter.Time, l *line, s limiter.Share) {
+	p.boundCredit(now)
 	p.bucket.Cut(now, s)
 	l.lent = l.lent.Plus(s)
 }

@@ -279,6 +279,8 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	u.stamp, u.stampAt = a.Stamp, now
 	if a.Number != u.number {
 		m.number(now, a.Number)
+	} else if r.Number == a.Number { // the parent's disk has it: no other session will be given it
+		m.judge(now, a.Number)
 	}
 	if a.Fenced && !u.fenced {
 		u.fenced = true
@@ -318,11 +320,6 @@ func (m *Machine) number(now limiter.Time, n uint64) {
 	u.number, u.hurry = n, true
 	if n == 0 {
 		return
-	}
-	if m.isNew && n > 1 {
-		// This place ran before, on a disk that is lost: what it lent then runs on.
-		m.isNew = false
-		m.fallSilent(now, m.cfg.Lease)
 	}
 	if n > m.meta.Number {
 		m.meta.Number = n

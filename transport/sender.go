@@ -34,7 +34,7 @@ func (s sender) Event(e tiers.Event) {
 	switch e.Kind {
 	case tiers.EventFenced, tiers.EventOverflow:
 		line = s.log.Error()
-	case tiers.EventRefused, tiers.EventChildRefuse, tiers.EventRulesDiffer, tiers.EventRefill, tiers.EventSilent:
+	case tiers.EventRefused, tiers.EventChildRefuse, tiers.EventRulesDiffer, tiers.EventRefill, tiers.EventLost, tiers.EventSilent:
 		line = s.log.Warn()
 	case tiers.EventJoined, tiers.EventChild:
 	}
@@ -52,6 +52,7 @@ var eventTexts = map[tiers.EventKind]string{
 	tiers.EventChildRefuse: "a child's reports are refused",
 	tiers.EventRulesDiffer: "the rules of two neighbours differ",
 	tiers.EventRefill:      "the parent lost its disk, or runs on an old one",
+	tiers.EventLost:        "this store is not the place's last",
 	tiers.EventSilent:      "after a crash an owner of limits waits until old leases have ended",
 	tiers.EventOverflow:    "a total does not fit",
 }

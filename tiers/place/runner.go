@@ -357,6 +357,13 @@ func (r *Runner) Stats() tiers.Stats {
 	return r.machine.Stats(r.clock())
 }
 
+// Inspect is Machine.Inspect.
+func (r *Runner) Inspect(name tiers.Name, e *tiers.Explanation) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.machine.Inspect(r.clock(), name, e)
+}
+
 // State says whether the place was fenced, and why it stopped, if it did.
 func (r *Runner) State() (fenced bool, broken error) {
 	r.mu.Lock()

@@ -37,12 +37,7 @@ func (p *process) add(name tiers.Name, delta int64, request string, done func(ti
 
 // inspect looks at a key that is awake, without a trace. It reuses e.
 func (p *process) inspect(name tiers.Name, e *tiers.Explanation) bool {
-	if i, ok := any(p.runner).(interface {
-		Inspect(tiers.Name, *tiers.Explanation) bool
-	}); ok {
-		return i.Inspect(name, e)
-	}
-	return false
+	return p.runner.Inspect(name, e)
 }
 
 // has says what the core can do already.

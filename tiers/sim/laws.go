@@ -59,7 +59,7 @@ type target struct {
 func newLaws(w *World) *laws {
 	return &laws{
 		world: w, sites: map[tiers.Place]*site{}, byName: map[tiers.Name]*target{}, keys: map[tiers.Key]recordKey{},
-		paths: map[string]uint64{}, maxAwake: tiers.DefaultMaxAwake,
+		paths: map[string]uint64{}, lines: lineLaws{cutFrom: map[cut]upperLine{}}, maxAwake: tiers.DefaultMaxAwake,
 	}
 }
 

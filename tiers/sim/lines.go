@@ -13,12 +13,31 @@ type lineLaws struct {
 	decided, summed tiers.Explanation
 	next            int // target and node to look at unasked
 	sumAt           uint64
+	cutFrom         map[cut]upperLine
 }
 
 // touch is a key at a place that a step may have changed.
 type touch struct {
 	node   *Node
 	target *target
+}
+
+// A cut is a line that a child holds, as seen last.
+type cut struct {
+	child  *Node
+	target *target
+	limit  uint64
+	line   uint64
+}
+
+// upperLine is the line that another one was cut from.
+type upperLine struct{ lender, line uint64 }
+
+func upperLineOf(s *tiers.LimitState) upperLine {
+	if s.Held == nil {
+		return upperLine{}
+	}
+	return upperLine{s.Held.Lender, s.Held.Line}
 }
 
 // maxTouched bounds how many keys of one message are looked at.
@@ -128,13 +147,18 @@ func (l *laws) against(n, parent *Node, t *target, c, p *tiers.Explanation) {
 		}
 		line := lineOf(lender, n.Place, c.Session, held.Line)
 		usable := !held.Ended && c.Now < held.Expires && (held.Lent.Minus(held.Returned).Capacity > 0 || held.Lent.Minus(held.Returned).Rate > 0)
+		seen := cut{n, t, c.Limits[i].Limit.ID, held.Line}
 		if line == nil {
-			if usable {
+			// A place whose own line was replaced knows no more of what it cut
+			// from the old one. It is covered: the place's own parent counts
+			// the old line as lent until its end.
+			if from, known := l.lines.cutFrom[seen]; usable && known && from == upperLineOf(lender) {
 				l.broken("a child's lease ends before its parent's", n, "%s %s: line %d is held, with %s left, and %s has ended it", t.name, c.Limits[i].Limit,
 					held.Line, held.Expires.Sub(c.Now), parent.Place)
 			}
 			continue
 		}
+		l.lines.cutFrom[seen] = upperLineOf(lender)
 		if !line.Lent.Covers(held.Lent) {
 			l.broken("a child holds at most what it was lent", n, "%s %s line %d: lent %+v, holds %+v", t.name, c.Limits[i].Limit, held.Line, line.Lent, held.Lent)
 		}
@@ -166,7 +190,7 @@ func (l *laws) balance(n *Node, t *target, e *tiers.Explanation) {
 		all.Capacity += s.Frozen
 		for j := range s.Lines {
 			all = all.Plus(s.Lines[j].Lent.Minus(s.Lines[j].Returned))
-			if s.Held != nil && !s.Held.Ended && !s.Limit.Durable() && s.Lines[j].Line != 0 && s.Lines[j].Expires > s.Held.Expires && s.Lines[j].Lent != s.Lines[j].Returned {
+			if s.Held != nil && !s.Held.Ended && e.Now < s.Held.Expires && !s.Limit.Durable() && s.Lines[j].Line != 0 && s.Lines[j].Expires > s.Held.Expires && s.Lines[j].Lent != s.Lines[j].Returned {
 				l.broken("a lease never outlives the one it is cut from", n, "%s %s: lent until %d, held until %d", t.name, s.Limit, s.Lines[j].Expires, s.Held.Expires)
 			}
 		}

@@ -53,9 +53,14 @@ func (n *Node) trueTime(at limiter.Time) limiter.Time {
 		return at
 	}
 	t := at - n.offset
-	t -= t / 1000 * limiter.Time(n.drift) / 1000
+	for range 4 { // each time the error shrinks to a hundredth
+		t += at - n.shows(t)
+	}
 	for n.shows(t) < at {
-		t += max(1, at-n.shows(t))
+		t++
+	}
+	for n.shows(t-1) >= at {
+		t--
 	}
 	return t
 }
