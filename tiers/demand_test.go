@@ -18,23 +18,23 @@ func TestMeter(t *testing.T) {
 		rolled    bool
 		now, peak int64
 	}{
-		{100 * time.Millisecond, 50, false, 0, 0},      // a few checks are no flood yet
-		{249 * time.Millisecond, 0, false, 0, 0},       // still in the window
-		{250 * time.Millisecond, 50, true, 400, 400},   // it rises at the window's end
-		{500 * time.Millisecond, 200, true, 800, 800},  // and again
-		{750 * time.Millisecond, 0, true, 400, 750},    // falls by halves; the peak fades by a sixteenth
-		{1000 * time.Millisecond, 0, true, 200, 703},   // a quarter second of four, rounded up
-		{1250 * time.Millisecond, 25, true, 150, 659},  // 100/s: between
-		{1750 * time.Millisecond, 0, true, 37, 576},    // two windows: half of a half
-		{5749 * time.Millisecond, 0, true, 0, 0},       // a long silence: less than 4 s, the peak is all but gone
-		{5999 * time.Millisecond, 3, true, 12, 12},     // 12/s
-		{9999 * time.Millisecond, 0, true, 0, 0},       // 4 s and more: it is what is offered
-		{10000 * time.Millisecond, 40, false, 0, 0},    // it moves only at a window's end
-		{10249 * time.Millisecond, 0, true, 160, 160},  //
-		{19999 * time.Millisecond, 0, true, 0, 0},      //
-		{20000 * time.Millisecond, 9, false, 0, 0},     //
-		{29998 * time.Millisecond, 0, true, 1, 1},      // one check in ten seconds is something
-		{30248 * time.Millisecond, 0, true, 0, 0},      // nothing for longer is nothing
+		{100 * time.Millisecond, 50, false, 0, 0},     // a few checks are no flood yet
+		{249 * time.Millisecond, 0, false, 0, 0},      // still in the window
+		{250 * time.Millisecond, 50, true, 400, 400},  // it rises at the window's end
+		{500 * time.Millisecond, 200, true, 800, 800}, // and again
+		{750 * time.Millisecond, 0, true, 400, 750},   // falls by halves; the peak fades by a sixteenth
+		{1000 * time.Millisecond, 0, true, 200, 703},  // a quarter second of four, rounded up
+		{1250 * time.Millisecond, 25, true, 150, 659}, // 100/s: between
+		{1750 * time.Millisecond, 0, true, 37, 576},   // two windows: half of a half
+		{5749 * time.Millisecond, 0, true, 0, 0},      // a long silence: less than 4 s, the peak is all but gone
+		{5999 * time.Millisecond, 3, true, 12, 12},    // 12/s
+		{9999 * time.Millisecond, 0, true, 0, 0},      // 4 s and more: it is what is offered
+		{10000 * time.Millisecond, 40, false, 0, 0},   // it moves only at a window's end
+		{10249 * time.Millisecond, 0, true, 160, 160}, //
+		{19999 * time.Millisecond, 0, true, 0, 0},     //
+		{20000 * time.Millisecond, 9, false, 0, 0},    //
+		{29998 * time.Millisecond, 0, true, 1, 1},     // one check in ten seconds is something
+		{30248 * time.Millisecond, 0, true, 0, 0},     // nothing for longer is nothing
 	} {
 		now := limiter.Time(step.at)
 		if step.offer > 0 {
