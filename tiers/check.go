@@ -90,11 +90,71 @@ func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline l
 			m.measure(now, p)
 		}
 	}
-	if m.decide(o, now, hits, d) && deadline > now && m.mayWait(o) {
+	if !m.decide(o, now, hits, d, false) {
+		return true, true, nil
+	}
+	if s.rule.Shadow {
+		m.wishFor(now, o, hits)
+		d.Allowed, d.Shadow = true, true
+		return true, true, nil
+	}
+	if o.drawing() { // it lacks nothing but a write
+		deadline = max(deadline, now.Add(drawWait))
+	}
+	if deadline > now.Add(d.RetryAfter) && m.mayWait(o) {
+		*d = Decision{}
 		m.wait(now, o, waiter{id, hits, deadline})
 		return false, true, nil
 	}
+	if m.decide(o, now, hits, d, true) {
+		m.wishFor(now, o, hits)
+	}
 	return true, true, nil
+}
+
+// drawWait is how long a check waits for its own place's disk, at most.
+const drawWait = time.Second
+
+// drawing says that a part of a durable limit is being written off for o.
+func (o *object) drawing() bool {
+	for _, p := range o.pools {
+		if p.vault.commit != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// wishFor asks for what a check lacked that did not wait: its client may come
+// again.
+func (m *Machine) wishFor(now limiter.Time, o *object, hits int64) {
+	o.wish, o.wishUntil = max(1, hits), now.Add(wishFor)
+	m.askFor(now, o)
+}
+
+// wishFor is how long a check that did not wait is thought to come again.
+const wishFor = time.Second
+
+// asks are the tokens that checks lack, and until when.
+func (o *object) asks(now limiter.Time) (ask int64, until limiter.Time) {
+	ask = min(o.asking, limiter.MaxTokens)
+	for _, w := range o.waiters {
+		until = max(until, w.deadline)
+	}
+	if o.wishUntil > now {
+		ask, until = saturate(ask, o.wish), max(until, o.wishUntil)
+	}
+	return ask, until
+}
+
+// askFor tells the parent what checks lack, if it does not know.
+func (m *Machine) askFor(now limiter.Time, o *object) {
+	for _, p := range o.pools {
+		if !p.owner && p.told.Ask < p.demand(now).Ask {
+			m.tell(p)
+		}
+	}
+	m.stirred = true
 }
 
 func (m *Machine) mayWait(o *object) bool {
@@ -106,13 +166,8 @@ func (m *Machine) wait(now limiter.Time, o *object, w waiter) {
 	o.waiters = append(o.waiters, w)
 	m.waiting++
 	o.asking += max(1, w.hits)
-	for _, p := range o.pools {
-		if !p.owner && p.told.Ask < p.demand(now).Ask {
-			m.tell(p)
-		}
-	}
+	m.askFor(now, o)
 	m.arm(now, o)
-	m.stirred = true
 }
 
 // measure ends a window of a pool's demand, and tells the parent if it moved
@@ -125,40 +180,142 @@ func (m *Machine) measure(now limiter.Time, p *pool) {
 }
 
 // decide takes hits from all of a key's limits, or says which one denies
-// them, and whether waiting for a share may help.
-func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision) (wait bool) {
+// them, and whether waiting for a share may help. Last says that it
+// does not wait: then a soft limit whose share is away lets it pass.
+func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision, last bool) (wait bool) {
+	*d = Decision{}
 	nearest := o.pools[0]
+	denied, permit := false, false
 	for _, p := range o.pools {
+		if p.owner && p.limit.Kind != limiter.Rate {
+			m.ready(now, p, hits)
+		}
 		p.bucket.Settle(now)
-		if reason, waits := p.deny(now, hits); reason != "" {
-			p.describe(now, d)
-			d.Reason, d.RetryAfter = reason, 0
-			if after, ok := p.bucket.Wait(hits); ok && reason == ReasonLimit && p.usable(now) {
-				d.RetryAfter = max(after, time.Nanosecond)
+		permit = permit || p.limit.Kind == limiter.Concurrency
+		reason, waits := p.deny(now, hits)
+		switch {
+		case reason == "":
+			if p.bucket.Tokens() < nearest.bucket.Tokens() {
+				nearest = p
 			}
+		case last && p.opens(now, hits):
+		default:
+			if denied && waits {
+				continue // what does not wait, or was first, is said
+			}
+			denied = true
+			p.describe(now, d)
+			d.Reason, d.RetryAfter = reason, p.retryAfter(now, hits, reason)
 			if !waits {
+				m.shadowed(o, d)
 				return false
 			}
 			wait = true
-		} else if p.bucket.Tokens() < nearest.bucket.Tokens() {
-			nearest = p
 		}
 	}
-	if wait {
-		return true
+	if denied {
+		if last {
+			m.shadowed(o, d)
+		}
+		return wait
+	}
+	if permit && hits > 0 {
+		m.serial++
+		d.Permit = m.serial
 	}
 	for _, p := range o.pools {
-		p.boundCredit(now)
-		p.bucket.Spend(hits)
+		if p.spare != nil && !p.usable(now) {
+			p.spare.Take(now, hits)
+			p.spareAt = now
+			continue
+		}
+		p.admit(now, hits, d.Permit)
+		if p.limit.Hold > 0 {
+			d.Hold = p.limit.Hold
+		}
+		if p.low() {
+			m.tell(p)
+		}
 	}
 	nearest.describe(now, d)
 	d.Allowed = true
+	if d.Permit != 0 {
+		m.arm(now, o)
+	}
+	if o.space.rule.Count && hits > 0 {
+		m.use(now, o, hits)
+	}
 	return false
+}
+
+// shadowed lets a denied check pass whose rule only looks on.
+func (m *Machine) shadowed(o *object, d *Decision) {
+	if o.space.rule.Shadow {
+		d.Allowed, d.Shadow = true, true
+	}
+}
+
+// ready brings a limit that is owned here up to now.
+func (m *Machine) ready(now limiter.Time, p *pool, hits int64) {
+	m.turn(now, p)
+	if p.limit.Kind == limiter.Concurrency {
+		m.expirePermits(now, p)
+	} else {
+		m.draw(p, hits)
+	}
+}
+
+// opens says that a soft limit whose share is away has hits to spare: what
+// was left of the last share, or a sixteenth of the limit.
+func (p *pool) opens(now limiter.Time, hits int64) bool {
+	if !p.limit.Soft || p.owner || p.usable(now) || hits > p.limit.Burst {
+		return false
+	}
+	if p.spare == nil {
+		part := func(n int64) int64 { return (n + 15) / 16 }
+		s := p.limit.Whole()
+		s = limiter.Share{Tokens: part(s.Tokens), Capacity: part(s.Capacity), Rate: part(s.Rate)}
+		b := limiter.NewBucket(p.limit.Period, s, now)
+		p.spare = &b
+	}
+	p.spare.Settle(now)
+	return hits <= p.spare.Tokens()
+}
+
+// low says that the lender should know that little is left of what does not
+// refill here.
+func (p *pool) low() bool {
+	if p.owner || p.due || p.limit.Kind == limiter.Rate && !p.dry() {
+		return false
+	}
+	left, of := p.bucket.Tokens(), p.bucket.Capacity()+p.permits.out
+	return left*2 < of && left <= p.lowAt
+}
+
+// dry says that the share refills nothing: its tokens were lent as they are.
+func (p *pool) dry() bool { return !p.owner && p.holding().Rate == 0 }
+
+// retryAfter is when hits could be admitted, if nobody else comes; 0: it is
+// not known.
+func (p *pool) retryAfter(now limiter.Time, hits int64, reason Reason) time.Duration {
+	if reason == ReasonBurst {
+		return 0
+	}
+	if p.nextAt > now && p.nextAt != limiter.Never && (reason == ReasonShare || p.dry()) {
+		return p.nextAt.Sub(now)
+	}
+	if p.owner && p.limit.Kind == limiter.Quota && p.vault.commit == 0 {
+		return p.untilMore(now)
+	}
+	if after, ok := p.bucket.Wait(hits); ok && after > 0 && reason == ReasonLimit && p.usable(now) {
+		return after
+	}
+	return 0
 }
 
 // usable says that what the bucket holds may be spent.
 func (p *pool) usable(now limiter.Time) bool {
-	return p.owner || p.held.number != 0 && !p.held.ended && now < p.held.expires
+	return p.owner && !p.waits || !p.owner && p.held.number != 0 && !p.held.ended && now < p.held.expires
 }
 
 // deny says why hits cannot be taken, "" if they can, and whether a share
@@ -168,20 +325,25 @@ func (p *pool) deny(now limiter.Time, hits int64) (reason Reason, waits bool) {
 	case hits > p.limit.Burst:
 		return ReasonBurst, false
 	case !p.usable(now):
-		return ReasonShare, true
+		return ReasonShare, !p.waits && p.nextAt != limiter.Never
 	case hits <= p.bucket.Tokens():
 		return "", false
-	case hits > p.bucket.Capacity():
+	case p.nextAt == limiter.Never:
+		return ReasonLimit, false
+	case p.limit.Kind == limiter.Concurrency:
+		return ReasonLimit, true // others may release theirs
+	case hits > p.bucket.Capacity() || p.dry():
 		return ReasonLimit, !p.owner
 	}
-	return ReasonLimit, hits <= p.bucket.Tokens()+p.credit
+	return ReasonLimit, hits <= p.whole()+p.credit
 }
 
 // describe says in d what the pool's limit is, and what is left of it here.
 func (p *pool) describe(now limiter.Time, d *Decision) {
-	d.Limited, d.Scope, d.Limit, d.Remaining = true, p.limit.Scope, p.limit.Rate, 0
+	d.Limited, d.Scope, d.Kind, d.Limit, d.Remaining, d.Reset = true, p.limit.Scope, p.limit.Kind, p.limit.Figure(), 0, 0
 	if p.usable(now) {
-		d.Remaining = p.bucket.Tokens()
+		d.Remaining = p.whole()
+		d.Reset, _ = p.bucket.Wait(p.bucket.Capacity())
 	}
 }
 
@@ -191,9 +353,12 @@ func (m *Machine) decideAll(o *object, now limiter.Time) {
 	left := o.waiters[:0]
 	for _, w := range o.waiters {
 		var d Decision
-		if m.decide(o, now, w.hits, &d) && now < w.deadline && !m.upper.stopping && !m.upper.fenced {
-			left = append(left, w)
-			continue
+		if m.decide(o, now, w.hits, &d, false) {
+			if now.Add(d.RetryAfter) < w.deadline && !m.upper.stopping && !m.upper.fenced {
+				left = append(left, w)
+				continue
+			}
+			m.decide(o, now, w.hits, &d, true)
 		}
 		m.waiting--
 		o.asking -= max(1, w.hits)
@@ -206,9 +371,16 @@ func (m *Machine) decideAll(o *object, now limiter.Time) {
 func (m *Machine) tickObject(now limiter.Time, o *object) {
 	for _, p := range o.pools {
 		h := &p.held
-		if h.number != 0 && !h.ended && now >= h.expires {
+		m.turn(now, p)
+		if h.number != 0 && !h.ended && now >= h.expires && !p.limit.Durable() {
 			m.ended(now, p)
 			m.tell(p)
+		}
+		m.expirePermits(now, p)
+		if len(p.frozen) > 0 && p.thaw(now, 0) > 0 {
+			p.credit = 0
+			m.balance(now, p, nil)
+			m.upward(now, p)
 		}
 		if now >= h.renewAt && h.renewAt != 0 {
 			h.renewAt = limiter.Never
@@ -220,17 +392,18 @@ func (m *Machine) tickObject(now limiter.Time, o *object) {
 		}
 		expired := false
 		for _, l := range p.lines {
-			if now >= l.expires {
-				if l.number != 0 {
+			if now >= l.expires && !(l.number == 0 && l.demand.none()) {
+				if l.number != 0 && !p.keeps(l) {
 					p.end(now, l)
 				}
-				l.demand, expired = Demand{}, true
+				expired = expired || l.number == 0 || !l.demand.none()
+				l.demand = Demand{}
 			}
 		}
 		if expired {
 			p.drop()
 		}
-		if expired || len(p.lines) > 0 && p.owner && now >= m.silent && m.silent != 0 {
+		if expired || len(p.lines) > 0 && p.owner && now >= m.silent && m.silent != 0 || p.meetAt != 0 && now >= p.meetAt {
 			m.balance(now, p, nil)
 			m.upward(now, p)
 		}
@@ -243,23 +416,42 @@ func (m *Machine) tickObject(now limiter.Time, o *object) {
 
 // unused says that nobody asks for a share any more.
 func (m *Machine) unused(now limiter.Time, p *pool) bool {
-	return p.held.number != 0 && len(p.object.waiters) == 0 && len(p.lines) == 0 && now.Sub(p.meter.last) >= idleAfter
+	idle := time.Duration(idleAfter)
+	if p.dry() {
+		idle = wishFor // whole tokens that others may wait for
+	}
+	return p.held.number != 0 && len(p.object.waiters) == 0 && len(p.lines) == 0 && now.Sub(p.meter.last) >= idle
 }
+
+// keeps says that a line outlives its lease: what was lent of a budget or
+// quota is the child's until its session ends.
+func (p *pool) keeps(l *line) bool { return p.limit.Durable() && l.session == l.child.session }
 
 // arm sets an object's timer to what is due next.
 func (m *Machine) arm(now limiter.Time, o *object) {
 	at := limiter.Never
 	for _, p := range o.pools {
 		if h := &p.held; !p.owner {
-			if h.number != 0 && !h.ended {
+			if h.number != 0 && !h.ended && (h.expires > now || !p.limit.Durable()) {
 				at = min(at, h.expires)
 			}
 			if h.renewAt != 0 {
 				at = min(at, h.renewAt)
 			}
 		}
+		if p.permits.out > 0 {
+			at = min(at, p.permits.next())
+		}
+		for _, f := range p.frozen {
+			at = min(at, f.until)
+		}
+		if p.meetAt != 0 {
+			at = min(at, p.meetAt)
+		}
 		for _, l := range p.lines {
-			at = min(at, l.expires)
+			if l.expires > now || !p.keeps(l) {
+				at = min(at, l.expires)
+			}
 			if p.owner && m.silent > now {
 				at = min(at, m.silent)
 			}

@@ -121,6 +121,11 @@ func (m *Machine) Add(now limiter.Time, name Name, delta int64) (Total, error) {
 	if delta == 0 {
 		return c.total, nil
 	}
+	return m.grow(c, delta)
+}
+
+// grow adds to what this session counted of a key.
+func (m *Machine) grow(c *count, delta int64) (Total, error) {
 	s := c.source("")
 	own := Pair{Session: m.cfg.Session}
 	if i := slices.IndexFunc(s.pairs, func(p Pair) bool { return p.Session == own.Session }); i >= 0 {
@@ -151,7 +156,7 @@ func (m *Machine) countable(now limiter.Time, name Name) (*object, error) {
 	if s == nil || s.rule == nil {
 		return nil, ErrUnknownNamespace
 	}
-	if len(s.rule.Limits) > 0 {
+	if len(s.rule.Limits) > 0 && !s.rule.Count {
 		return nil, ErrLimited
 	}
 	return m.object(now, s, name.Key), nil

@@ -2,6 +2,7 @@ package tiers
 
 import (
 	"cmp"
+	"math/bits"
 	"slices"
 )
 
@@ -27,10 +28,11 @@ type claim struct {
 func divide(rate, capacity int64, claims []claim) {
 	var demanded bool
 	whole := rate
-	now, peaks, weights := make([]int64, len(claims)), make([]int64, len(claims)), make([]int64, len(claims))
+	now, peaks, weights, parts := make([]int64, len(claims)), make([]int64, len(claims)), make([]int64, len(claims)), make([]int64, len(claims))
 	for i := range claims {
 		c := &claims[i]
 		c.base, c.rate, c.capacity = 0, 0, 0
+		parts[i] = max(1, c.Weight)
 		now[i] = c.Now
 		peaks[i] = max(0, c.Peak-c.Now)
 		if !c.none() {
@@ -41,11 +43,11 @@ func divide(rate, capacity int64, claims []claim) {
 	if !demanded {
 		return
 	}
-	for i, n := range fill(rate, now) {
+	for i, n := range fill(rate, now, parts) {
 		claims[i].base = n
 		rate -= n
 	}
-	for i, n := range fill(rate, peaks) {
+	for i, n := range fill(rate, peaks, parts) {
 		claims[i].rate = claims[i].base + n
 		rate -= n
 	}
@@ -82,17 +84,22 @@ func divide(rate, capacity int64, claims []claim) {
 }
 
 // fill gives each want as much of whole as it asks for, or as much as
-// anybody gets.
-func fill(whole int64, wants []int64) []int64 {
+// anybody gets for each unit of weight, rounded down. Weights are at least 1.
+func fill(whole int64, wants, weights []int64) []int64 {
 	given := make([]int64, len(wants))
 	order := make([]int, len(wants))
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(wants[a], wants[b]) })
-	for n, i := range order {
-		given[i] = min(wants[i], whole/int64(len(order)-n))
+	slices.SortStableFunc(order, func(a, b int) int { return compareProducts(wants[a], weights[b], wants[b], weights[a]) })
+	var left int64 // at most maxChildren weights of MaxTokens: it fits
+	for _, w := range weights {
+		left += w
+	}
+	for _, i := range order {
+		given[i] = min(wants[i], scaleDown(whole, weights[i], left))
 		whole -= given[i]
+		left -= weights[i]
 	}
 	return given
 }
@@ -115,4 +122,11 @@ func proportion(whole int64, weights []int64) []int64 {
 		given[i], done = upTo-done, upTo
 	}
 	return given
+}
+
+// compareProducts compares a·b with c·d; all are ≥ 0.
+func compareProducts(a, b, c, d int64) int {
+	high, low := bits.Mul64(uint64(a), uint64(b))
+	high2, low2 := bits.Mul64(uint64(c), uint64(d))
+	return cmp.Or(cmp.Compare(high, high2), cmp.Compare(low, low2))
 }

@@ -141,8 +141,8 @@ func TestDivideHoldsTheLargest(t *testing.T) {
 }
 
 // TestFillIsFair: nobody gets more than it wants, all is given away if the
-// wants take it, and nobody who got less than it wants has less than another
-// has, but for one unit of rounding.
+// wants take it, and nobody who got less than it wants has less, for its
+// weight, than another has, but for roundings.
 func TestFillIsFair(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		whole := drawAmount(t, "whole")
@@ -152,14 +152,17 @@ func TestFillIsFair(t *testing.T) {
 			wants[i] = drawAmount(t, "want")
 			wanted.Add(wanted, big.NewInt(wants[i]))
 		}
-		given := fill(whole, wants)
-		var sum, largest int64
+		weights := make([]int64, len(wants))
+		for i := range weights {
+			weights[i] = rapid.Int64Range(1, 5).Draw(t, "weight")
+		}
+		given := fill(whole, wants, weights)
+		var sum int64
 		for i, n := range given {
 			if n < 0 || n > wants[i] {
 				t.Fatalf("%d of %d wanted", n, wants[i])
 			}
 			sum += n
-			largest = max(largest, n)
 		}
 		want := whole
 		if wanted.Cmp(big.NewInt(whole)) < 0 {
@@ -169,8 +172,11 @@ func TestFillIsFair(t *testing.T) {
 			t.Fatalf("%d of %d are given, %s wanted", sum, whole, wanted)
 		}
 		for i, n := range given {
-			if n < wants[i] && n < largest-1 {
-				t.Fatalf("one has %d of the %d that it wants, another %d", n, wants[i], largest)
+			for j, other := range given {
+				// other/weights[j] ≤ n/weights[i], but for a rounding of each
+				if n < wants[i] && new(big.Rat).SetFrac64(other, weights[j]).Cmp(new(big.Rat).Add(new(big.Rat).SetFrac64(n, weights[i]), new(big.Rat).SetInt64(int64(len(wants))))) > 0 {
+					t.Fatalf("one of weight %d has %d of the %d that it wants, another of weight %d has %d", weights[i], n, wants[i], weights[j], other)
+				}
 			}
 		}
 	})

@@ -40,7 +40,10 @@ func (p *pool) inspect(now limiter.Time, s *LimitState) {
 	bucket := p.bucket
 	bucket.Settle(now)
 	lines, demand := s.Lines[:0], p.told
-	*s = LimitState{Limit: p.limit, Owner: p.owner, Holding: p.holding(), Bucket: bucket.Share(), Demand: demand, Waiting: len(p.object.waiters)}
+	*s = LimitState{Limit: p.limit, Owner: p.owner, Holding: p.holding(), Bucket: bucket.Share(), Demand: demand, Waiting: len(p.object.waiters), Waits: p.waits, Permits: len(p.permits.held), Frozen: p.permits.out, Window: p.window}
+	for _, f := range p.frozen {
+		s.Frozen += f.capacity
+	}
 	if h := &p.held; h.number != 0 {
 		s.Held = &HeldState{h.lender, h.number, h.lent, h.returned, h.expires, h.keep, h.ended}
 	}
@@ -59,7 +62,7 @@ type LimitState struct {
 	Waits    bool          // an owner whose disk was lost waits for a figure
 	Holding  limiter.Share // what the place has of the limit, lent out or not
 	Bucket   limiter.Share // what of it is here
-	Frozen   int64         // permits of lines that ended, which come back
+	Frozen   int64         // permits that are out, and those of lines that ended, which come back
 	Held     *HeldState    // the line from the parent, if there is one
 	Lines    []LineState   // to children
 	Demand   Demand

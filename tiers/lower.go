@@ -285,6 +285,7 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack) {
 			m.balance(now, p, nil)
 		} else {
 			n.demand, n.called = l.Demand.sane(), false
+			n.until = now.Add(n.demand.Until)
 			before := n.number
 			m.balance(now, p, n)
 			if n.number != before {
@@ -292,7 +293,11 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack) {
 			}
 			// A line that the report did not name is one that was opened just
 			// now, or in an Ack that never came: a child forgets no other.
-			g := Grant{Name: l.Name, Limit: l.Limit, Line: n.number, Lent: n.lent, Lease: p.lease(now, m.cfg.Lease), Keep: n.keep}
+			g := Grant{Name: l.Name, Limit: l.Limit, Line: n.number, Lent: n.lent, Lease: p.lease(now, m.cfg.Lease), Keep: n.keep, Wait: p.wait(now, n), Window: p.window, Resets: n.resets}
+			if p.limit.Kind == limiter.Quota && p.owner {
+				end := time.Duration(m.calendarOf(now, o.space, p.limit).end-m.unix(now)) * time.Second
+				g.Lease = max(0, min(g.Lease, end))
+			}
 			n.expires = max(n.expires, now.Add(lenderLease(max(g.Lease, m.forget(n)))))
 			a.Lines = append(a.Lines, g)
 		}
@@ -330,10 +335,18 @@ func (m *Machine) pool(now limiter.Time, n Name, limit uint64) (*object, *pool) 
 // demand it, lends what is free to the one whose report is being answered,
 // and calls those that have too much, or could have more.
 func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
+	m.turn(now, p)
+	p.meetAt = 0
 	if len(p.lines) == 0 || p.owner && !m.filling(now) {
 		return
 	}
 	p.bucket.Settle(now)
+	tokens := p.bucket.Tokens()
+	defer func() {
+		if p.owner && p.limit.Durable() && p.bucket.Tokens() != tokens {
+			m.save(p)
+		}
+	}()
 	whole := p.holding()
 	if e := p.excess(); !e.IsZero() {
 		whole = whole.Minus(e)
@@ -348,11 +361,21 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 			whole = whole.Minus(l.out())
 		}
 	}
+	if p.holding().Rate == 0 {
+		whole.Capacity = p.lendable(lines, claims)
+	}
 	divide(max(0, whole.Rate), max(0, whole.Capacity), claims)
 
 	free := p.bucket.Share()
 	e := p.excess()
 	free.Capacity, free.Rate = max(0, free.Capacity-e.Capacity), max(0, free.Rate-e.Rate)
+	if p.holding().Rate == 0 {
+		free.Capacity = min(free.Capacity, free.Tokens)
+	}
+	if p.pooled = p.tooSmall(whole.Max(limiter.Share{}), len(claims)); p.pooled {
+		m.lendAsked(now, p, lines, asking, min(free.Tokens, free.Capacity))
+		return
+	}
 	missing := limiter.Share{Capacity: e.Capacity - p.bucket.Capacity(), Rate: e.Rate - p.bucket.Share().Rate}
 	missing = missing.Max(limiter.Share{})
 	for i, l := range lines {
@@ -394,15 +417,23 @@ func needs(l *line, c *claim) limiter.Share {
 
 // raise lends a child what it lacks of its part, as far as it is free.
 func (m *Machine) raise(now limiter.Time, p *pool, l *line, c *claim, free limiter.Share) {
-	if m.lower.lines == 1<<63 || l.lent.Tokens > maxLent || l.lent.Capacity > maxLent || l.lent.Rate > maxLent {
-		return
-	}
 	out := l.out()
 	more := limiter.Share{
 		Capacity: max(0, min(free.Capacity, c.capacity-out.Capacity)),
 		Rate:     max(0, min(free.Rate, c.rate-out.Rate)),
 	}
 	more.Tokens = min(p.bucket.Tokens(), more.Capacity)
+	if p.holding().Rate == 0 {
+		more.Capacity = more.Tokens
+	}
+	m.lend(now, p, l, more)
+}
+
+// lend lends a child more, if its line and the place's own lease allow it.
+func (m *Machine) lend(now limiter.Time, p *pool, l *line, more limiter.Share) {
+	if m.lower.lines == 1<<63 || l.lent.Tokens > maxLent || l.lent.Capacity > maxLent || l.lent.Rate > maxLent {
+		return
+	}
 	if more.Capacity == 0 && more.Rate == 0 || p.lease(now, m.cfg.Lease) < 2*minRenewal {
 		return
 	}
@@ -444,6 +475,7 @@ func (m *Machine) upward(now limiter.Time, p *pool) {
 		return
 	}
 	m.giveBack(now, p)
+	m.giveSpare(now, p)
 	d := p.demand(now)
 	if d.Ask > p.told.Ask && d.Ask > p.holding().Capacity || moved(p.told.Now, d.Now) || p.told.none() && !d.none() {
 		m.tell(p)

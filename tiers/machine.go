@@ -32,6 +32,7 @@ type Config struct {
 	Rules      *limiter.Rules
 	Session    uint64 // a random number, not 0: this start's identity
 	NewWorld   uint64 // a random number, not 0: the world's, if this is the root of a new one
+	Wall       int64  // what the wall clock shows, Unix nanoseconds
 
 	Lease          time.Duration // how long an owner lends
 	Heartbeat      time.Duration // an idle place reports as often
@@ -53,6 +54,7 @@ var (
 	ErrLimited          = errors.New("a namespace with limits is not counted")
 	ErrNotLeaf          = errors.New("no leaf runs at this place")
 	ErrTotalRange       = errors.New("the total would pass 2^53-1")
+	ErrNotOwner         = errors.New("this place owns no limit of the namespace")
 )
 
 // A Machine is one place. Its methods take the time, which never runs
@@ -83,6 +85,14 @@ type Machine struct {
 	watched []*object
 	awake   int
 
+	wall    int64        // what the wall clock showed at wallAt, Unix nanoseconds
+	wallAt  limiter.Time //
+	drawing []*pool      // whose vaults are being drawn from
+	commits uint64       // the last draw's number
+	serial  uint64       // the last permit's
+	used    []*object    // with admitted checks that are not counted yet
+	usedAt  limiter.Time // when they are to be
+
 	out Output
 	err error
 }
@@ -91,6 +101,9 @@ type Machine struct {
 type space struct {
 	name    string
 	rule    *limiter.Rule // nil: only other places' rules know it
+	weight  int64         // of this place in divisions, if it is a leaf
+	leaf    bool          // the machine is
+	windows map[uint64]*calendar
 	objects map[string]*object
 }
 
@@ -102,9 +115,14 @@ type object struct {
 	pools   []*pool
 	waiters []waiter
 	asking  int64 // tokens that they need
-	view    view
-	idle    links
-	timer   timer
+
+	wish      int64 // tokens that a check lacked that did not wait
+	wishUntil limiter.Time
+	used      int64 // admitted, and not counted yet
+
+	view  view
+	idle  links
+	timer timer
 }
 
 // Output is what a step wants done: the writes first, then, when they are
@@ -115,6 +133,7 @@ type Output struct {
 	Report  *Report
 	Recalls []ChildRecall
 	Decided []Decided
+	Commit  uint64 // not 0: tell Committed when the writes are durable
 	Events  []Event
 	Wake    limiter.Time // call Tick then, at the latest
 	Exit    error        // the place must stop: it was fenced, and has reported all it had
@@ -147,6 +166,7 @@ const (
 	EventRulesDiffer EventKind = "rules_differ" // a neighbour's rules are not ours
 	EventRefill      EventKind = "refill"       // the parent lacks what it had acknowledged: its disk is lost or old
 	EventLost        EventKind = "lost"         // this place ran on another disk since, or this one was set back
+	EventWindow      EventKind = "window"       // a quota's window closed while it was lent
 	EventSilent      EventKind = "silent"       // an owner that starts lends nothing until old leases have ended
 	EventOverflow    EventKind = "overflow"     // a sum would not fit; the entry is not taken
 )
@@ -157,12 +177,9 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	if cfg.Session == 0 || cfg.Place == Root && cfg.NewWorld == 0 {
 		panic("tiers: a session and a new world need numbers other than 0")
 	}
-	if err := enforceable(cfg.Rules); err != nil {
-		return nil, err
-	}
-	m := &Machine{cfg: cfg, reader: r, began: now, spaces: map[string]*space{}}
+	m := &Machine{cfg: cfg, reader: r, began: now, wallAt: now, wall: cfg.Wall, usedAt: limiter.Never, spaces: map[string]*space{}}
 	for _, name := range cfg.Rules.Namespaces() {
-		m.spaces[name] = &space{name: name, rule: cfg.Rules.Rule(name), objects: map[string]*object{}}
+		m.spaces[name] = m.newSpace(name, cfg.Rules.Rule(name))
 	}
 	rec, err := r.Get(metaKey)
 	if err != nil {
@@ -202,25 +219,6 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	return m, nil
 }
 
-// enforceable says what of the rules a machine cannot enforce yet.
-func enforceable(rules *limiter.Rules) error {
-	for _, name := range rules.Namespaces() {
-		rule := rules.Rule(name)
-		for i := range rule.Limits {
-			if l := &rule.Limits[i]; l.Kind != limiter.Rate || l.Soft {
-				return fmt.Errorf("namespace %s: %q is not enforced by this version, only hard rates are: take it out of the rules", name, l)
-			}
-		}
-		if rule.Shadow || rule.Count || rule.Dedupe > 0 || rule.Wait >= 0 || rule.Weighted() {
-			return fmt.Errorf("namespace %s: shadow, count, dedupe, wait and weights do nothing in this version: take them out of the rules", name)
-		}
-	}
-	if rules.Lease != limiter.DefaultLease || rules.FoldAfter != limiter.DefaultFoldAfter {
-		return errors.New("lease and fold_after in the rules do nothing in this version: take them out of the rules")
-	}
-	return nil
-}
-
 // tellSilent says, when it is known, that an owner lends nothing: leases that
 // an earlier session gave run on, and each ends by then, by the lender's clock.
 func (m *Machine) tellSilent(now limiter.Time) {
@@ -248,11 +246,11 @@ func (m *Machine) judge(now limiter.Time, number uint64) {
 	m.judged, m.intact = true, last && (m.isNew || m.prior.Clean)
 	switch {
 	case !last:
-		m.meta.Lost = true
 		was := "an old copy"
 		if m.isNew {
 			was = "a new one"
 		}
+		m.loseWindows(now)
 		m.event(EventLost, m.cfg.Place, fmt.Sprintf("this place ran %d times since its disk was written, which is %s: what it lent since is not known", number-1-m.prior.Number, was))
 	case m.intact:
 		m.silent = min(m.silent, now)
@@ -268,6 +266,10 @@ func (m *Machine) judge(now limiter.Time, number uint64) {
 	}
 }
 
+// young says that nothing shows yet that this place is a new one, or that its
+// disk is the place's last: no session on it was given a number before.
+func (m *Machine) young() bool { return !m.judged && m.prior.Number == 0 }
+
 // saved is a copy of meta that no one changes.
 func (m *Machine) saved() *Meta {
 	meta := m.meta
@@ -277,13 +279,19 @@ func (m *Machine) saved() *Meta {
 // Output returns what the steps since the last call want done.
 func (m *Machine) Output(now limiter.Time) Output {
 	m.stirred = false
+	if now >= m.usedAt {
+		m.countUsed()
+	}
 	m.flush(now)
 	m.sendCalls()
+	m.sleep(now)
 	out := m.out
 	out.Err = m.err
-	out.Wake = min(m.timers.next(), m.upper.wake(m))
+	out.Wake = min(m.timers.next(), m.upper.wake(m), m.usedAt)
+	if len(m.drawing) > 0 {
+		out.Commit = m.commits
+	}
 	m.out = Output{}
-	m.sleep(now)
 	return out
 }
 
@@ -318,6 +326,7 @@ func (m *Machine) Tick(now limiter.Time) {
 // and the next report says goodbye. Stopped says when it is done; a machine
 // that is stopped takes no more operations.
 func (m *Machine) Stop(now limiter.Time) {
+	m.countUsed()
 	m.upper.stopping = true
 	for _, o := range m.objects() {
 		m.decideAll(o, now)
@@ -347,11 +356,8 @@ func (m *Machine) Close(now limiter.Time) {
 			for _, l := range p.lines {
 				lent = lent || l.number != 0
 			}
-			if p.owner && m.filling(now) {
-				p.bucket.Settle(now)
-				if p.bucket.Tokens() < p.bucket.Capacity() {
-					m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens()})
-				}
+			if p.owner && (m.filling(now) || p.limit.Durable()) {
+				m.rest(now, p)
 			}
 		}
 	}
@@ -360,6 +366,24 @@ func (m *Machine) Close(now limiter.Time) {
 	known := m.intact || now.Sub(max(m.began, m.silent)) >= m.longestFill()
 	m.meta.Clean = !lent && m.filling(now) && known
 	m.write(metaKey, m.saved())
+}
+
+// rest writes down what an owner's bucket holds, if that is not what a bucket
+// that nothing is written of holds.
+func (m *Machine) rest(now limiter.Time, p *pool) {
+	switch p.bucket.Settle(now); {
+	case p.limit.Durable():
+		if !p.waits && p.credit == 0 {
+			p.vault = vault{rest: p.whole()}
+			if p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.bucket.Capacity()}, now); !m.cfg.Leaf {
+				p.bucket.Add(now, limiter.Share{Tokens: p.vault.rest})
+				p.vault.rest = 0
+			}
+			m.save(p)
+		}
+	case p.bucket.Tokens() < p.limit.Burst:
+		m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens()})
+	}
 }
 
 // longestFill is how long the slowest bucket of the rules takes to fill.
@@ -371,7 +395,7 @@ func (m *Machine) longestFill() time.Duration {
 			empty.Tokens = 0
 			b := limiter.NewBucket(l.Period, empty, 0)
 			wait, _ := b.Wait(l.Burst)
-			longest = max(longest, wait)
+			longest = max(longest, wait, lenderLease(l.Hold))
 		}
 	}
 	return longest
@@ -416,11 +440,19 @@ func (m *Machine) nextMark() uint64 {
 	return m.mark
 }
 
+func (m *Machine) newSpace(name string, rule *limiter.Rule) *space {
+	s := &space{name: name, rule: rule, leaf: m.cfg.Leaf, objects: map[string]*object{}}
+	if rule != nil && m.cfg.Leaf {
+		s.weight = rule.Weight(string(m.cfg.Place))
+	}
+	return s
+}
+
 // space returns a namespace, known to our rules or not.
 func (m *Machine) space(name string) *space {
 	s := m.spaces[name]
 	if s == nil {
-		s = &space{name: name, objects: map[string]*object{}}
+		s = m.newSpace(name, nil)
 		m.spaces[name] = s
 	}
 	return s
@@ -463,12 +495,15 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 	// full on a new store, as written after a clean stop, else empty. Until
 	// the parent has said whether to believe the store, it is a credit.
 	whole, from := l.Whole(), max(m.began, m.silent)
-	if !m.isNew {
-		if saved, _ := m.read(p.savedKey()).(*SavedBucket); saved != nil {
-			// However old it is, the bucket has gained since, so it is never too much.
-			whole.Tokens = min(whole.Tokens, saved.Tokens)
-			m.write(p.savedKey(), nil)
-		}
+	saved, _ := m.read(p.savedKey()).(*SavedBucket)
+	if l.Durable() {
+		m.recall(now, p, saved)
+		return p
+	}
+	if saved != nil {
+		// However old it is, the bucket has gained since, so it is never too much.
+		whole.Tokens = min(whole.Tokens, saved.Tokens)
+		m.write(p.savedKey(), nil)
 	}
 	switch {
 	case !m.judged && (m.isNew || m.prior.Clean):
@@ -476,9 +511,39 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 	case !m.intact:
 		whole.Tokens = 0
 	}
+	if l.Kind == limiter.Concurrency { // what was out when the last session ended may still be
+		p.freeze(whole.Capacity-whole.Tokens, from.Add(lenderLease(l.Hold)))
+		whole.Capacity = whole.Tokens
+	}
 	p.bucket = limiter.NewBucket(l.Period, whole, from)
 	p.bucket.Settle(now)
 	return p
+}
+
+// recall makes the pool of a budget or quota that is owned here what the disk
+// says of it: what a crash left is there, and nothing refills.
+func (m *Machine) recall(now limiter.Time, p *pool, saved *SavedBucket) {
+	p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.limit.Burst}, now)
+	lost := m.meta.Lost
+	if p.limit.Kind == limiter.Quota {
+		c := m.calendarOf(now, p.object.space, p.limit)
+		p.window, lost = c.begin, c.lost
+		p.endsAt = now.Add(time.Duration(c.end-m.unix(now)) * time.Second)
+		if saved != nil && saved.Window != p.window {
+			m.write(p.savedKey(), nil)
+			saved = nil
+		}
+	}
+	switch {
+	case saved != nil && (saved.Known || !lost):
+		p.stock(now, min(saved.Tokens, p.limit.Burst))
+	case lost:
+		p.waits = true
+	case m.young():
+		p.credit = p.limit.Burst
+	default:
+		p.stock(now, p.limit.Burst)
+	}
 }
 
 func (p *pool) savedKey() Key { return bucketKey(p.object.name, fmt.Sprintf("%016x", p.limit.ID)) }
@@ -499,6 +564,9 @@ func (m *Machine) objects() []*object {
 func (m *Machine) sleep(now limiter.Time) {
 	for busy := 0; m.awake > m.cfg.MaxAwake && busy < maxBusy; {
 		o := m.idle.first
+		if o == m.idle.last {
+			break // in use
+		}
 		if !m.canSleep(o, now) {
 			m.idle.touch(o)
 			busy++
@@ -516,8 +584,20 @@ func (m *Machine) canSleep(o *object, now limiter.Time) bool {
 	if len(o.waiters) > 0 || o.view.until > now || o.view.watched || o.count != nil && o.count.dirty {
 		return false
 	}
+	if o.used > 0 {
+		return false
+	}
 	for _, p := range o.pools {
 		p.bucket.Settle(now)
+		if p.spare != nil && now < p.spareAt.Add(keepSpare) || p.permits.out > 0 || len(p.frozen) > 0 || p.credit > 0 || p.vault.commit != 0 {
+			return false
+		}
+		if p.owner && p.limit.Durable() && len(p.lines) == 0 {
+			if p.whole() < p.limit.Burst {
+				m.rest(now, p) // written: the next who asks reads it
+			}
+			continue
+		}
 		if p.due || !p.told.none() || p.held.number != 0 || len(p.lines) > 0 || p.owner && p.bucket.Tokens() < p.bucket.Capacity() {
 			return false
 		}

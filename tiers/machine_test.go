@@ -141,32 +141,33 @@ func TestSessionsUseDifferentNumbers(t *testing.T) {
 	}
 }
 
-func TestRulesThatAreNotEnforcedAreRefused(t *testing.T) {
-	rate := limiter.LimitSpec{Scope: "global", Rate: "5/s"}
-	soft := rate
-	soft.Mode = "soft"
-	for text, spec := range map[string]limiter.Spec{
-		"quota":       {Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{{Scope: "city", Quota: "5/day"}}}}},
-		"budget":      {Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{{Scope: "city", Budget: new(int64(5))}}}}},
-		"concurrency": {Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{{Scope: "city", Concurrency: new(int64(5))}}}}},
-		"soft":        {Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{soft}}}},
-		"shadow":      {Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{rate}, Shadow: true}}},
-		"weights":     {Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{rate}, Weights: map[string]int64{"eu": 2}}}},
-		"lease":       {Lease: "2s"},
-	} {
-		rules, err := limiter.Compile(spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := enforceable(rules); err == nil || !strings.Contains(err.Error(), text) {
-			t.Errorf("%s: %v", text, err)
-		}
-	}
-	rules, err := limiter.Compile(limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{"a": {Limits: []limiter.LimitSpec{rate}}}})
-	if err != nil {
+// TestPairsAreHandedOverUntilTheyAreTaken: a parent whose disk is full answers
+// a report and takes no counts of it.
+func TestPairsAreHandedOverUntilTheyAreTaken(t *testing.T) {
+	disk := memory{}
+	m := start(t, disk, "eu", true, 2)
+	if _, err := m.Add(0, Name{"votes", "alice"}, 3); err != nil {
 		t.Fatal(err)
 	}
-	if err := enforceable(rules); err != nil {
-		t.Error(err)
+	disk.apply(m.Output(0).Writes)
+	m = start(t, disk, "eu", true, 3) // the next session
+	r := m.Output(0).Report
+	m.Acknowledged(0, &Ack{World: 7, Session: 3, Sequence: r.Sequence, Parent: 9, Number: 2})
+	for i, taken := range []bool{false, true} {
+		now := limiter.Time(time.Duration(i+1) * time.Second)
+		if r = m.Output(now).Report; r == nil || len(r.Counts) != 1 || !r.Counts[0].First || len(r.Counts[0].Pairs) != 1 {
+			t.Fatalf("report %d: %+v", i, r)
+		}
+		a := &Ack{World: 7, Session: 3, Sequence: r.Sequence, Parent: 9, Number: 2}
+		if taken {
+			a.Acked = r.To
+		}
+		m.Acknowledged(now, a)
+	}
+	if _, err := m.Add(5e9, Name{"votes", "alice"}, 1); err != nil {
+		t.Fatal(err)
+	}
+	if r = m.Output(5e9).Report; len(r.Counts) != 1 || r.Counts[0].First || len(r.Counts[0].Pairs) != 1 || r.Counts[0].Pairs[0].Session != 3 {
+		t.Fatalf("report: %+v", r)
 	}
 }

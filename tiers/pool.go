@@ -23,12 +23,26 @@ type pool struct {
 	credit int64 // tokens that are in it too if its store is to be believed: while that is not known
 
 	held   held
-	meter  meter  // at a leaf
-	told   Demand // as the last report said
-	due    bool   // it has to be in the next report
-	queued bool   // it stands in the machine's list of due pools
+	meter  meter        // at a leaf
+	told   Demand       // as the last report said
+	due    bool         // it has to be in the next report
+	queued bool         // it stands in the machine's list of due pools
+	lowAt  int64        // the lender is told when so little is left of what does not refill here
+	nextAt limiter.Time // when the lender could have more; 0: not known; Never: not any more
 
-	lines []*line // sorted by child, then by session
+	lines  []*line      // sorted by child, then by session
+	pooled bool         // too small to be divided: whole tokens are lent to single asks
+	meetAt limiter.Time // an ask that was not met can be then; 0: none waits for that
+
+	spent   int64           // at a leaf: what was admitted and not refunded, of this window
+	spare   *limiter.Bucket // of a soft limit, at a leaf: what is spent while no share can be
+	spareAt limiter.Time    // when it was last
+	window  int64           // of a quota: its begin, Unix seconds
+	endsAt  limiter.Time    // at its owner: when the window ends, as its wall clock runs now
+	vault   vault           // of a durable limit, at the leaf that owns it
+	waits   bool            // of a durable limit: what was lent is not known, and an operator has to say
+	permits permits         // of a concurrency, at a leaf
+	frozen  []frozen        // of a concurrency: what ended lines had out, in the order of its return
 }
 
 // held is the line from the parent, as its child sees it.
@@ -40,7 +54,8 @@ type held struct {
 	expires  limiter.Time
 	renewAt  limiter.Time
 	keep     Keep
-	ended    bool // nothing is spent from it; the parent is still to be told
+	ended    bool   // nothing is spent from it; the parent is still to be told
+	resets   uint64 // how often it was reset
 }
 
 // A line is what was lent to one session of one child.
@@ -53,7 +68,9 @@ type line struct {
 	expires  limiter.Time // by the parent's clock, later than by the child's
 	demand   Demand
 	keep     Keep
-	called   bool // a recall is under way
+	until    limiter.Time // its ask can be met before then
+	called   bool         // a recall is under way
+	resets   uint64       // how often it was reset: a running total
 }
 
 // maxLent ends a line before its running totals could overflow.
@@ -79,6 +96,10 @@ func (p *pool) check() {
 	for _, l := range p.lines {
 		sum = sum.Plus(l.out())
 	}
+	for _, f := range p.frozen {
+		sum.Capacity += f.capacity
+	}
+	sum.Capacity += p.permits.out
 	if h := p.holding(); sum.Capacity != h.Capacity || sum.Rate != h.Rate {
 		panic(fmt.Sprintf("tiers: ledger of %s (%s) does not balance: holds %+v, has %+v", p.object.name, p.limit, h, sum))
 	}
@@ -99,7 +120,7 @@ func (p *pool) line(c *child, session uint64) *line {
 // is called before tokens leave the bucket, so that what the credit brings is
 // at most what a bucket that was full would still have.
 func (p *pool) boundCredit(now limiter.Time) {
-	if p.credit > 0 {
+	if p.credit > 0 && p.limit.Kind == limiter.Rate {
 		p.bucket.Settle(now)
 		p.credit = min(p.credit, p.bucket.Room())
 	}
@@ -107,11 +128,20 @@ func (p *pool) boundCredit(now limiter.Time) {
 
 // settleCredit ends the credit: it is due, or it is not. Nothing is lent yet.
 func (p *pool) settleCredit(now limiter.Time, due bool) {
-	if due && p.owner {
+	switch {
+	case !due || !p.owner:
+	case p.limit.Kind == limiter.Concurrency:
+		p.thaw(now, p.credit)
+	case p.limit.Durable():
+		p.stock(now, p.credit)
+	default:
 		p.boundCredit(now)
 		whole := p.bucket.Share()
 		whole.Tokens += p.credit
 		p.bucket = limiter.NewBucket(p.limit.Period, whole, now) // it was to fill later, if it was silent
+	}
+	if !due && p.owner && p.credit > 0 && p.limit.Durable() {
+		p.waits = true
 	}
 	p.credit = 0
 }
@@ -142,7 +172,11 @@ func (p *pool) takeBack(now limiter.Time, l *line, returned limiter.Share) {
 func (p *pool) end(now limiter.Time, l *line) {
 	out := l.out()
 	out.Tokens = 0
-	p.bucket.Add(now, out)
+	if p.limit.Kind == limiter.Concurrency {
+		p.freeze(out.Capacity, now.Add(lenderLease(p.limit.Hold)))
+	} else {
+		p.bucket.Add(now, out)
+	}
 	l.number, l.lent, l.returned = 0, limiter.Share{}, limiter.Share{}
 	l.keep, l.called = Keep{All: true}, false
 }
@@ -159,6 +193,7 @@ func (p *pool) drop() {
 // counts as lent on the line that is lost.
 func (p *pool) lose(now limiter.Time) {
 	p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{}, now)
+	p.permits, p.frozen, p.nextAt = permits{}, nil, 0
 	for _, l := range p.lines {
 		l.number, l.lent, l.returned = 0, limiter.Share{}, limiter.Share{}
 		l.keep, l.called = Keep{All: true}, false
@@ -177,12 +212,31 @@ func (p *pool) give(now limiter.Time, s limiter.Share) (gave bool) {
 		return false
 	}
 	s.Tokens = 0
-	if s.Capacity > 0 {
+	if p.limit.Kind == limiter.Concurrency { // what is out stays
+		s.Capacity = min(s.Capacity, have.Tokens)
+		s.Tokens = s.Capacity
+	} else if s.Capacity > 0 {
 		s.Tokens = scaleDown(have.Tokens, s.Capacity, have.Capacity)
+	}
+	if s.IsZero() {
+		return false
 	}
 	p.bucket.Cut(now, s)
 	p.held.returned = p.held.returned.Plus(s)
 	return true
+}
+
+// giveSpent returns what can hold no tokens any more: where nothing refills,
+// capacity whose tokens are spent.
+func (p *pool) giveSpent(now limiter.Time) {
+	if h := p.holding(); p.owner || p.held.number == 0 || p.held.ended || h.Rate > 0 || p.limit.Kind == limiter.Concurrency {
+		return
+	}
+	p.bucket.Settle(now)
+	if s := (limiter.Share{Capacity: p.bucket.Capacity() - p.bucket.Tokens()}); s.Capacity > 0 && p.bucket.Share().Rate == 0 {
+		p.bucket.Cut(now, s)
+		p.held.returned = p.held.returned.Plus(s)
+	}
 }
 
 // excess is what the place holds beyond what its parent lets it keep.
@@ -197,13 +251,33 @@ func (p *pool) excess() limiter.Share {
 // demand is what is asked for at and below the place.
 func (p *pool) demand(now limiter.Time) Demand {
 	p.meter.roll(now, p.limit.Period)
-	d := Demand{Now: p.meter.now, Peak: p.meter.peak, Ask: min(p.object.asking, limiter.MaxTokens)}
+	ask, until := p.object.asks(now)
+	if stock := scaleDown(p.meter.peak, int64(stockFor), int64(p.limit.Period)); stock > ask && !p.owner && p.dry() {
+		ask, until = stock, max(until, now.Add(stockFor)) // tokens that come before they are asked for
+	}
+	d := Demand{Now: p.meter.now, Peak: p.meter.peak, Ask: ask, Until: max(0, until.Sub(now))}
+	if d.none() {
+		d.Until = 0
+	} else {
+		d.Weight = p.object.space.weight
+	}
+	if d.Ask > 0 {
+		d.Ask = saturate(d.Ask, p.permits.out) // what is out is no answer to it
+	}
 	for _, l := range p.lines {
 		if l.session == l.child.session {
-			d = d.plus(l.demand)
+			below := l.demand
+			below.Until = max(0, l.until.Sub(now))
+			if below.Ask == 0 || below.Until == 0 {
+				below.Ask, below.Until = 0, 0
+			}
+			d = d.plus(below)
 		}
 	}
 	d.Ask = min(d.Ask, p.limit.Burst)
+	if d.Now == 0 && d.Peak == 0 && d.Ask == 0 {
+		return Demand{}
+	}
 	return d
 }
 

@@ -78,7 +78,10 @@ type RulesRecord struct {
 }
 
 // WindowRecord is the window that a quota's owner opened last.
-type WindowRecord struct{ Begin int64 }
+type WindowRecord struct {
+	Begin int64
+	Lost  bool // what was lent of it is not known where nothing is written of a key
+}
 
 // RequestRecord is a request that was carried out, and its answer.
 type RequestRecord struct {

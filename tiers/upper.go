@@ -219,6 +219,11 @@ func (m *Machine) fillLines(now limiter.Time, r *Report) {
 	n := min(len(u.due), maxEntries)
 	for _, p := range u.due[:n] {
 		p.due, p.queued = false, false
+		p.giveSpent(now)
+		p.lowAt = p.bucket.Tokens() / 2
+		if h := p.holding(); p.held.number != 0 && !p.held.ended && h.Capacity == 0 && h.Rate == 0 {
+			m.ended(now, p)
+		}
 		p.told = p.demand(now)
 		if u.stopping {
 			p.told = Demand{}
@@ -293,8 +298,10 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	for _, back := range a.Pairs {
 		m.handedBack(now, back)
 	}
-	for _, c := range firsts {
-		c.handed = true
+	if a.Acked >= r.To { // else its disk was full, and it took no counts
+		for _, c := range firsts {
+			c.handed = true
+		}
 	}
 	for i, p := range pools {
 		if said := r.Lines[i]; said.Ended && said.Line == p.held.number && said.Lender == p.held.lender {
@@ -322,6 +329,9 @@ func (m *Machine) number(now limiter.Time, n uint64) {
 		return
 	}
 	if n > m.meta.Number {
+		if n != m.prior.Number+1 { // other sessions ran in between, not on this disk
+			m.meta.Lost = true
+		}
 		m.meta.Number = n
 		m.write(metaKey, m.saved())
 	}
@@ -428,6 +438,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 			m.ended(now, p)
 			*h = held{}
 		}
+		p.next(now, m.upper.builtAt, g.Wait)
 		if !p.told.none() { // the demand is forgotten unless it is said again
 			h.renewAt = m.upper.builtAt.Add(m.cfg.Lease / 3)
 		}
@@ -439,14 +450,25 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 	}
 	if h.number != g.Line || h.lender != m.upper.parent {
 		p.lose(now)
-		*h = held{lender: m.upper.parent, number: g.Line}
+		*h = held{lender: m.upper.parent, number: g.Line, resets: g.Resets}
+		if p.window != g.Window {
+			p.window, p.spent = g.Window, 0
+		}
 	}
 	more := g.Lent.Minus(h.lent)
 	if !more.Covers(limiter.Share{}) || more.Tokens > more.Capacity || !p.limit.Whole().Covers(limiter.Share{Capacity: p.holding().Capacity + more.Capacity, Rate: p.holding().Rate + more.Rate}) {
 		return // no honest ledger says so
 	}
 	p.bucket.Add(now, more)
+	if !more.IsZero() {
+		p.lowAt = limiter.MaxTokens
+	}
 	h.lent = g.Lent
+	p.next(now, m.upper.builtAt, g.Wait)
+	if g.Resets > h.resets {
+		h.resets = g.Resets
+		m.refill(now, p)
+	}
 	h.expires = max(h.expires, m.upper.builtAt.Add(g.Lease))
 	h.renewAt = m.upper.builtAt.Add(max(g.Lease/3, minRenewal))
 	h.keep = g.Keep
@@ -454,6 +476,18 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 		h.keep = Keep{}
 	}
 	m.settled(now, p)
+}
+
+// next notes when the lender could have more, as it says.
+func (p *pool) next(now, builtAt limiter.Time, wait time.Duration) {
+	switch {
+	case wait <= 0:
+		p.nextAt = 0
+	case wait >= forever:
+		p.nextAt = limiter.Never
+	default:
+		p.nextAt = builtAt.Add(wait)
+	}
 }
 
 // minRenewal keeps the renewals of short leases from flooding the parent.

@@ -89,7 +89,7 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 		Place: cfg.Place, Partition: 0, Partitions: 1, Leaf: cfg.Leaf, Rules: cfg.Rules,
 		Session: random(), NewWorld: random(), Lease: cfg.Lease, Heartbeat: cfg.Heartbeat,
 		ReportInterval: cfg.ReportInterval, MaxAwake: tiers.DefaultMaxAwake,
-	}, p.store, sender{p}, p.clock.Now)
+	}, p.store, sender{p}, p.clock.Now, func() int64 { return time.Now().UnixNano() })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("place %s: %w", cfg.Place, err), p.store.store.Close())
 	}

@@ -137,7 +137,7 @@ func open(t *testing.T, s *store, p tiers.Place, session uint64) *fixture {
 	t.Helper()
 	f := &fixture{t: t, store: s}
 	var err error
-	if f.runner, err = place.Start(config(t, p, session), s, f, func() limiter.Time { return f.now }); err != nil {
+	if f.runner, err = place.Start(config(t, p, session), s, f, func() limiter.Time { return f.now }, func() int64 { return 0 }); err != nil {
 		t.Fatal(err)
 	}
 	return f

@@ -42,6 +42,7 @@ type Runner struct {
 	store  Store
 	sender Sender
 	clock  func() limiter.Time
+	wall   func() int64
 
 	mu      sync.Mutex // the machine and what follows
 	machine *tiers.Machine
@@ -55,11 +56,13 @@ type Runner struct {
 var ErrStopped = errors.New("the place has stopped")
 
 // Start starts a machine on what the store holds, and returns once the new
-// session is durable.
-func Start(cfg tiers.Config, store Store, sender Sender, clock func() limiter.Time) (*Runner, error) {
-	r := &Runner{store: store, sender: sender, clock: clock, waiting: map[uint64]func(tiers.Decision, error){}}
+// session is durable. Clock is what leases and rates are measured by; wall is
+// the time of day, in Unix nanoseconds, which only windows of quotas ask for.
+func Start(cfg tiers.Config, store Store, sender Sender, clock func() limiter.Time, wall func() int64) (*Runner, error) {
+	r := &Runner{store: store, sender: sender, clock: clock, wall: wall, waiting: map[uint64]func(tiers.Decision, error){}}
 	started := make(chan error, 1)
 	store.Update(func(rd tiers.Reader) ([]tiers.Write, error) {
+		cfg.Wall = wall()
 		m, err := tiers.Start(clock(), cfg, rd)
 		if err != nil {
 			return nil, err
@@ -89,6 +92,7 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 		ran = true
 		now := r.clock()
 		r.machine.Read(rd)
+		r.machine.SetWall(now, r.wall())
 		f(r.machine, now)
 		out = r.machine.Output(now)
 		r.sender.Wake(out.Wake)
@@ -106,6 +110,9 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 			r.sender.Wake(r.clock().Add(refusedRetry))
 		}
 		done(err)
+		if err == nil && out.Commit > 0 {
+			r.step(func(m *tiers.Machine, now limiter.Time) { m.Committed(now, out.Commit) }, nothing)
+		}
 	})
 	for _, e := range out.Events {
 		r.sender.Event(e)

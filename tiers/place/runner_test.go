@@ -363,12 +363,12 @@ func TestFailedReportIsSentAgain(t *testing.T) {
 // TestStartSaysWhatIsWrong: with another place's store, or a failing one.
 func TestStartSaysWhatIsWrong(t *testing.T) {
 	f := root(t)
-	_, err := place.Start(config(t, "eu", 2), f.store, f, func() limiter.Time { return 0 })
+	_, err := place.Start(config(t, "eu", 2), f.store, f, func() limiter.Time { return 0 }, func() int64 { return 0 })
 	if want := fmt.Sprintf("belongs to %s", tiers.Root); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %s", err, want)
 	}
 	f.store.refused = errDisk
-	if _, err := place.Start(config(t, tiers.Root, 2), f.store, f, func() limiter.Time { return 0 }); !errors.Is(err, errDisk) {
+	if _, err := place.Start(config(t, tiers.Root, 2), f.store, f, func() limiter.Time { return 0 }, func() int64 { return 0 }); !errors.Is(err, errDisk) {
 		t.Errorf("%v", err)
 	}
 }

@@ -12,8 +12,11 @@ import (
 
 // start starts a process's runner.
 func start(cfg tiers.Config, p *process, n *Node) (*place.Runner, error) {
-	return place.Start(cfg, p, p, n.clock)
+	return place.Start(cfg, p, p, n.clock, func() int64 { return epoch + int64(n.world.now) + int64(n.wall) })
 }
+
+// epoch is when worlds begin, in Unix nanoseconds: before midnight of a month's last day.
+const epoch = 1_790_000_000_000_000_000
 
 var errNoIDs = errors.New("the core takes no request ids yet")
 
@@ -44,4 +47,4 @@ func (p *process) inspect(name tiers.Name, e *tiers.Explanation) bool {
 var has = struct {
 	quota, budget, concurrency, soft, shadow, dedupe, count, weights, lease bool
 	operations                                                              bool // release, refund, reset, apply, forget, join
-}{}
+}{quota: true, budget: true, concurrency: true, soft: true, weights: true}

@@ -20,7 +20,7 @@ import (
 // later (at a leaf that owns it, at once).
 //
 // A soft limit is held to capacity + rate·t, and the same once more for each
-// leaf that was cut off when it admitted: one that had no line from its
+// session of a leaf that was cut off when it admitted: it had no line from its
 // parent that it could use.
 type oracle struct {
 	owner  *site
@@ -38,11 +38,12 @@ type oracle struct {
 	extraUntil limiter.Time
 
 	windows []windowSpent // of a quota, the last few
+	newest  int64         // of them
 	spent   int64         // of a budget
 	permits []permit      // of a concurrency
 	out     int64
 
-	spare map[*Node]*limiter.Bucket // of a soft limit
+	spare map[uint64]*limiter.Bucket // of a soft limit, by session
 
 	offered, taken int64
 }
@@ -209,8 +210,14 @@ func (o *oracle) spend(l *laws, n *Node, hits int64, window int64, cutOff bool) 
 	now := l.world.now
 	o.settle(now)
 	o.taken += hits
+	if o.limit.Soft && cutOff && o.spendSpare(now, n, hits) {
+		return 0, ""
+	}
 	switch o.limit.Kind {
 	case limiter.Quota:
+		if window == 0 {
+			return 0, "" // the key fell asleep at once: nobody can tell any more
+		}
 		w := o.window(window)
 		w.spent += hits
 		return w.spent - o.limit.Burst - w.extra - o.extra, "the window's quota"
@@ -220,20 +227,6 @@ func (o *oracle) spend(l *laws, n *Node, hits int64, window int64, cutOff bool) 
 	case limiter.Concurrency:
 		o.expire(l, now)
 		return o.out + hits - o.limit.Burst - o.extra, "the permits"
-	}
-	if o.limit.Soft && cutOff {
-		spare := o.spare[n]
-		if spare == nil {
-			b := limiter.NewBucket(o.limit.Period*100, faster(&o.limit), now)
-			spare = &b
-			if o.spare == nil {
-				o.spare = map[*Node]*limiter.Bucket{}
-			}
-			o.spare[n] = spare
-		}
-		if spare.Take(now, hits) {
-			return 0, ""
-		}
 	}
 	if o.bucket.Take(now, hits) {
 		return 0, ""
@@ -246,8 +239,24 @@ func (o *oracle) spend(l *laws, n *Node, hits int64, window int64, cutOff bool) 
 	return hits - o.bucket.Tokens() - o.extra, "the one bucket"
 }
 
+// spendSpare charges what a leaf that was cut off admitted to what a soft limit
+// allows it: the limit once more.
+func (o *oracle) spendSpare(now limiter.Time, n *Node, hits int64) bool {
+	spare := o.spare[n.session()]
+	if spare == nil {
+		b := limiter.NewBucket(o.limit.Period*100, faster(&o.limit), now)
+		spare = &b
+		if o.spare == nil {
+			o.spare = map[uint64]*limiter.Bucket{}
+		}
+		o.spare[n.session()] = spare
+	}
+	return spare.Take(now, hits)
+}
+
 // window finds or makes what was spent of a quota's window.
 func (o *oracle) window(begin int64) *windowSpent {
+	o.newest = max(o.newest, begin)
 	for i := range o.windows {
 		if o.windows[i].begin == begin {
 			return &o.windows[i]
@@ -282,6 +291,9 @@ func (l *laws) offered(n *Node, t *target, hits int64) {
 // decided is called when a check is decided, at the instant of its spending.
 func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 	l.decided++
+	if l.world.Trace != nil {
+		l.world.say(n, "decides %d hits of %s: allowed %v %s %s, %d remain, retry after %s", hits, t.name, d.Allowed, d.Reason, d.Scope, d.Remaining, d.RetryAfter)
+	}
 	if !d.Allowed || d.Shadow || hits == 0 {
 		return
 	}
@@ -305,7 +317,7 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 		if over, of := o.spend(l, n, hits, window, cutOff); over > 0 {
 			l.broken("limits hold", n, "%d hits of %s admitted, %d beyond %s of %s (owner %s)", hits, t.name, over, of, &c.rule.Limits[i], o.owner.place)
 		}
-		if o.limit.Kind == limiter.Concurrency {
+		if o.limit.Kind == limiter.Concurrency && !(o.limit.Soft && cutOff) {
 			o.permits = append(o.permits, permit{n, n.session(), d.Permit, hits, n.trueTime(n.shows(now).Add(o.limit.Hold))})
 			o.out += hits
 		}

@@ -1,0 +1,180 @@
+package tiers
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// This file lends what is too small to be divided: whole tokens, to single
+// asks, while capacity and rate stay where they are. Asks that can be met in
+// time come first, the earliest deadline before the others: serving those that
+// are late anyway would waste tokens on them.
+
+const (
+	// leastPart is the least that a division may leave a child, in tokens: in
+	// smaller heaps more of them lie idle than the asking costs.
+	leastPart = 16
+	// enoughPart is where what was pooled is divided again.
+	enoughPart = 2 * leastPart
+	// stockFor is for how long a leaf wants whole tokens at hand, as demand is
+	// now: a few round trips.
+	stockFor = time.Second
+	// askMargin is how long before its end an ask is given up: tokens that are
+	// sent later come too late.
+	askMargin = 2 * time.Millisecond
+)
+
+// tooSmall says that a division among n children would leave them little: of
+// what they hold and gain in a second.
+func (p *pool) tooSmall(whole limiter.Share, n int) bool {
+	if n < 2 {
+		return false
+	}
+	least := int64(leastPart)
+	if p.pooled {
+		least = enoughPart
+	}
+	return (whole.Capacity+scaleDown(whole.Rate, int64(time.Second), int64(p.limit.Period)))/int64(n) < least
+}
+
+// lendable is how many tokens a pool that does not refill may have lent out:
+// an owner of a budget or quota keeps most, since what is out when a place
+// crashes is lost.
+func (p *pool) lendable(lines []*line, claims []claim) int64 {
+	all, asked, now := p.bucket.Tokens(), int64(0), int64(0)
+	for i, l := range lines {
+		all += l.out().Capacity
+		asked = saturate(asked, claims[i].Ask)
+		now = saturate(now, claims[i].Now)
+	}
+	if p.owner && p.limit.Durable() {
+		return min(all, max(asked, min(all/16, saturate(now, now))))
+	}
+	return all
+}
+
+// lendAsked meets asks with free tokens: that of the line whose report is
+// being answered at once, others by calling them.
+func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, asking *line, free int64) {
+	var order []*line
+	for _, l := range lines {
+		if l.lacks() > 0 && l.until >= now.Add(askMargin) {
+			order = append(order, l)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b *line) int {
+		if a.called != b.called {
+			return cmp.Compare(btoi(b.called), btoi(a.called)) // they were promised
+		}
+		return cmp.Compare(a.until, b.until)
+	})
+	if free = max(0, free); p.lease(now, m.cfg.Lease) < 2*minRenewal {
+		free = 0
+	}
+	var ahead int64
+	for _, l := range order {
+		lacks := l.lacks()
+		part := min(lacks, free)
+		free -= part
+		ahead += lacks
+		switch {
+		case part == 0:
+		case l == asking:
+			m.lend(now, p, l, limiter.Share{Tokens: part, Capacity: part})
+		case !l.called:
+			m.call(p, l)
+		}
+	}
+	short := ahead > 0 && free == 0
+	if p.bucket.Settle(now); short && p.bucket.Share().Rate > 0 {
+		if wait, ok := p.bucket.Wait(1); ok {
+			p.meetAt = now.Add(max(wait, time.Millisecond))
+		}
+	}
+	for _, l := range lines {
+		keep := Keep{All: true}
+		if out := l.out(); out.Rate > 0 || short && out.Capacity > l.demand.Ask {
+			keep = Keep{Capacity: l.demand.Ask}
+		}
+		changed := keep != l.keep && !keep.All
+		if l.keep = keep; changed && l != asking {
+			m.call(p, l)
+		}
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// lacks is how much of its ask a line has not.
+func (l *line) lacks() int64 { return max(0, l.demand.Ask-l.out().Capacity) }
+
+// wait says when what a line lacks could be lent: 0 if that is not known, or
+// it lacks nothing; forever if it never can.
+func (p *pool) wait(now limiter.Time, l *line) time.Duration {
+	lacks := l.lacks()
+	if lacks == 0 || p.waits {
+		return 0
+	}
+	var out int64
+	for _, o := range p.lines {
+		out += o.out().Capacity
+	}
+	switch {
+	case p.limit.Kind == limiter.Concurrency:
+	case p.owner && p.limit.Durable():
+		if p.bucket.Tokens() == 0 && out == 0 {
+			return p.untilMore(now)
+		}
+	case p.owner || p.holding().Rate > 0:
+		if wait, ok := p.bucket.Wait(min(lacks, p.bucket.Capacity())); ok && p.pooled && p.bucket.Capacity() > 0 {
+			return max(wait, 1)
+		}
+	case p.nextAt == limiter.Never:
+		return forever
+	case p.nextAt > now:
+		return p.nextAt.Sub(now)
+	}
+	return 0
+}
+
+// untilMore is how long an owner's budget or quota that is spent stays so.
+func (p *pool) untilMore(now limiter.Time) time.Duration {
+	if p.limit.Kind == limiter.Quota {
+		return max(1, p.endsAt.Sub(now))
+	}
+	return forever
+}
+
+// forever is a Grant's Wait of what will never be there.
+const forever = time.Duration(1) << 62
+
+// giveSpare returns whole tokens that nobody below asks for, to where others
+// may.
+func (m *Machine) giveSpare(now limiter.Time, p *pool) {
+	if m.cfg.Leaf || !p.dry() || p.held.number == 0 || p.held.ended {
+		return
+	}
+	var lack int64
+	for _, l := range p.lines {
+		if l.session == l.child.session {
+			lack = saturate(lack, max(l.lacks(), btoi64(!p.pooled)*max(l.demand.Now, l.demand.Peak)))
+		}
+	}
+	p.bucket.Settle(now)
+	if spare := p.bucket.Tokens() - lack; spare > 0 {
+		p.bucket.Cut(now, limiter.Share{Tokens: spare, Capacity: spare})
+		p.held.returned = p.held.returned.Plus(limiter.Share{Tokens: spare, Capacity: spare})
+		m.tell(p)
+		m.giveBack(now, p)
+	}
+}
+
+func btoi64(b bool) int64 { return int64(btoi(b)) }
