@@ -23,7 +23,7 @@ func (m *Machine) Inspect(now limiter.Time, name Name, e *Explanation) bool {
 		return false
 	}
 	limits := e.Limits
-	*e = Explanation{Place: m.cfg.Place, Session: m.cfg.Session, Parent: m.upper.parent, Now: now, Silent: m.silent, Rule: s.rule}
+	*e = Explanation{Place: m.cfg.Place, Session: m.cfg.Session, Parent: m.upper.parent, Now: now, Silent: m.silent, Version: m.version, Rule: s.rule}
 	pools := s.objects[name.Key].pools
 	for len(limits) < len(pools) {
 		limits = append(limits, LimitState{})

@@ -50,6 +50,7 @@ func (p *pool) lendable(lines []*line, claims []claim) int64 {
 		asked = saturate(asked, claims[i].Ask)
 		now = saturate(now, claims[i].Now)
 	}
+	all = max(0, all-p.debt-p.excess().Capacity)
 	if p.owner && p.limit.Durable() {
 		return min(all, max(asked, min(all/16, saturate(now, now))))
 	}
@@ -71,7 +72,7 @@ func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, asking *li
 		}
 		return cmp.Compare(a.until, b.until)
 	})
-	if free = max(0, free); p.lease(now, m.cfg.Lease) < 2*minRenewal {
+	if free = max(0, free); p.lease(now, m.lease()) < 2*minRenewal {
 		free = 0
 	}
 	var ahead int64

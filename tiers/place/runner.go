@@ -274,6 +274,23 @@ func (r *Runner) List(namespace, prefix, after string, limit int, done func([]ti
 		func(e error) { done(keys, more, errors.Join(err, e)) })
 }
 
+// Apply makes rules the world's, at its root; done is called once that is
+// durable.
+func (r *Runner) Apply(rules *limiter.Rules, done func(version uint64, err error)) {
+	var version uint64
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { version, err = m.Apply(now, rules) },
+		func(e error) { done(version, errors.Join(err, e)) })
+}
+
+// Rules returns the rules that the place follows, and their version; 0: they
+// are not the root's.
+func (r *Runner) Rules() (*limiter.Rules, uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.machine.Rules()
+}
+
 // Reported gives a child's report to the machine; reply gets the answer when
 // the report is durable, and is not called where there is none.
 func (r *Runner) Reported(report *tiers.Report, reply func(*tiers.Ack)) {
