@@ -47,6 +47,7 @@ type waiter struct {
 type Decided struct {
 	ID       uint64
 	Decision Decision
+	Durably  bool // it may leave only when the writes are durable
 }
 
 // Check spends hits tokens from every limit of a key, or from none. A check
@@ -366,7 +367,7 @@ func (m *Machine) decideAll(o *object, now limiter.Time) {
 		}
 		m.waiting--
 		o.asking -= max(1, w.hits)
-		m.out.Decided = append(m.out.Decided, Decided{w.id, d})
+		m.carriedOut(now, w.id, &d)
 	}
 	o.waiters = left
 }

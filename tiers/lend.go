@@ -17,6 +17,8 @@ const (
 	// leastPart is the least that a division may leave a child, in tokens: in
 	// smaller heaps more of them lie idle than the asking costs.
 	leastPart = 16
+	// partGains is for how long what a part gains counts as its own.
+	partGains = 5 * time.Second
 	// enoughPart is where what was pooled is divided again.
 	enoughPart = 2 * leastPart
 	// stockFor is for how long a leaf wants whole tokens at hand, as demand is
@@ -37,7 +39,7 @@ func (p *pool) tooSmall(whole limiter.Share, n int) bool {
 	if p.pooled {
 		least = enoughPart
 	}
-	return (whole.Capacity+scaleDown(whole.Rate, int64(time.Second), int64(p.limit.Period)))/int64(n) < least
+	return (whole.Capacity+scaleDown(whole.Rate, int64(partGains), int64(p.limit.Period)))/int64(n) < least
 }
 
 // lendable is how many tokens a pool that does not refill may have lent out:

@@ -404,7 +404,7 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 func needs(l *line, c *claim) limiter.Share {
 	out := l.out()
 	need := limiter.Share{Rate: max(0, c.base-out.Rate)}
-	if need.Rate <= out.Rate/8 {
+	if need.Rate <= out.Rate/64 {
 		need.Rate = 0 // not worth moving
 	}
 	if c.Ask > out.Capacity {
@@ -486,5 +486,5 @@ func (m *Machine) upward(now limiter.Time, p *pool) {
 // moved says that a demand changed enough to be told at once.
 func moved(told, now int64) bool {
 	diff := now - told
-	return diff > told/4 || -diff > told/2
+	return diff > told/8 || -diff > told/4
 }

@@ -92,13 +92,15 @@ type Machine struct {
 	watched []*object
 	awake   int
 
-	wall    int64        // what the wall clock showed at wallAt, Unix nanoseconds
-	wallAt  limiter.Time //
-	drawing []*pool      // whose vaults are being drawn from
-	commits uint64       // the last draw's number
-	serial  uint64       // the last permit's
-	used    []*object    // with admitted checks that are not counted yet
-	usedAt  limiter.Time // when they are to be
+	wall     int64                         // what the wall clock showed at wallAt, Unix nanoseconds
+	wallAt   limiter.Time                  //
+	drawing  []*pool                       // whose vaults are being drawn from
+	commits  uint64                        // the last draw's number
+	serial   uint64                        // the last permit's
+	underWay map[requestID]*waitingRequest // checks with an id that wait
+	requests map[uint64]requestID          // by the id of the check
+	used     []*object                     // with admitted checks that are not counted yet
+	usedAt   limiter.Time                  // when they are to be
 
 	out Output
 	err error
@@ -111,6 +113,7 @@ type space struct {
 	weight  int64         // of this place in divisions, if it is a leaf
 	leaf    bool          // the machine is
 	windows map[uint64]*calendar
+	slots   *slots // of requests with ids
 	objects map[string]*object
 }
 

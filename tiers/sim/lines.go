@@ -152,7 +152,7 @@ func (l *laws) against(n, parent *Node, t *target, c, p *tiers.Explanation) {
 			// A place whose own line was replaced knows no more of what it cut
 			// from the old one. It is covered: the place's own parent counts
 			// the old line as lent until its end.
-			if from, known := l.lines.cutFrom[seen]; usable && known && c.Limits[i].Window == lender.Window && from == upperLineOf(lender) {
+			if from, known := l.lines.cutFrom[seen]; usable && known && p.Now >= lender.Quiet && c.Limits[i].Window == lender.Window && from == upperLineOf(lender) {
 				l.broken("a child's lease ends before its parent's", n, "%s %s: line %d is held, with %s left, and %s has ended it", t.name, c.Limits[i].Limit,
 					held.Line, held.Expires.Sub(c.Now), parent.Place)
 			}
