@@ -3,6 +3,7 @@ package study
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tributary-io/tributary/limiter"
@@ -170,8 +171,19 @@ func Cells(seed uint64) (cells []Cell) {
 	return cells
 }
 
-// warmUp is how long demand goes on before it is measured.
-func (c *Cell) warmUp() time.Duration { return 3 * c.Tree.roundTrip() }
+// soon is when Law 3 begins to hold: three round trips of the depth after the
+// first check.
+func (c *Cell) soon() time.Duration { return 3 * c.Tree.roundTrip() }
+
+// warmUp is how long demand goes on before it is measured: until the law
+// holds, and then as long as a demand of twice the limit takes to spend the
+// burst, so that it counts for nobody.
+func (c *Cell) warmUp() time.Duration {
+	if strings.HasSuffix(c.Limit.Rate, "/min") {
+		return c.soon() + time.Minute
+	}
+	return c.soon() + time.Second
+}
 
 // window is how long it is measured.
 func (c *Cell) window() time.Duration {
@@ -189,3 +201,11 @@ func (c *Cell) crowd() time.Duration { return c.warmUp() + c.Limit.Crowd }
 
 // covered says that Law 3 promises 95 % for the cell.
 func (c *Cell) covered() bool { return c.Shape.Steady() }
+
+// askers is how many cities ask for something.
+func (c *Cell) askers() int64 {
+	if c.Shape == OneCity {
+		return 1
+	}
+	return int64(c.Tree.Leaves())
+}

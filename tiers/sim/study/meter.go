@@ -10,27 +10,28 @@ import (
 // limit as it would be if all were in one place: what does not fit it is too
 // much.
 type meter struct {
-	cell       *Cell
-	demand     *demand
-	limit      *limiter.Limit
-	begin, end time.Duration // of what is measured
+	cell             *Cell
+	demand           *demand
+	limit            *limiter.Limit
+	soon, begin, end time.Duration // begin to end is what is measured
 
-	bucket  limiter.Bucket
-	opened  bool
-	held    int64 // in the bucket at begin
-	taken   int64 // admitted since
-	over    int64 // of all that was ever admitted
-	byLeaf  []int64
-	series  []int64 // admitted in all, by bins from the first check
-	city    []int64 // admitted in the crowd's city
-	crowded float64 // tokens a second that are due to it
+	bucket limiter.Bucket
+	opened bool
+	held   int64   // in the bucket at soon
+	early  int64   // admitted within the limit since soon
+	taken  int64   // the same since begin
+	over   int64   // beyond the limit since begin
+	beyond int64   // beyond the limit, ever
+	byLeaf []int64 // admitted since begin
+	series []int64 // admitted in all, by bins from the first check
+	city   []int64 // admitted in the crowd's city
 }
 
 // bin is how finely a course of time is seen.
 const bin = 10 * time.Millisecond
 
 func newMeter(c *Cell, d *demand, l *limiter.Limit) *meter {
-	m := &meter{cell: c, demand: d, limit: l, begin: c.warmUp(), end: d.end, bucket: limiter.NewBucket(l.Period, l.Whole(), 0), byLeaf: make([]int64, c.Tree.Leaves())}
+	m := &meter{cell: c, demand: d, limit: l, soon: c.soon(), begin: c.warmUp(), end: d.end, bucket: limiter.NewBucket(l.Period, l.Whole(), 0), byLeaf: make([]int64, c.Tree.Leaves())}
 	bins := d.end/bin + 1
 	m.series, m.city = make([]int64, bins), make([]int64, bins)
 	return m
@@ -39,15 +40,19 @@ func newMeter(c *Cell, d *demand, l *limiter.Limit) *meter {
 // admit notes hits that a leaf admitted.
 func (m *meter) admit(now time.Duration, leaf int, hits int64) {
 	m.open(now)
-	if !m.bucket.Take(limiter.Time(now), hits) {
-		m.over += hits - m.bucket.Tokens()
-		m.bucket.Spend(m.bucket.Tokens())
-	}
+	m.bucket.Settle(limiter.Time(now))
+	fits := min(hits, m.bucket.Tokens())
+	m.bucket.Spend(fits)
+	m.beyond += hits - fits
 	if now >= m.end {
 		return
 	}
+	if now >= m.soon {
+		m.early += fits
+	}
 	if now >= m.begin {
-		m.taken += hits
+		m.taken += fits
+		m.over += hits - fits
 		m.byLeaf[leaf] += hits
 	}
 	m.series[now/bin] += hits
@@ -56,11 +61,11 @@ func (m *meter) admit(now time.Duration, leaf int, hits int64) {
 	}
 }
 
-// open notes what the bucket holds where measuring begins.
+// open notes what the bucket holds when the law begins to hold.
 func (m *meter) open(now time.Duration) {
-	if !m.opened && now >= m.begin {
+	if !m.opened && now >= m.soon {
 		m.opened = true
-		m.bucket.Settle(limiter.Time(m.begin))
+		m.bucket.Settle(limiter.Time(m.soon))
 		m.held = m.bucket.Tokens()
 	}
 }
@@ -68,34 +73,38 @@ func (m *meter) open(now time.Duration) {
 // perSecond is the limit's rate.
 func (m *meter) perSecond() float64 { return float64(m.limit.Rate) / m.limit.Period.Seconds() }
 
-// An Outcome is how well one way keeps a limit.
+// An Outcome is how well one way keeps a limit. Shares are of the lesser of
+// demand and limit.
 type Outcome struct {
-	Utilisation float64 // admitted within the limit, of the lesser of demand and limit
-	Over        float64 // admitted beyond the limit, of the lesser of demand and limit
-	Beyond      int64   // tokens admitted beyond the limit
+	Utilisation float64 // admitted within the limit
+	Early       float64 // the same from three round trips on, with the burst that was not spent by then as a part of the limit
+	Over        float64 // admitted beyond the limit
+	Beyond      int64   // tokens admitted beyond the limit, from the first check on
 	Fairness    float64 // Jain's index of what each city has of its due; 0: too few tokens to say
 	Start       time.Duration
 	Reaction    time.Duration
 	Messages    float64 // sent each second, in all
 	Busiest     float64 // by the place that sends most
-	series      []int64
 	city        []int64
 }
 
 // Of Start and Reaction.
 const (
 	never        = time.Duration(-1) // 95 % were not reached
-	unmeasurable = time.Duration(-2) // too few tokens to say when
+	unmeasurable = time.Duration(-2) // nothing more is due, or too few tokens to say when
 )
 
 // outcome sums up.
 func (m *meter) outcome() Outcome {
 	m.open(m.end)
-	window := m.end - m.begin
-	most := float64(m.held) + m.perSecond()*window.Seconds()
-	want := min(most, float64(m.demand.offered(m.cell.Limit.Hits, m.begin, m.end)))
-	o := Outcome{Utilisation: float64(m.taken-min(m.over, m.taken)) / want, Over: float64(m.over) / want, Beyond: m.over, Reaction: unmeasurable}
-	o.Fairness = m.fairness()
+	want := func(begin time.Duration, held int64) float64 {
+		most := float64(held) + m.perSecond()*(m.end-begin).Seconds()
+		return min(most, float64(m.demand.offered(m.cell.Limit.Hits, begin, m.end)))
+	}
+	o := Outcome{
+		Utilisation: float64(m.taken) / want(m.begin, 0), Early: float64(m.early) / want(m.soon, m.held),
+		Over: float64(m.over) / want(m.begin, 0), Beyond: m.beyond, Fairness: m.fairness(), Reaction: unmeasurable, city: m.city,
+	}
 	total := 0.0
 	for _, rate := range m.demand.phases[0].rates {
 		total += rate
@@ -103,8 +112,10 @@ func (m *meter) outcome() Outcome {
 	o.Start = m.reached(m.series, 0, min(m.demand.phases[0].end, m.end), min(total, m.perSecond()))
 	if m.cell.Shape == Crowd {
 		crowd := m.demand.phases[1]
-		due := maxMin(m.perSecond(), crowd.rates)[m.demand.city]
-		o.Reaction = m.reached(m.city, crowd.begin, crowd.end, due)
+		due := func(p phase) float64 { return maxMin(m.perSecond(), p.rates)[m.demand.city] }
+		if due(crowd) > 1.1*due(m.demand.phases[0]) {
+			o.Reaction = m.reached(m.city, crowd.begin, crowd.end, due(crowd))
+		}
 	}
 	return o
 }

@@ -2,9 +2,8 @@ package study
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
-
-	gosync "sync"
 )
 
 // Run measures cells, as many at a time as there are workers. It calls
@@ -12,7 +11,7 @@ import (
 func Run(ctx context.Context, cells []Cell, workers int, progress func(done int)) ([]Result, error) {
 	results := make([]Result, len(cells))
 	var next, done atomic.Int64
-	var running gosync.WaitGroup
+	var running sync.WaitGroup
 	for range workers {
 		running.Go(func() {
 			for ctx.Err() == nil {

@@ -11,10 +11,10 @@ import (
 )
 
 // How fast things are in each cell: a message takes from a tenth of delay up
-// to delay from a place to its parent, or back.
+// to delay from a place to its parent, or back; a commit as much of commit.
 const (
-	delay = 20 * time.Millisecond
-	sync  = time.Millisecond
+	delay  = 20 * time.Millisecond
+	commit = time.Millisecond
 )
 
 // joining is how long a world runs before its first check, so that its
@@ -86,7 +86,7 @@ func (w *world) offer(take func(check)) {
 func tributary(c *Cell, d *demand, rules *limiter.Rules) (Outcome, error) {
 	limit := &rules.Rule(key.Namespace).Limits[0]
 	m := newMeter(c, d, limit)
-	w := &world{World: sim.NewWorld(c.Seed, rules, sim.Faults{Delay: delay, Sync: sync}), meter: m}
+	w := &world{World: sim.NewWorld(c.Seed, rules, sim.Faults{Delay: delay, Sync: commit}), meter: m}
 	var places, leaves []*sim.Node
 	index := map[*sim.Node]int{}
 	c.Tree.grow(func(p tiers.Place, leaf bool) {
@@ -114,7 +114,6 @@ func tributary(c *Cell, d *demand, rules *limiter.Rules) (Outcome, error) {
 		o.Messages += sent
 		o.Busiest = max(o.Busiest, sent)
 	}
-	o.series, o.city = m.series, m.city
 	if oracle.Err() != nil {
 		return o, fmt.Errorf("%s: %w", c, oracle.Err())
 	}
