@@ -34,6 +34,7 @@ type Node struct {
 	backup   map[tiers.Key]tiers.Record // an old copy of its disk
 	broken   error                      // why its last process stopped by itself
 	events   []tiers.Event
+	sent     Messages
 	site     *site          // what the laws know of its place
 	rules    *limiter.Rules // those that it follows
 	totals   []tiers.Total  // durable, by target
