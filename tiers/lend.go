@@ -30,7 +30,7 @@ const (
 )
 
 // tooSmall says that a division among n children would leave them little: of
-// what they hold and gain in a second.
+// what they hold and gain in a few seconds.
 func (p *pool) tooSmall(whole limiter.Share, n int) bool {
 	if n < 2 {
 		return false
