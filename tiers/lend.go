@@ -61,7 +61,7 @@ func (p *pool) lendable(lines []*line, claims []claim) int64 {
 
 // lendAsked meets asks with free tokens: that of the line whose report is
 // being answered at once, others by calling them.
-func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, asking *line, free int64) {
+func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []claim, asking *line, free int64) {
 	var order []*line
 	for _, l := range lines {
 		if l.lacks() > 0 && l.until >= now.Add(askMargin) {
@@ -97,10 +97,14 @@ func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, asking *li
 			p.meetAt = now.Add(max(wait, time.Millisecond))
 		}
 	}
-	for _, l := range lines {
-		keep := Keep{All: true}
-		if out := l.out(); out.Rate > 0 || short && out.Capacity > l.demand.Ask {
-			keep = Keep{Capacity: l.demand.Ask}
+	lowered := p.debt > 0 || p.owner && !p.excess().IsZero()
+	for i, l := range lines {
+		keep, most := Keep{All: true}, l.demand.Ask
+		if lowered {
+			most = min(most, claims[i].capacity)
+		}
+		if out := l.out(); out.Rate > 0 || (short || lowered) && out.Capacity > most {
+			keep = Keep{Capacity: most}
 		}
 		changed := keep != l.keep && !keep.All
 		if l.keep = keep; changed && l != asking {

@@ -374,7 +374,7 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 		free.Capacity = min(free.Capacity, free.Tokens)
 	}
 	if p.pooled = p.tooSmall(whole.Max(limiter.Share{}), len(claims)); p.pooled {
-		m.lendAsked(now, p, lines, asking, min(free.Tokens, free.Capacity))
+		m.lendAsked(now, p, lines, claims, asking, min(free.Tokens, free.Capacity))
 		return
 	}
 	missing := limiter.Share{Capacity: e.Capacity - p.bucket.Capacity(), Rate: e.Rate - p.bucket.Share().Rate}
@@ -384,7 +384,7 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 		missing.Capacity += need.Capacity
 		missing.Rate += need.Rate
 	}
-	short := missing.Capacity > free.Capacity || missing.Rate > free.Rate
+	short := missing.Capacity > free.Capacity || missing.Rate > free.Rate || p.debt > 0
 	for i, l := range lines {
 		keep := Keep{All: true}
 		if out := l.out(); short && (out.Capacity > claims[i].capacity || out.Rate > claims[i].rate) {

@@ -160,11 +160,8 @@ func (l *laws) follow(n *Node) {
 		switch {
 		case limit == nil:
 			o.exists = false
-		case !o.exists: // it is there again: a new limit, but for what its old lines may hold
+		default: // one that was gone and is there again is the same: its old lines may be in use
 			o.exists = true
-			o.limit, o.lowerAt = *limit, 0
-			o.fill(l.world.now)
-		default:
 			o.become(l.world, limit)
 		}
 	}
