@@ -134,6 +134,9 @@ func (p *process) acknowledged(a *tiers.Ack) {
 		return
 	}
 	p.runner.Acknowledged(a)
+	if len(a.Pairs) > 0 {
+		p.handed = a
+	}
 	p.node.world.touchedGrants(p.node, a)
 }
 

@@ -121,6 +121,7 @@ func (n *Node) Stop() {
 func (n *Node) close() {
 	p := n.proc
 	n.disk.instant = true
+	p.closing = true
 	if err := p.runner.Close(); err != nil {
 		panic(fmt.Sprintf("sim: %s does not close: %v", n.Place, err))
 	}
@@ -174,7 +175,9 @@ type process struct {
 	runner  *place.Runner
 	session uint64
 	dead    bool
-	wake    uint64 // serial of the last wake-up asked for
+	closing bool
+	wake    uint64     // serial of the last wake-up asked for
+	handed  *tiers.Ack // the last one that handed pairs back
 }
 
 var errDead = fmt.Errorf("%w: it crashed", place.ErrStopped)
