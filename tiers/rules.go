@@ -173,7 +173,7 @@ func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit) {
 		m.restock(now, p, l.Burst-before.Capacity)
 	}
 	more := l.Whole().Minus(p.own).Max(limiter.Share{})
-	if p.limit.Durable() {
+	if p.limit.Durable() || now < m.quiet(p) || p.limit.Kind == limiter.Rate && !m.filling(now) {
 		more.Tokens = 0
 	} else {
 		more.Tokens = min(more.Tokens, more.Capacity)

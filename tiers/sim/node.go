@@ -120,6 +120,10 @@ func (n *Node) Stop() {
 // close ends a process that was told to stop.
 func (n *Node) close() {
 	p := n.proc
+	n.disk.settle() // a commit follows those before it
+	if p.dead {
+		return
+	}
 	n.disk.instant = true
 	p.closing = true
 	if err := p.runner.Close(); err != nil {
