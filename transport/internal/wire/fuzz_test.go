@@ -30,6 +30,11 @@ func FuzzReport(f *testing.F) {
 	for _, data := range plant(f).reports {
 		f.Add(data)
 	}
+	whole, err := MarshalReport(everything(func() *tiers.Report { return &tiers.Report{} }))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
 	f.Fuzz(func(t *testing.T, data []byte) { again(t, data, UnmarshalReport, MarshalReport) })
 }
 
@@ -37,6 +42,11 @@ func FuzzAck(f *testing.F) {
 	for _, data := range plant(f).acks {
 		f.Add(data)
 	}
+	whole, err := MarshalAck(everything(func() *tiers.Ack { return &tiers.Ack{} }))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
 	f.Fuzz(func(t *testing.T, data []byte) { again(t, data, UnmarshalAck, MarshalAck) })
 }
 
@@ -44,6 +54,11 @@ func FuzzRecall(f *testing.F) {
 	for _, data := range plant(f).recalls {
 		f.Add(data)
 	}
+	whole, err := MarshalRecall(everything(func() *tiers.Recall { return &tiers.Recall{} }))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
 	f.Fuzz(func(t *testing.T, data []byte) { again(t, data, UnmarshalRecall, MarshalRecall) })
 }
 
@@ -53,18 +68,27 @@ func FuzzRecord(f *testing.F) {
 			f.Add(string(k), data)
 		}
 	}
-	f.Add("bucket/api/user\x00ff", []byte{8, 42})
+	for key, empty := range kinds {
+		data, err := AppendRecord(nil, everything(empty))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(key), data)
+	}
 	f.Fuzz(func(t *testing.T, key string, data []byte) {
 		again(t, data, func(data []byte) (tiers.Record, error) { return ParseRecord(tiers.Key(key), data) },
 			func(r tiers.Record) ([]byte, error) { return AppendRecord(nil, r) })
 	})
 }
 
-// figures are the numbers of a message that can be set.
+// figures are the numbers of a message that can be set; those of compiled
+// rules are not sent.
 func figures(v reflect.Value) (found []reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:
-		return figures(v.Elem())
+		if v.Type() != reflect.TypeFor[*limiter.Rules]() {
+			return figures(v.Elem())
+		}
 	case reflect.Struct:
 		for i := range v.NumField() {
 			found = append(found, figures(v.Field(i))...)
@@ -192,6 +216,7 @@ type seed struct {
 func absurd(t testing.TB, w *tree) (seeds []seed) {
 	t.Helper()
 	figures := []int64{0, 1, math.MaxInt64, math.MaxInt64 - 1, math.MinInt64, limiter.MaxTokens, limiter.MaxTokens + 1}
+	other := everything(func() *tiers.RulesRecord { return &tiers.RulesRecord{} }).Rules
 	add := func(kind uint8, data []byte, err error) {
 		if err != nil {
 			t.Fatal(err)
@@ -201,14 +226,19 @@ func absurd(t testing.TB, w *tree) (seeds []seed) {
 	for _, n := range figures {
 		size := max(0, n)
 		share := limiter.Share{Tokens: size, Capacity: size, Rate: size}
+		total := tiers.Total{Added: uint64(size), Removed: uint64(size)}
 		for _, data := range w.reports {
 			r, err := UnmarshalReport(data)
 			if err != nil || len(r.Lines) == 0 {
 				continue
 			}
 			for i := range r.Lines {
-				r.Lines[i].Returned, r.Lines[i].Demand = share, tiers.Demand{Now: n, Peak: n, Ask: n}
+				r.Lines[i].Returned, r.Lines[i].Demand = share, tiers.Demand{Now: n, Peak: n, Ask: n, Until: time.Duration(n), Weight: n}
 			}
+			for i := range r.Counts {
+				r.Counts[i].Fold, r.Counts[i].Kept = tiers.Fold{Upto: uint64(size), Total: total}, total
+			}
+			r.Rules, r.Folded = uint64(size), []uint64{uint64(size), r.Session}
 			r.Age, r.Echo, r.Behind = time.Duration(n), limiter.Time(-n), math.MaxUint32
 			r.From, r.To, r.Highest = uint64(size), math.MaxUint64, math.MaxUint64
 			data, err := MarshalReport(r)
@@ -223,14 +253,20 @@ func absurd(t testing.TB, w *tree) (seeds []seed) {
 			for i := range a.Lines {
 				a.Lines[i].Lent, a.Lines[i].Lease, a.Lines[i].Line = a.Lines[i].Lent.Plus(limiter.Share{}).Max(share), time.Duration(size), 1
 				a.Lines[i].Keep = tiers.Keep{Capacity: size, Rate: size}
+				a.Lines[i].Wait, a.Lines[i].End, a.Lines[i].Resets = time.Duration(size), time.Duration(size), uint64(size)
+				a.Lines[i].Window = max(-lastSecond, min(n, lastSecond))
 			}
 			for i := range a.Above {
 				a.Above[i].Age, a.Above[i].Behind = time.Duration(n), math.MaxUint32
 			}
 			a.Stamp, a.Pause, a.Acked = limiter.Time(n), time.Duration(n), uint64(size)
+			a.Folded = []uint64{uint64(size), a.Session}
 			data, err := MarshalAck(a)
 			add(1, data, err)
 			a.Refused = "no"
+			data, err = MarshalAck(a)
+			add(1, data, err)
+			a.Refused, a.Version, a.Rules = "", uint64(size), &tiers.RulesRecord{Version: uint64(size), File: 1, Rules: other}
 			data, err = MarshalAck(a)
 			add(1, data, err)
 			break

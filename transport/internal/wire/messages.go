@@ -36,13 +36,14 @@ func each[A, B any](list []A, f func(A) B) []B {
 // MarshalReport writes a report down.
 func MarshalReport(r *tiers.Report) ([]byte, error) {
 	return proto.Marshal(&Report{
-		Version: Version, Child: string(r.Child), World: r.World, Rules: r.Hash, Session: r.Session, Number: r.Number,
-		Highest: r.Highest, Previous: r.Previous, Sequence: r.Sequence, From: r.From, To: r.To,
+		Version: Version, Child: string(r.Child), World: r.World, RulesVersion: r.Rules, Rules: r.Hash, Session: r.Session, Number: r.Number,
+		Highest: r.Highest, Previous: r.Previous, Folded: r.Folded, Sequence: r.Sequence, From: r.From, To: r.To,
 		Counts: each(r.Counts, fromCount),
 		Lines: each(r.Lines, func(l tiers.LineReport) *LineReport {
 			return &LineReport{
 				Name: fromName(l.Name), Limit: l.Limit, Lender: l.Lender, Line: l.Line, Returned: fromShare(l.Returned),
 				Ended: l.Ended, DemandNow: l.Demand.Now, DemandPeak: l.Demand.Peak, DemandAsk: l.Demand.Ask,
+				DemandUntil: int64(l.Demand.Until), DemandWeight: l.Demand.Weight,
 			}
 		}),
 		Watch: each(r.Watch, fromName), Age: int64(r.Age), Behind: uint32(r.Behind), Echo: int64(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
@@ -67,13 +68,13 @@ func UnmarshalReport(data []byte) (*tiers.Report, error) {
 	}
 	var problem error
 	out := &tiers.Report{
-		Child: child, World: r.World, Hash: r.Rules, Session: r.Session, Number: r.Number,
-		Highest: r.Highest, Previous: r.Previous, Sequence: r.Sequence, From: r.From, To: r.To,
+		Child: child, World: r.World, Rules: r.RulesVersion, Hash: r.Rules, Session: r.Session, Number: r.Number,
+		Highest: r.Highest, Previous: r.Previous, Folded: r.Folded, Sequence: r.Sequence, From: r.From, To: r.To,
 		Counts: each(r.Counts, func(c *Count) tiers.Count { return toCount(c, &problem) }),
 		Lines: each(r.Lines, func(l *LineReport) tiers.LineReport {
 			return tiers.LineReport{
 				Name: toName(l.Name, &problem), Limit: l.Limit, Lender: l.Lender, Line: l.Line,
-				Returned: toShare(l.Returned, &problem), Ended: l.Ended, Demand: tiers.Demand{Now: l.DemandNow, Peak: l.DemandPeak, Ask: l.DemandAsk},
+				Returned: toShare(l.Returned, &problem), Ended: l.Ended, Demand: toDemand(l),
 			}
 		}),
 		Watch: each(r.Watch, func(n *Name) tiers.Name { return toName(n, &problem) }),
@@ -87,18 +88,25 @@ func UnmarshalReport(data []byte) (*tiers.Report, error) {
 
 // MarshalAck writes an answer down.
 func MarshalAck(a *tiers.Ack) ([]byte, error) {
+	rules, err := fromRules(a.Rules)
+	if err != nil {
+		return nil, fmt.Errorf("ack: %w", err)
+	}
 	return proto.Marshal(&Ack{
-		Version: Version, World: a.World, Rules: a.Hash, Session: a.Session, Sequence: a.Sequence, Parent: a.Parent,
-		Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: int64(a.Pause),
+		Version: Version, World: a.World, RulesVersion: a.Version, Rules: a.Hash, NewRules: rules, Session: a.Session, Sequence: a.Sequence,
+		Parent: a.Parent, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: int64(a.Pause), Folded: a.Folded,
 		Pairs: each(a.Pairs, fromCount),
 		Lines: each(a.Lines, func(g tiers.Grant) *Grant {
-			return &Grant{Name: fromName(g.Name), Limit: g.Limit, Line: g.Line, Lent: fromShare(g.Lent), Lease: int64(g.Lease), Keep: fromKeep(g.Keep)}
+			return &Grant{
+				Name: fromName(g.Name), Limit: g.Limit, Line: g.Line, Lent: fromShare(g.Lent), Lease: int64(g.Lease), Keep: fromKeep(g.Keep),
+				Wait: int64(g.Wait), Window: g.Window, End: int64(g.End), Resets: g.Resets,
+			}
 		}),
 		Above: each(a.Above, func(w tiers.Watermark) *Watermark {
 			return &Watermark{Place: string(w.Place), Age: int64(w.Age), Behind: uint32(w.Behind)}
 		}),
 		Views: each(a.Views, func(v tiers.Totals) *Totals {
-			return &Totals{Name: fromName(v.Name), Totals: each(v.Totals, func(t tiers.Total) *Total { return &Total{Added: t.Added, Removed: t.Removed} })}
+			return &Totals{Name: fromName(v.Name), Totals: each(v.Totals, fromTotal)}
 		}),
 		Stamp: int64(a.Stamp),
 	})
@@ -115,20 +123,21 @@ func UnmarshalAck(data []byte) (*tiers.Ack, error) {
 	}
 	var problem error
 	out := &tiers.Ack{
-		World: a.World, Hash: a.Rules, Session: a.Session, Sequence: a.Sequence, Parent: a.Parent,
-		Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: time.Duration(a.Pause),
+		World: a.World, Version: a.RulesVersion, Hash: a.Rules, Rules: toRules(a.NewRules, &problem), Session: a.Session, Sequence: a.Sequence,
+		Parent: a.Parent, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: time.Duration(a.Pause), Folded: a.Folded,
 		Pairs: each(a.Pairs, func(c *Count) tiers.Count { return toCount(c, &problem) }),
 		Lines: each(a.Lines, func(g *Grant) tiers.Grant {
 			return tiers.Grant{
 				Name: toName(g.Name, &problem), Limit: g.Limit, Line: g.Line, Lent: toShare(g.Lent, &problem),
-				Lease: time.Duration(max(0, g.Lease)), Keep: toKeep(g.Keep),
+				Lease: time.Duration(max(0, g.Lease)), Keep: toKeep(g.Keep), Wait: time.Duration(max(0, g.Wait)),
+				Window: toWindow(g.Window, &problem), End: time.Duration(max(0, g.End)), Resets: g.Resets,
 			}
 		}),
 		Above: each(a.Above, func(w *Watermark) tiers.Watermark {
 			return tiers.Watermark{Place: toPlace(w.Place, &problem), Age: time.Duration(w.Age), Behind: int(w.Behind)}
 		}),
 		Views: each(a.Views, func(v *Totals) tiers.Totals {
-			return tiers.Totals{Name: toName(v.Name, &problem), Totals: each(v.Totals, func(t *Total) tiers.Total { return tiers.Total{Added: t.Added, Removed: t.Removed} })}
+			return tiers.Totals{Name: toName(v.Name, &problem), Totals: each(v.Totals, toTotal)}
 		}),
 		Stamp: limiter.Time(a.Stamp),
 	}
@@ -188,11 +197,11 @@ func toPlace(s string, problem *error) tiers.Place {
 }
 
 func fromCount(c tiers.Count) *Count {
-	return &Count{Name: fromName(c.Name), Pairs: each(c.Pairs, fromPair), First: c.First}
+	return &Count{Name: fromName(c.Name), Pairs: each(c.Pairs, fromPair), Fold: fromFold(c.Fold), Kept: fromSum(c.Kept), First: c.First}
 }
 
 func toCount(c *Count, problem *error) tiers.Count {
-	return tiers.Count{Name: toName(c.Name, problem), Pairs: each(c.Pairs, toPair), First: c.First}
+	return tiers.Count{Name: toName(c.Name, problem), Pairs: each(c.Pairs, toPair), Fold: toFold(c.Fold), Kept: toTotal(c.Kept), First: c.First}
 }
 
 func fromPair(p tiers.Pair) *Pair {
@@ -201,6 +210,48 @@ func fromPair(p tiers.Pair) *Pair {
 
 func toPair(p *Pair) tiers.Pair {
 	return tiers.Pair{Session: p.Session, Total: tiers.Total{Added: p.Added, Removed: p.Removed}}
+}
+
+func fromTotal(t tiers.Total) *Total { return &Total{Added: t.Added, Removed: t.Removed} }
+
+// fromSum is fromTotal for a field that is left out when nothing was counted.
+func fromSum(t tiers.Total) *Total {
+	if t == (tiers.Total{}) {
+		return nil
+	}
+	return fromTotal(t)
+}
+
+func toTotal(t *Total) tiers.Total {
+	return tiers.Total{Added: t.GetAdded(), Removed: t.GetRemoved()}
+}
+
+func fromFold(f tiers.Fold) *Fold {
+	if f == (tiers.Fold{}) {
+		return nil
+	}
+	return &Fold{Upto: f.Upto, Total: fromSum(f.Total)}
+}
+
+func toFold(f *Fold) tiers.Fold {
+	return tiers.Fold{Upto: f.GetUpto(), Total: toTotal(f.GetTotal())}
+}
+
+func toDemand(l *LineReport) tiers.Demand {
+	return tiers.Demand{
+		Now: max(0, l.DemandNow), Peak: max(0, l.DemandPeak), Ask: max(0, l.DemandAsk),
+		Until: time.Duration(max(0, l.DemandUntil)), Weight: max(0, l.DemandWeight),
+	}
+}
+
+// lastSecond ends the year 9999: no calendar is asked what comes after it.
+const lastSecond = 253402300799
+
+func toWindow(begin int64, problem *error) int64 {
+	if begin < -lastSecond || begin > lastSecond {
+		*problem = fmt.Errorf("window %d is out of range (Unix seconds, %d to %d)", begin, -lastSecond, lastSecond)
+	}
+	return begin
 }
 
 func fromShare(s limiter.Share) *Share {

@@ -3,9 +3,11 @@ package wire
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
 )
 
@@ -16,16 +18,31 @@ func AppendRecord(b []byte, r tiers.Record) ([]byte, error) {
 	case *tiers.Meta:
 		m = &Meta{
 			Format: Format, World: r.World, Place: string(r.Place), Partition: r.Partition, Partitions: r.Partitions, Session: r.Session,
-			Number: r.Number, Marks: r.Marks, Lease: r.Lease, Clean: r.Clean,
+			Number: r.Number, Marks: r.Marks, Lease: r.Lease, Clean: r.Clean, Lost: r.Lost, Folded: r.Folded,
 		}
 	case *tiers.ChildRecord:
-		m = &Child{Number: r.Number, Sessions: each(r.Sessions, func(s tiers.ChildSession) *ChildSession {
-			return &ChildSession{Session: s.Session, Number: s.Number, Acked: s.Acked}
-		})}
+		m = &Child{
+			Number: r.Number, Folded: r.Folded, Forgotten: r.Forgotten,
+			Sessions: each(r.Sessions, func(s tiers.ChildSession) *ChildSession {
+				return &ChildSession{Session: s.Session, Number: s.Number, Acked: s.Acked, Ended: s.Ended}
+			}),
+		}
 	case *tiers.CountRecord:
-		m = &CountRecord{Mark: r.Mark, Pairs: each(r.Pairs, fromPair)}
+		m = &CountRecord{Mark: r.Mark, Pairs: each(r.Pairs, fromPair), Fold: fromFold(r.Fold), Kept: fromSum(r.Kept)}
 	case *tiers.SavedBucket:
-		m = &SavedBucket{Tokens: r.Tokens}
+		m = &SavedBucket{Tokens: r.Tokens, Window: r.Window, Known: r.Known}
+	case *tiers.RulesRecord:
+		rules, err := fromRules(r)
+		if err != nil {
+			return nil, err
+		}
+		m = rules
+	case *tiers.WindowRecord:
+		m = &WindowRecord{Begin: r.Begin}
+	case *tiers.RequestRecord:
+		m = &RequestRecord{
+			Session: r.Session, Key: r.Key, Add: r.Add, Hits: r.Hits, Total: fromSum(r.Total), Decision: fromDecision(r.Decision),
+		}
 	default:
 		return nil, fmt.Errorf("record of unknown type %T", r)
 	}
@@ -52,28 +69,80 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 		}
 		return &tiers.Meta{
 			World: m.World, Place: tiers.Place(m.Place), Partition: m.Partition, Partitions: m.Partitions, Session: m.Session,
-			Number: m.Number, Marks: m.Marks, Lease: m.Lease, Clean: m.Clean,
+			Number: m.Number, Marks: m.Marks, Lease: m.Lease, Clean: m.Clean, Lost: m.Lost, Folded: m.Folded,
 		}, nil
 	case "child":
 		var c Child
 		if err := parse(&c); err != nil {
 			return nil, err
 		}
-		return &tiers.ChildRecord{Number: c.Number, Sessions: each(c.Sessions, func(s *ChildSession) tiers.ChildSession {
-			return tiers.ChildSession{Session: s.Session, Number: s.Number, Acked: s.Acked}
-		})}, nil
+		return &tiers.ChildRecord{
+			Number: c.Number, Folded: c.Folded, Forgotten: c.Forgotten,
+			Sessions: each(c.Sessions, func(s *ChildSession) tiers.ChildSession {
+				return tiers.ChildSession{Session: s.Session, Number: s.Number, Acked: s.Acked, Ended: s.Ended}
+			}),
+		}, nil
 	case "count":
 		var c CountRecord
 		if err := parse(&c); err != nil {
 			return nil, err
 		}
-		return &tiers.CountRecord{Mark: c.Mark, Pairs: each(c.Pairs, toPair)}, nil
+		return &tiers.CountRecord{Mark: c.Mark, Pairs: each(c.Pairs, toPair), Fold: toFold(c.Fold), Kept: toTotal(c.Kept)}, nil
 	case "bucket":
 		var b SavedBucket
 		if err := parse(&b); err != nil {
 			return nil, err
 		}
-		return &tiers.SavedBucket{Tokens: b.Tokens}, nil
+		return &tiers.SavedBucket{Tokens: b.Tokens, Window: b.Window, Known: b.Known}, nil
+	case "rules":
+		var r RulesRecord
+		if err := parse(&r); err != nil {
+			return nil, err
+		}
+		var problem error
+		rules := toRules(&r, &problem)
+		if problem != nil {
+			return nil, fmt.Errorf("record %q: %w", k, problem)
+		}
+		return rules, nil
+	case "window":
+		var w WindowRecord
+		if err := parse(&w); err != nil {
+			return nil, err
+		}
+		return &tiers.WindowRecord{Begin: w.Begin}, nil
+	case "request":
+		var r RequestRecord
+		if err := parse(&r); err != nil {
+			return nil, err
+		}
+		decision, err := toDecision(r.Decision)
+		if err != nil {
+			return nil, fmt.Errorf("record %q: %w", k, err)
+		}
+		return &tiers.RequestRecord{Session: r.Session, Key: r.Key, Add: r.Add, Hits: r.Hits, Total: toTotal(r.Total), Decision: decision}, nil
 	}
 	return nil, fmt.Errorf("record %q is of no kind that this program knows", k)
+}
+
+func fromDecision(d tiers.Decision) *Decision {
+	if d == (tiers.Decision{}) {
+		return nil
+	}
+	return &Decision{
+		Allowed: d.Allowed, Limited: d.Limited, Shadow: d.Shadow, Reason: string(d.Reason), Scope: uint32(d.Scope), Kind: uint32(d.Kind),
+		Limit: d.Limit, Remaining: d.Remaining, RetryAfter: int64(d.RetryAfter), ResetAfter: int64(d.Reset), Permit: d.Permit, Hold: int64(d.Hold),
+	}
+}
+
+// toDecision refuses a scope or kind that has no name.
+func toDecision(d *Decision) (tiers.Decision, error) {
+	if scope, kind := d.GetScope(), d.GetKind(); scope > uint32(limiter.City) || kind > uint32(limiter.Concurrency) {
+		return tiers.Decision{}, fmt.Errorf("a decision has scope %d and kind %d, which this program does not know: use the version that wrote it, or a newer one", scope, kind)
+	}
+	return tiers.Decision{
+		Allowed: d.GetAllowed(), Limited: d.GetLimited(), Shadow: d.GetShadow(), Reason: tiers.Reason(d.GetReason()),
+		Scope: limiter.Scope(d.GetScope()), Kind: limiter.Kind(d.GetKind()), Limit: d.GetLimit(), Remaining: d.GetRemaining(),
+		RetryAfter: time.Duration(d.GetRetryAfter()), Reset: time.Duration(d.GetResetAfter()), Permit: d.GetPermit(), Hold: time.Duration(d.GetHold()),
+	}, nil
 }

@@ -30,7 +30,7 @@ type Report struct {
 	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	Child         string                 `protobuf:"bytes,2,opt,name=child,proto3" json:"child,omitempty"`
 	World         uint64                 `protobuf:"fixed64,3,opt,name=world,proto3" json:"world,omitempty"`
-	Rules         uint64                 `protobuf:"fixed64,4,opt,name=rules,proto3" json:"rules,omitempty"`
+	Rules         uint64                 `protobuf:"fixed64,4,opt,name=rules,proto3" json:"rules,omitempty"` // hash
 	Session       uint64                 `protobuf:"fixed64,5,opt,name=session,proto3" json:"session,omitempty"`
 	Number        uint64                 `protobuf:"varint,6,opt,name=number,proto3" json:"number,omitempty"`
 	Highest       uint64                 `protobuf:"varint,7,opt,name=highest,proto3" json:"highest,omitempty"`
@@ -47,6 +47,8 @@ type Report struct {
 	EchoOf        uint64                 `protobuf:"fixed64,18,opt,name=echo_of,json=echoOf,proto3" json:"echo_of,omitempty"`
 	Got           uint64                 `protobuf:"varint,19,opt,name=got,proto3" json:"got,omitempty"`
 	Bye           bool                   `protobuf:"varint,20,opt,name=bye,proto3" json:"bye,omitempty"`
+	RulesVersion  uint64                 `protobuf:"varint,21,opt,name=rules_version,json=rulesVersion,proto3" json:"rules_version,omitempty"`
+	Folded        []uint64               `protobuf:"fixed64,22,rep,packed,name=folded,proto3" json:"folded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -221,11 +223,25 @@ func (x *Report) GetBye() bool {
 	return false
 }
 
+func (x *Report) GetRulesVersion() uint64 {
+	if x != nil {
+		return x.RulesVersion
+	}
+	return 0
+}
+
+func (x *Report) GetFolded() []uint64 {
+	if x != nil {
+		return x.Folded
+	}
+	return nil
+}
+
 type Ack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	World         uint64                 `protobuf:"fixed64,2,opt,name=world,proto3" json:"world,omitempty"`
-	Rules         uint64                 `protobuf:"fixed64,3,opt,name=rules,proto3" json:"rules,omitempty"`
+	Rules         uint64                 `protobuf:"fixed64,3,opt,name=rules,proto3" json:"rules,omitempty"` // hash
 	Session       uint64                 `protobuf:"fixed64,4,opt,name=session,proto3" json:"session,omitempty"`
 	Sequence      uint64                 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Parent        uint64                 `protobuf:"fixed64,6,opt,name=parent,proto3" json:"parent,omitempty"`
@@ -239,6 +255,9 @@ type Ack struct {
 	Above         []*Watermark           `protobuf:"bytes,14,rep,name=above,proto3" json:"above,omitempty"`
 	Views         []*Totals              `protobuf:"bytes,15,rep,name=views,proto3" json:"views,omitempty"`
 	Stamp         int64                  `protobuf:"varint,16,opt,name=stamp,proto3" json:"stamp,omitempty"` // ns
+	RulesVersion  uint64                 `protobuf:"varint,17,opt,name=rules_version,json=rulesVersion,proto3" json:"rules_version,omitempty"`
+	NewRules      *RulesRecord           `protobuf:"bytes,18,opt,name=new_rules,json=newRules,proto3" json:"new_rules,omitempty"` // absent: the child's are not older
+	Folded        []uint64               `protobuf:"fixed64,19,rep,packed,name=folded,proto3" json:"folded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -383,6 +402,27 @@ func (x *Ack) GetStamp() int64 {
 		return x.Stamp
 	}
 	return 0
+}
+
+func (x *Ack) GetRulesVersion() uint64 {
+	if x != nil {
+		return x.RulesVersion
+	}
+	return 0
+}
+
+func (x *Ack) GetNewRules() *RulesRecord {
+	if x != nil {
+		return x.NewRules
+	}
+	return nil
+}
+
+func (x *Ack) GetFolded() []uint64 {
+	if x != nil {
+		return x.Folded
+	}
+	return nil
 }
 
 type Recall struct {
@@ -609,18 +649,72 @@ func (x *Pair) GetRemoved() uint64 {
 	return 0
 }
 
+type Fold struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Upto          uint64                 `protobuf:"varint,1,opt,name=upto,proto3" json:"upto,omitempty"`
+	Total         *Total                 `protobuf:"bytes,2,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fold) Reset() {
+	*x = Fold{}
+	mi := &file_wire_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fold) ProtoMessage() {}
+
+func (x *Fold) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fold.ProtoReflect.Descriptor instead.
+func (*Fold) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Fold) GetUpto() uint64 {
+	if x != nil {
+		return x.Upto
+	}
+	return 0
+}
+
+func (x *Fold) GetTotal() *Total {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
 type Count struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          *Name                  `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Pairs         []*Pair                `protobuf:"bytes,2,rep,name=pairs,proto3" json:"pairs,omitempty"`
 	First         bool                   `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`
+	Fold          *Fold                  `protobuf:"bytes,4,opt,name=fold,proto3" json:"fold,omitempty"` // absent: nothing
+	Kept          *Total                 `protobuf:"bytes,5,opt,name=kept,proto3" json:"kept,omitempty"` // absent: nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +726,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +739,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Count) GetName() *Name {
@@ -669,6 +763,20 @@ func (x *Count) GetFirst() bool {
 	return false
 }
 
+func (x *Count) GetFold() *Fold {
+	if x != nil {
+		return x.Fold
+	}
+	return nil
+}
+
+func (x *Count) GetKept() *Total {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
 type Share struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tokens        int64                  `protobuf:"varint,1,opt,name=tokens,proto3" json:"tokens,omitempty"`
@@ -680,7 +788,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +800,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +813,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Share) GetTokens() int64 {
@@ -740,13 +848,15 @@ type LineReport struct {
 	DemandNow     int64                  `protobuf:"varint,7,opt,name=demand_now,json=demandNow,proto3" json:"demand_now,omitempty"`
 	DemandPeak    int64                  `protobuf:"varint,8,opt,name=demand_peak,json=demandPeak,proto3" json:"demand_peak,omitempty"`
 	DemandAsk     int64                  `protobuf:"varint,9,opt,name=demand_ask,json=demandAsk,proto3" json:"demand_ask,omitempty"`
+	DemandUntil   int64                  `protobuf:"varint,10,opt,name=demand_until,json=demandUntil,proto3" json:"demand_until,omitempty"` // ns
+	DemandWeight  int64                  `protobuf:"varint,11,opt,name=demand_weight,json=demandWeight,proto3" json:"demand_weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LineReport) Reset() {
 	*x = LineReport{}
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +868,7 @@ func (x *LineReport) String() string {
 func (*LineReport) ProtoMessage() {}
 
 func (x *LineReport) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +881,7 @@ func (x *LineReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineReport.ProtoReflect.Descriptor instead.
 func (*LineReport) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LineReport) GetName() *Name {
@@ -837,6 +947,20 @@ func (x *LineReport) GetDemandAsk() int64 {
 	return 0
 }
 
+func (x *LineReport) GetDemandUntil() int64 {
+	if x != nil {
+		return x.DemandUntil
+	}
+	return 0
+}
+
+func (x *LineReport) GetDemandWeight() int64 {
+	if x != nil {
+		return x.DemandWeight
+	}
+	return 0
+}
+
 type Keep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Capacity      int64                  `protobuf:"varint,1,opt,name=capacity,proto3" json:"capacity,omitempty"`
@@ -847,7 +971,7 @@ type Keep struct {
 
 func (x *Keep) Reset() {
 	*x = Keep{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +983,7 @@ func (x *Keep) String() string {
 func (*Keep) ProtoMessage() {}
 
 func (x *Keep) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +996,7 @@ func (x *Keep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keep.ProtoReflect.Descriptor instead.
 func (*Keep) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Keep) GetCapacity() int64 {
@@ -895,15 +1019,19 @@ type Grant struct {
 	Limit         uint64                 `protobuf:"fixed64,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	Line          uint64                 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
 	Lent          *Share                 `protobuf:"bytes,4,opt,name=lent,proto3" json:"lent,omitempty"`
-	Lease         int64                  `protobuf:"varint,5,opt,name=lease,proto3" json:"lease,omitempty"` // ns
-	Keep          *Keep                  `protobuf:"bytes,6,opt,name=keep,proto3" json:"keep,omitempty"`    // absent: all
+	Lease         int64                  `protobuf:"varint,5,opt,name=lease,proto3" json:"lease,omitempty"`     // ns
+	Keep          *Keep                  `protobuf:"bytes,6,opt,name=keep,proto3" json:"keep,omitempty"`        // absent: all
+	Wait          int64                  `protobuf:"varint,7,opt,name=wait,proto3" json:"wait,omitempty"`       // ns
+	Window        int64                  `protobuf:"zigzag64,8,opt,name=window,proto3" json:"window,omitempty"` // Unix s
+	End           int64                  `protobuf:"varint,9,opt,name=end,proto3" json:"end,omitempty"`         // ns
+	Resets        uint64                 `protobuf:"varint,10,opt,name=resets,proto3" json:"resets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +1043,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1056,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Grant) GetName() *Name {
@@ -973,6 +1101,34 @@ func (x *Grant) GetKeep() *Keep {
 	return nil
 }
 
+func (x *Grant) GetWait() int64 {
+	if x != nil {
+		return x.Wait
+	}
+	return 0
+}
+
+func (x *Grant) GetWindow() int64 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
+func (x *Grant) GetEnd() int64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *Grant) GetResets() uint64 {
+	if x != nil {
+		return x.Resets
+	}
+	return 0
+}
+
 type Watermark struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Place         string                 `protobuf:"bytes,1,opt,name=place,proto3" json:"place,omitempty"`
@@ -984,7 +1140,7 @@ type Watermark struct {
 
 func (x *Watermark) Reset() {
 	*x = Watermark{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1152,7 @@ func (x *Watermark) String() string {
 func (*Watermark) ProtoMessage() {}
 
 func (x *Watermark) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1165,7 @@ func (x *Watermark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watermark.ProtoReflect.Descriptor instead.
 func (*Watermark) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Watermark) GetPlace() string {
@@ -1043,7 +1199,7 @@ type Totals struct {
 
 func (x *Totals) Reset() {
 	*x = Totals{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1211,7 @@ func (x *Totals) String() string {
 func (*Totals) ProtoMessage() {}
 
 func (x *Totals) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1224,7 @@ func (x *Totals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totals.ProtoReflect.Descriptor instead.
 func (*Totals) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Totals) GetName() *Name {
@@ -1097,7 +1253,7 @@ type RecallLine struct {
 
 func (x *RecallLine) Reset() {
 	*x = RecallLine{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1265,7 @@ func (x *RecallLine) String() string {
 func (*RecallLine) ProtoMessage() {}
 
 func (x *RecallLine) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1278,7 @@ func (x *RecallLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallLine.ProtoReflect.Descriptor instead.
 func (*RecallLine) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RecallLine) GetName() *Name {
@@ -1165,13 +1321,15 @@ type Meta struct {
 	Lease         int64                  `protobuf:"varint,8,opt,name=lease,proto3" json:"lease,omitempty"` // ns
 	Clean         bool                   `protobuf:"varint,9,opt,name=clean,proto3" json:"clean,omitempty"`
 	Partitions    uint32                 `protobuf:"varint,10,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	Lost          bool                   `protobuf:"varint,11,opt,name=lost,proto3" json:"lost,omitempty"`
+	Folded        []uint64               `protobuf:"fixed64,12,rep,packed,name=folded,proto3" json:"folded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Meta) Reset() {
 	*x = Meta{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1341,7 @@ func (x *Meta) String() string {
 func (*Meta) ProtoMessage() {}
 
 func (x *Meta) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1354,7 @@ func (x *Meta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Meta.ProtoReflect.Descriptor instead.
 func (*Meta) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Meta) GetFormat() uint32 {
@@ -1269,17 +1427,33 @@ func (x *Meta) GetPartitions() uint32 {
 	return 0
 }
 
+func (x *Meta) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+func (x *Meta) GetFolded() []uint64 {
+	if x != nil {
+		return x.Folded
+	}
+	return nil
+}
+
 type Child struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	Sessions      []*ChildSession        `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	Folded        []uint64               `protobuf:"fixed64,3,rep,packed,name=folded,proto3" json:"folded,omitempty"`
+	Forgotten     bool                   `protobuf:"varint,4,opt,name=forgotten,proto3" json:"forgotten,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1291,7 +1465,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1304,7 +1478,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Child) GetNumber() uint64 {
@@ -1321,18 +1495,33 @@ func (x *Child) GetSessions() []*ChildSession {
 	return nil
 }
 
+func (x *Child) GetFolded() []uint64 {
+	if x != nil {
+		return x.Folded
+	}
+	return nil
+}
+
+func (x *Child) GetForgotten() bool {
+	if x != nil {
+		return x.Forgotten
+	}
+	return false
+}
+
 type ChildSession struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint64                 `protobuf:"fixed64,1,opt,name=session,proto3" json:"session,omitempty"`
 	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
 	Acked         uint64                 `protobuf:"varint,3,opt,name=acked,proto3" json:"acked,omitempty"`
+	Ended         int64                  `protobuf:"zigzag64,4,opt,name=ended,proto3" json:"ended,omitempty"` // Unix s
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ChildSession) Reset() {
 	*x = ChildSession{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1533,7 @@ func (x *ChildSession) String() string {
 func (*ChildSession) ProtoMessage() {}
 
 func (x *ChildSession) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1546,7 @@ func (x *ChildSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildSession.ProtoReflect.Descriptor instead.
 func (*ChildSession) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ChildSession) GetSession() uint64 {
@@ -1381,17 +1570,26 @@ func (x *ChildSession) GetAcked() uint64 {
 	return 0
 }
 
+func (x *ChildSession) GetEnded() int64 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
 type CountRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mark          uint64                 `protobuf:"varint,1,opt,name=mark,proto3" json:"mark,omitempty"`
 	Pairs         []*Pair                `protobuf:"bytes,2,rep,name=pairs,proto3" json:"pairs,omitempty"`
+	Fold          *Fold                  `protobuf:"bytes,3,opt,name=fold,proto3" json:"fold,omitempty"` // absent: nothing
+	Kept          *Total                 `protobuf:"bytes,4,opt,name=kept,proto3" json:"kept,omitempty"` // absent: nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CountRecord) Reset() {
 	*x = CountRecord{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1601,7 @@ func (x *CountRecord) String() string {
 func (*CountRecord) ProtoMessage() {}
 
 func (x *CountRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1614,7 @@ func (x *CountRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRecord.ProtoReflect.Descriptor instead.
 func (*CountRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CountRecord) GetMark() uint64 {
@@ -1433,16 +1631,32 @@ func (x *CountRecord) GetPairs() []*Pair {
 	return nil
 }
 
+func (x *CountRecord) GetFold() *Fold {
+	if x != nil {
+		return x.Fold
+	}
+	return nil
+}
+
+func (x *CountRecord) GetKept() *Total {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
 type SavedBucket struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tokens        int64                  `protobuf:"varint,1,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	Window        int64                  `protobuf:"zigzag64,2,opt,name=window,proto3" json:"window,omitempty"` // Unix s
+	Known         bool                   `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SavedBucket) Reset() {
 	*x = SavedBucket{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1668,7 @@ func (x *SavedBucket) String() string {
 func (*SavedBucket) ProtoMessage() {}
 
 func (x *SavedBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1681,7 @@ func (x *SavedBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SavedBucket.ProtoReflect.Descriptor instead.
 func (*SavedBucket) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SavedBucket) GetTokens() int64 {
@@ -1477,12 +1691,347 @@ func (x *SavedBucket) GetTokens() int64 {
 	return 0
 }
 
+func (x *SavedBucket) GetWindow() int64 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
+func (x *SavedBucket) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+// Also in an Ack.
+type RulesRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	File          uint64                 `protobuf:"fixed64,2,opt,name=file,proto3" json:"file,omitempty"`
+	Spec          []byte                 `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"` // limiter.Spec as JSON
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RulesRecord) Reset() {
+	*x = RulesRecord{}
+	mi := &file_wire_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RulesRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RulesRecord) ProtoMessage() {}
+
+func (x *RulesRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RulesRecord.ProtoReflect.Descriptor instead.
+func (*RulesRecord) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RulesRecord) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *RulesRecord) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *RulesRecord) GetSpec() []byte {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+type WindowRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Begin         int64                  `protobuf:"zigzag64,1,opt,name=begin,proto3" json:"begin,omitempty"` // Unix s
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WindowRecord) Reset() {
+	*x = WindowRecord{}
+	mi := &file_wire_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WindowRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WindowRecord) ProtoMessage() {}
+
+func (x *WindowRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WindowRecord.ProtoReflect.Descriptor instead.
+func (*WindowRecord) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *WindowRecord) GetBegin() int64 {
+	if x != nil {
+		return x.Begin
+	}
+	return 0
+}
+
+type RequestRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"fixed64,1,opt,name=session,proto3" json:"session,omitempty"`
+	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Add           bool                   `protobuf:"varint,3,opt,name=add,proto3" json:"add,omitempty"`
+	Hits          int64                  `protobuf:"varint,4,opt,name=hits,proto3" json:"hits,omitempty"`
+	Total         *Total                 `protobuf:"bytes,5,opt,name=total,proto3" json:"total,omitempty"`       // absent: nothing
+	Decision      *Decision              `protobuf:"bytes,6,opt,name=decision,proto3" json:"decision,omitempty"` // absent: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestRecord) Reset() {
+	*x = RequestRecord{}
+	mi := &file_wire_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestRecord) ProtoMessage() {}
+
+func (x *RequestRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
+func (*RequestRecord) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RequestRecord) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *RequestRecord) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RequestRecord) GetAdd() bool {
+	if x != nil {
+		return x.Add
+	}
+	return false
+}
+
+func (x *RequestRecord) GetHits() int64 {
+	if x != nil {
+		return x.Hits
+	}
+	return 0
+}
+
+func (x *RequestRecord) GetTotal() *Total {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *RequestRecord) GetDecision() *Decision {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+type Decision struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Allowed       bool                   `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	Limited       bool                   `protobuf:"varint,2,opt,name=limited,proto3" json:"limited,omitempty"`
+	Shadow        bool                   `protobuf:"varint,3,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Scope         uint32                 `protobuf:"varint,5,opt,name=scope,proto3" json:"scope,omitempty"` // depth of its tier
+	Kind          uint32                 `protobuf:"varint,6,opt,name=kind,proto3" json:"kind,omitempty"`   // 0 rate, 1 quota, 2 budget, 3 concurrency
+	Limit         int64                  `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"`
+	Remaining     int64                  `protobuf:"varint,8,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	RetryAfter    int64                  `protobuf:"varint,9,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`  // ns
+	ResetAfter    int64                  `protobuf:"varint,10,opt,name=reset_after,json=resetAfter,proto3" json:"reset_after,omitempty"` // ns
+	Permit        uint64                 `protobuf:"fixed64,11,opt,name=permit,proto3" json:"permit,omitempty"`
+	Hold          int64                  `protobuf:"varint,12,opt,name=hold,proto3" json:"hold,omitempty"` // ns
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decision) Reset() {
+	*x = Decision{}
+	mi := &file_wire_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decision) ProtoMessage() {}
+
+func (x *Decision) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decision.ProtoReflect.Descriptor instead.
+func (*Decision) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Decision) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *Decision) GetLimited() bool {
+	if x != nil {
+		return x.Limited
+	}
+	return false
+}
+
+func (x *Decision) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+func (x *Decision) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Decision) GetScope() uint32 {
+	if x != nil {
+		return x.Scope
+	}
+	return 0
+}
+
+func (x *Decision) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *Decision) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Decision) GetRemaining() int64 {
+	if x != nil {
+		return x.Remaining
+	}
+	return 0
+}
+
+func (x *Decision) GetRetryAfter() int64 {
+	if x != nil {
+		return x.RetryAfter
+	}
+	return 0
+}
+
+func (x *Decision) GetResetAfter() int64 {
+	if x != nil {
+		return x.ResetAfter
+	}
+	return 0
+}
+
+func (x *Decision) GetPermit() uint64 {
+	if x != nil {
+		return x.Permit
+	}
+	return 0
+}
+
+func (x *Decision) GetHold() int64 {
+	if x != nil {
+		return x.Hold
+	}
+	return 0
+}
+
 var File_wire_proto protoreflect.FileDescriptor
 
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\x0etributary.wire\"\x94\x04\n" +
+	"wire.proto\x12\x0etributary.wire\"\xd1\x04\n" +
 	"\x06Report\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05child\x18\x02 \x01(\tR\x05child\x12\x14\n" +
@@ -1504,7 +2053,9 @@ const file_wire_proto_rawDesc = "" +
 	"\x04echo\x18\x11 \x01(\x03R\x04echo\x12\x17\n" +
 	"\aecho_of\x18\x12 \x01(\x06R\x06echoOf\x12\x10\n" +
 	"\x03got\x18\x13 \x01(\x04R\x03got\x12\x10\n" +
-	"\x03bye\x18\x14 \x01(\bR\x03bye\"\xde\x03\n" +
+	"\x03bye\x18\x14 \x01(\bR\x03bye\x12#\n" +
+	"\rrules_version\x18\x15 \x01(\x04R\frulesVersion\x12\x16\n" +
+	"\x06folded\x18\x16 \x03(\x06R\x06folded\"\xd5\x04\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -1522,7 +2073,10 @@ const file_wire_proto_rawDesc = "" +
 	"\x05lines\x18\r \x03(\v2\x15.tributary.wire.GrantR\x05lines\x12/\n" +
 	"\x05above\x18\x0e \x03(\v2\x19.tributary.wire.WatermarkR\x05above\x12,\n" +
 	"\x05views\x18\x0f \x03(\v2\x16.tributary.wire.TotalsR\x05views\x12\x14\n" +
-	"\x05stamp\x18\x10 \x01(\x03R\x05stamp\"l\n" +
+	"\x05stamp\x18\x10 \x01(\x03R\x05stamp\x12#\n" +
+	"\rrules_version\x18\x11 \x01(\x04R\frulesVersion\x128\n" +
+	"\tnew_rules\x18\x12 \x01(\v2\x1b.tributary.wire.RulesRecordR\bnewRules\x12\x16\n" +
+	"\x06folded\x18\x13 \x03(\x06R\x06folded\"l\n" +
 	"\x06Recall\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\x06R\x06parent\x120\n" +
@@ -1536,15 +2090,20 @@ const file_wire_proto_rawDesc = "" +
 	"\x04Pair\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x14\n" +
 	"\x05added\x18\x02 \x01(\x04R\x05added\x12\x18\n" +
-	"\aremoved\x18\x03 \x01(\x04R\aremoved\"s\n" +
+	"\aremoved\x18\x03 \x01(\x04R\aremoved\"G\n" +
+	"\x04Fold\x12\x12\n" +
+	"\x04upto\x18\x01 \x01(\x04R\x04upto\x12+\n" +
+	"\x05total\x18\x02 \x01(\v2\x15.tributary.wire.TotalR\x05total\"\xc8\x01\n" +
 	"\x05Count\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12*\n" +
 	"\x05pairs\x18\x02 \x03(\v2\x14.tributary.wire.PairR\x05pairs\x12\x14\n" +
-	"\x05first\x18\x03 \x01(\bR\x05first\"O\n" +
+	"\x05first\x18\x03 \x01(\bR\x05first\x12(\n" +
+	"\x04fold\x18\x04 \x01(\v2\x14.tributary.wire.FoldR\x04fold\x12)\n" +
+	"\x04kept\x18\x05 \x01(\v2\x15.tributary.wire.TotalR\x04kept\"O\n" +
 	"\x05Share\x12\x16\n" +
 	"\x06tokens\x18\x01 \x01(\x03R\x06tokens\x12\x1a\n" +
 	"\bcapacity\x18\x02 \x01(\x03R\bcapacity\x12\x12\n" +
-	"\x04rate\x18\x03 \x01(\x03R\x04rate\"\xa0\x02\n" +
+	"\x04rate\x18\x03 \x01(\x03R\x04rate\"\xe8\x02\n" +
 	"\n" +
 	"LineReport\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12\x14\n" +
@@ -1558,17 +2117,25 @@ const file_wire_proto_rawDesc = "" +
 	"\vdemand_peak\x18\b \x01(\x03R\n" +
 	"demandPeak\x12\x1d\n" +
 	"\n" +
-	"demand_ask\x18\t \x01(\x03R\tdemandAsk\"6\n" +
+	"demand_ask\x18\t \x01(\x03R\tdemandAsk\x12!\n" +
+	"\fdemand_until\x18\n" +
+	" \x01(\x03R\vdemandUntil\x12#\n" +
+	"\rdemand_weight\x18\v \x01(\x03R\fdemandWeight\"6\n" +
 	"\x04Keep\x12\x1a\n" +
 	"\bcapacity\x18\x01 \x01(\x03R\bcapacity\x12\x12\n" +
-	"\x04rate\x18\x02 \x01(\x03R\x04rate\"\xc6\x01\n" +
+	"\x04rate\x18\x02 \x01(\x03R\x04rate\"\x9c\x02\n" +
 	"\x05Grant\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x06R\x05limit\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\x04R\x04line\x12)\n" +
 	"\x04lent\x18\x04 \x01(\v2\x15.tributary.wire.ShareR\x04lent\x12\x14\n" +
 	"\x05lease\x18\x05 \x01(\x03R\x05lease\x12(\n" +
-	"\x04keep\x18\x06 \x01(\v2\x14.tributary.wire.KeepR\x04keep\"K\n" +
+	"\x04keep\x18\x06 \x01(\v2\x14.tributary.wire.KeepR\x04keep\x12\x12\n" +
+	"\x04wait\x18\a \x01(\x03R\x04wait\x12\x16\n" +
+	"\x06window\x18\b \x01(\x12R\x06window\x12\x10\n" +
+	"\x03end\x18\t \x01(\x03R\x03end\x12\x16\n" +
+	"\x06resets\x18\n" +
+	" \x01(\x04R\x06resets\"K\n" +
 	"\tWatermark\x12\x14\n" +
 	"\x05place\x18\x01 \x01(\tR\x05place\x12\x10\n" +
 	"\x03age\x18\x02 \x01(\x12R\x03age\x12\x16\n" +
@@ -1581,7 +2148,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x06R\x05limit\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\x04R\x04line\x12(\n" +
-	"\x04keep\x18\x04 \x01(\v2\x14.tributary.wire.KeepR\x04keep\"\xfc\x01\n" +
+	"\x04keep\x18\x04 \x01(\v2\x14.tributary.wire.KeepR\x04keep\"\xa8\x02\n" +
 	"\x04Meta\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -1595,19 +2162,57 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"partitions\x18\n" +
 	" \x01(\rR\n" +
-	"partitions\"Y\n" +
+	"partitions\x12\x12\n" +
+	"\x04lost\x18\v \x01(\bR\x04lost\x12\x16\n" +
+	"\x06folded\x18\f \x03(\x06R\x06folded\"\x8f\x01\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x128\n" +
-	"\bsessions\x18\x02 \x03(\v2\x1c.tributary.wire.ChildSessionR\bsessions\"V\n" +
+	"\bsessions\x18\x02 \x03(\v2\x1c.tributary.wire.ChildSessionR\bsessions\x12\x16\n" +
+	"\x06folded\x18\x03 \x03(\x06R\x06folded\x12\x1c\n" +
+	"\tforgotten\x18\x04 \x01(\bR\tforgotten\"l\n" +
 	"\fChildSession\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x14\n" +
-	"\x05acked\x18\x03 \x01(\x04R\x05acked\"M\n" +
+	"\x05acked\x18\x03 \x01(\x04R\x05acked\x12\x14\n" +
+	"\x05ended\x18\x04 \x01(\x12R\x05ended\"\xa2\x01\n" +
 	"\vCountRecord\x12\x12\n" +
 	"\x04mark\x18\x01 \x01(\x04R\x04mark\x12*\n" +
-	"\x05pairs\x18\x02 \x03(\v2\x14.tributary.wire.PairR\x05pairs\"%\n" +
+	"\x05pairs\x18\x02 \x03(\v2\x14.tributary.wire.PairR\x05pairs\x12(\n" +
+	"\x04fold\x18\x03 \x01(\v2\x14.tributary.wire.FoldR\x04fold\x12)\n" +
+	"\x04kept\x18\x04 \x01(\v2\x15.tributary.wire.TotalR\x04kept\"S\n" +
 	"\vSavedBucket\x12\x16\n" +
-	"\x06tokens\x18\x01 \x01(\x03R\x06tokensB;Z9github.com/tributary-io/tributary/transport/internal/wireb\x06proto3"
+	"\x06tokens\x18\x01 \x01(\x03R\x06tokens\x12\x16\n" +
+	"\x06window\x18\x02 \x01(\x12R\x06window\x12\x14\n" +
+	"\x05known\x18\x03 \x01(\bR\x05known\"O\n" +
+	"\vRulesRecord\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\x06R\x04file\x12\x12\n" +
+	"\x04spec\x18\x03 \x01(\fR\x04spec\"$\n" +
+	"\fWindowRecord\x12\x14\n" +
+	"\x05begin\x18\x01 \x01(\x12R\x05begin\"\xc4\x01\n" +
+	"\rRequestRecord\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x06R\asession\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x10\n" +
+	"\x03add\x18\x03 \x01(\bR\x03add\x12\x12\n" +
+	"\x04hits\x18\x04 \x01(\x03R\x04hits\x12+\n" +
+	"\x05total\x18\x05 \x01(\v2\x15.tributary.wire.TotalR\x05total\x124\n" +
+	"\bdecision\x18\x06 \x01(\v2\x18.tributary.wire.DecisionR\bdecision\"\xba\x02\n" +
+	"\bDecision\x12\x18\n" +
+	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x18\n" +
+	"\alimited\x18\x02 \x01(\bR\alimited\x12\x16\n" +
+	"\x06shadow\x18\x03 \x01(\bR\x06shadow\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05scope\x18\x05 \x01(\rR\x05scope\x12\x12\n" +
+	"\x04kind\x18\x06 \x01(\rR\x04kind\x12\x14\n" +
+	"\x05limit\x18\a \x01(\x03R\x05limit\x12\x1c\n" +
+	"\tremaining\x18\b \x01(\x03R\tremaining\x12\x1f\n" +
+	"\vretry_after\x18\t \x01(\x03R\n" +
+	"retryAfter\x12\x1f\n" +
+	"\vreset_after\x18\n" +
+	" \x01(\x03R\n" +
+	"resetAfter\x12\x16\n" +
+	"\x06permit\x18\v \x01(\x06R\x06permit\x12\x12\n" +
+	"\x04hold\x18\f \x01(\x03R\x04holdB;Z9github.com/tributary-io/tributary/transport/internal/wireb\x06proto3"
 
 var (
 	file_wire_proto_rawDescOnce sync.Once
@@ -1621,55 +2226,68 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_wire_proto_goTypes = []any{
-	(*Report)(nil),       // 0: tributary.wire.Report
-	(*Ack)(nil),          // 1: tributary.wire.Ack
-	(*Recall)(nil),       // 2: tributary.wire.Recall
-	(*Name)(nil),         // 3: tributary.wire.Name
-	(*Total)(nil),        // 4: tributary.wire.Total
-	(*Pair)(nil),         // 5: tributary.wire.Pair
-	(*Count)(nil),        // 6: tributary.wire.Count
-	(*Share)(nil),        // 7: tributary.wire.Share
-	(*LineReport)(nil),   // 8: tributary.wire.LineReport
-	(*Keep)(nil),         // 9: tributary.wire.Keep
-	(*Grant)(nil),        // 10: tributary.wire.Grant
-	(*Watermark)(nil),    // 11: tributary.wire.Watermark
-	(*Totals)(nil),       // 12: tributary.wire.Totals
-	(*RecallLine)(nil),   // 13: tributary.wire.RecallLine
-	(*Meta)(nil),         // 14: tributary.wire.Meta
-	(*Child)(nil),        // 15: tributary.wire.Child
-	(*ChildSession)(nil), // 16: tributary.wire.ChildSession
-	(*CountRecord)(nil),  // 17: tributary.wire.CountRecord
-	(*SavedBucket)(nil),  // 18: tributary.wire.SavedBucket
+	(*Report)(nil),        // 0: tributary.wire.Report
+	(*Ack)(nil),           // 1: tributary.wire.Ack
+	(*Recall)(nil),        // 2: tributary.wire.Recall
+	(*Name)(nil),          // 3: tributary.wire.Name
+	(*Total)(nil),         // 4: tributary.wire.Total
+	(*Pair)(nil),          // 5: tributary.wire.Pair
+	(*Fold)(nil),          // 6: tributary.wire.Fold
+	(*Count)(nil),         // 7: tributary.wire.Count
+	(*Share)(nil),         // 8: tributary.wire.Share
+	(*LineReport)(nil),    // 9: tributary.wire.LineReport
+	(*Keep)(nil),          // 10: tributary.wire.Keep
+	(*Grant)(nil),         // 11: tributary.wire.Grant
+	(*Watermark)(nil),     // 12: tributary.wire.Watermark
+	(*Totals)(nil),        // 13: tributary.wire.Totals
+	(*RecallLine)(nil),    // 14: tributary.wire.RecallLine
+	(*Meta)(nil),          // 15: tributary.wire.Meta
+	(*Child)(nil),         // 16: tributary.wire.Child
+	(*ChildSession)(nil),  // 17: tributary.wire.ChildSession
+	(*CountRecord)(nil),   // 18: tributary.wire.CountRecord
+	(*SavedBucket)(nil),   // 19: tributary.wire.SavedBucket
+	(*RulesRecord)(nil),   // 20: tributary.wire.RulesRecord
+	(*WindowRecord)(nil),  // 21: tributary.wire.WindowRecord
+	(*RequestRecord)(nil), // 22: tributary.wire.RequestRecord
+	(*Decision)(nil),      // 23: tributary.wire.Decision
 }
 var file_wire_proto_depIdxs = []int32{
-	6,  // 0: tributary.wire.Report.counts:type_name -> tributary.wire.Count
-	8,  // 1: tributary.wire.Report.lines:type_name -> tributary.wire.LineReport
+	7,  // 0: tributary.wire.Report.counts:type_name -> tributary.wire.Count
+	9,  // 1: tributary.wire.Report.lines:type_name -> tributary.wire.LineReport
 	3,  // 2: tributary.wire.Report.watch:type_name -> tributary.wire.Name
-	6,  // 3: tributary.wire.Ack.pairs:type_name -> tributary.wire.Count
-	10, // 4: tributary.wire.Ack.lines:type_name -> tributary.wire.Grant
-	11, // 5: tributary.wire.Ack.above:type_name -> tributary.wire.Watermark
-	12, // 6: tributary.wire.Ack.views:type_name -> tributary.wire.Totals
-	13, // 7: tributary.wire.Recall.lines:type_name -> tributary.wire.RecallLine
-	3,  // 8: tributary.wire.Count.name:type_name -> tributary.wire.Name
-	5,  // 9: tributary.wire.Count.pairs:type_name -> tributary.wire.Pair
-	3,  // 10: tributary.wire.LineReport.name:type_name -> tributary.wire.Name
-	7,  // 11: tributary.wire.LineReport.returned:type_name -> tributary.wire.Share
-	3,  // 12: tributary.wire.Grant.name:type_name -> tributary.wire.Name
-	7,  // 13: tributary.wire.Grant.lent:type_name -> tributary.wire.Share
-	9,  // 14: tributary.wire.Grant.keep:type_name -> tributary.wire.Keep
-	3,  // 15: tributary.wire.Totals.name:type_name -> tributary.wire.Name
-	4,  // 16: tributary.wire.Totals.totals:type_name -> tributary.wire.Total
-	3,  // 17: tributary.wire.RecallLine.name:type_name -> tributary.wire.Name
-	9,  // 18: tributary.wire.RecallLine.keep:type_name -> tributary.wire.Keep
-	16, // 19: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
-	5,  // 20: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	7,  // 3: tributary.wire.Ack.pairs:type_name -> tributary.wire.Count
+	11, // 4: tributary.wire.Ack.lines:type_name -> tributary.wire.Grant
+	12, // 5: tributary.wire.Ack.above:type_name -> tributary.wire.Watermark
+	13, // 6: tributary.wire.Ack.views:type_name -> tributary.wire.Totals
+	20, // 7: tributary.wire.Ack.new_rules:type_name -> tributary.wire.RulesRecord
+	14, // 8: tributary.wire.Recall.lines:type_name -> tributary.wire.RecallLine
+	4,  // 9: tributary.wire.Fold.total:type_name -> tributary.wire.Total
+	3,  // 10: tributary.wire.Count.name:type_name -> tributary.wire.Name
+	5,  // 11: tributary.wire.Count.pairs:type_name -> tributary.wire.Pair
+	6,  // 12: tributary.wire.Count.fold:type_name -> tributary.wire.Fold
+	4,  // 13: tributary.wire.Count.kept:type_name -> tributary.wire.Total
+	3,  // 14: tributary.wire.LineReport.name:type_name -> tributary.wire.Name
+	8,  // 15: tributary.wire.LineReport.returned:type_name -> tributary.wire.Share
+	3,  // 16: tributary.wire.Grant.name:type_name -> tributary.wire.Name
+	8,  // 17: tributary.wire.Grant.lent:type_name -> tributary.wire.Share
+	10, // 18: tributary.wire.Grant.keep:type_name -> tributary.wire.Keep
+	3,  // 19: tributary.wire.Totals.name:type_name -> tributary.wire.Name
+	4,  // 20: tributary.wire.Totals.totals:type_name -> tributary.wire.Total
+	3,  // 21: tributary.wire.RecallLine.name:type_name -> tributary.wire.Name
+	10, // 22: tributary.wire.RecallLine.keep:type_name -> tributary.wire.Keep
+	17, // 23: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
+	5,  // 24: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
+	6,  // 25: tributary.wire.CountRecord.fold:type_name -> tributary.wire.Fold
+	4,  // 26: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
+	4,  // 27: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
+	23, // 28: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -1683,7 +2301,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,12 +1,14 @@
 package wire
 
 import (
+	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
@@ -14,100 +16,6 @@ import (
 	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
 )
-
-func drawList[A any](t *rapid.T, label string, draw func(*rapid.T) A) []A {
-	var list []A
-	for range rapid.IntRange(0, 3).Draw(t, label) {
-		list = append(list, draw(t))
-	}
-	return list
-}
-
-func draw64(t *rapid.T, label string) uint64 { return rapid.Uint64().Draw(t, label) }
-
-func drawTime(t *rapid.T, label string) time.Duration {
-	return time.Duration(rapid.Int64().Draw(t, label))
-}
-
-func drawPlace(t *rapid.T) tiers.Place {
-	return tiers.Place(rapid.StringMatching(`global|[a-f][a-z0-9-]{0,3}(\.[a-z0-9-]{1,4}){0,3}`).Draw(t, "place"))
-}
-
-func drawName(t *rapid.T) tiers.Name {
-	return tiers.Name{
-		Namespace: rapid.StringMatching(`[a-z0-9_-]{1,8}`).Draw(t, "namespace"),
-		Key:       rapid.StringMatching(`[ -~ä-ž一-三]{1,8}`).Draw(t, "key"),
-	}
-}
-
-func drawTotal(t *rapid.T) tiers.Total {
-	return tiers.Total{Added: draw64(t, "added"), Removed: draw64(t, "removed")}
-}
-
-func drawPair(t *rapid.T) tiers.Pair {
-	return tiers.Pair{Session: draw64(t, "session"), Total: drawTotal(t)}
-}
-
-func drawCount(t *rapid.T) tiers.Count {
-	return tiers.Count{Name: drawName(t), Pairs: drawList(t, "pairs", drawPair), First: rapid.Bool().Draw(t, "first")}
-}
-
-func drawShare(t *rapid.T) limiter.Share {
-	positive := rapid.Int64Min(0)
-	return limiter.Share{Tokens: positive.Draw(t, "tokens"), Capacity: positive.Draw(t, "capacity"), Rate: positive.Draw(t, "rate")}
-}
-
-func drawKeep(t *rapid.T) tiers.Keep {
-	if rapid.Bool().Draw(t, "keep all") {
-		return tiers.Keep{All: true}
-	}
-	s := drawShare(t)
-	return tiers.Keep{Capacity: s.Capacity, Rate: s.Rate}
-}
-
-func drawReport(t *rapid.T) *tiers.Report {
-	r := &tiers.Report{
-		Child: drawPlace(t), World: draw64(t, "world"), Hash: draw64(t, "rules"), Session: max(1, draw64(t, "session")), Number: draw64(t, "number"),
-		Highest: draw64(t, "highest"), Previous: draw64(t, "previous"), Sequence: draw64(t, "sequence"), From: draw64(t, "from"),
-		Counts: drawList(t, "counts", drawCount),
-		Lines: drawList(t, "lines", func(t *rapid.T) tiers.LineReport {
-			return tiers.LineReport{
-				Name: drawName(t), Limit: draw64(t, "limit"), Lender: draw64(t, "lender"), Line: draw64(t, "line"), Returned: drawShare(t),
-				Ended:  rapid.Bool().Draw(t, "ended"),
-				Demand: tiers.Demand{Now: rapid.Int64().Draw(t, "now"), Peak: rapid.Int64().Draw(t, "peak"), Ask: rapid.Int64().Draw(t, "ask")},
-			}
-		}),
-		Watch: drawList(t, "watch", drawName),
-		Age:   drawTime(t, "age"), Behind: int(rapid.Uint32().Draw(t, "behind")), Echo: limiter.Time(drawTime(t, "echo")), EchoOf: draw64(t, "echo of"),
-		Got: draw64(t, "got"), Bye: rapid.Bool().Draw(t, "bye"),
-	}
-	r.To = rapid.Uint64Min(r.From).Draw(t, "to")
-	return r
-}
-
-func drawAck(t *rapid.T) *tiers.Ack {
-	return &tiers.Ack{
-		World: draw64(t, "world"), Hash: draw64(t, "rules"), Session: draw64(t, "session"), Sequence: draw64(t, "sequence"), Parent: draw64(t, "parent"),
-		Number: draw64(t, "number"), Acked: draw64(t, "acked"), Refused: rapid.String().Draw(t, "refused"), Fenced: rapid.Bool().Draw(t, "fenced"),
-		Pause: drawTime(t, "pause"), Pairs: drawList(t, "pairs", drawCount),
-		Lines: drawList(t, "lines", func(t *rapid.T) tiers.Grant {
-			return tiers.Grant{Name: drawName(t), Limit: draw64(t, "limit"), Line: draw64(t, "line"), Lent: drawShare(t), Lease: max(0, drawTime(t, "lease")), Keep: drawKeep(t)}
-		}),
-		Above: drawList(t, "above", func(t *rapid.T) tiers.Watermark {
-			return tiers.Watermark{Place: drawPlace(t), Age: drawTime(t, "age"), Behind: int(rapid.Uint32().Draw(t, "behind"))}
-		}),
-		Views: drawList(t, "views", func(t *rapid.T) tiers.Totals {
-			return tiers.Totals{Name: drawName(t), Totals: drawList(t, "totals", drawTotal)}
-		}),
-		Stamp: limiter.Time(drawTime(t, "stamp")),
-	}
-}
-
-func drawRecall(t *rapid.T) *tiers.Recall {
-	return &tiers.Recall{Parent: draw64(t, "parent"), Lines: drawList(t, "lines", func(t *rapid.T) tiers.RecallLine {
-		return tiers.RecallLine{Name: drawName(t), Limit: draw64(t, "limit"), Line: draw64(t, "line"), Keep: drawKeep(t)}
-	})}
-}
 
 // returns fails unless what is written is read as it was.
 func returns[M any](t *rapid.T, message M, marshal func(M) ([]byte, error), unmarshal func([]byte) (M, error)) {
@@ -120,41 +28,98 @@ func returns[M any](t *rapid.T, message M, marshal func(M) ([]byte, error), unma
 	}
 }
 
+// fillings are the ways to fill in what is written down.
+var fillings = map[string]bool{"anything": false, "everything": true}
+
 func TestMessagesRoundTrip(t *testing.T) {
-	t.Run("report", rapid.MakeCheck(func(t *rapid.T) { returns(t, drawReport(t), MarshalReport, UnmarshalReport) }))
-	t.Run("ack", rapid.MakeCheck(func(t *rapid.T) { returns(t, drawAck(t), MarshalAck, UnmarshalAck) }))
-	t.Run("recall", rapid.MakeCheck(func(t *rapid.T) { returns(t, drawRecall(t), MarshalRecall, UnmarshalRecall) }))
+	for name, whole := range fillings {
+		t.Run("report of "+name, rapid.MakeCheck(func(t *rapid.T) { returns(t, filled(t, whole, &tiers.Report{}), MarshalReport, UnmarshalReport) }))
+		t.Run("ack of "+name, rapid.MakeCheck(func(t *rapid.T) { returns(t, filled(t, whole, &tiers.Ack{}), MarshalAck, UnmarshalAck) }))
+		t.Run("recall of "+name, rapid.MakeCheck(func(t *rapid.T) { returns(t, filled(t, whole, &tiers.Recall{}), MarshalRecall, UnmarshalRecall) }))
+	}
+}
+
+// kinds makes an empty record for a key of each kind.
+var kinds = map[tiers.Key]func() tiers.Record{
+	"meta":                     func() tiers.Record { return &tiers.Meta{} },
+	"child/eu.de":              func() tiers.Record { return &tiers.ChildRecord{} },
+	"count/votes/a/b\x00eu.de": func() tiers.Record { return &tiers.CountRecord{} },
+	"bucket/api/user\x00ff":    func() tiers.Record { return &tiers.SavedBucket{} },
+	"rules":                    func() tiers.Record { return &tiers.RulesRecord{} },
+	"window/api/user\x00ff":    func() tiers.Record { return &tiers.WindowRecord{} },
+	"request/api/0a/b":         func() tiers.Record { return &tiers.RequestRecord{} },
 }
 
 func TestRecordsRoundTrip(t *testing.T) {
-	for kind, draw := range map[tiers.Key]func(*rapid.T) tiers.Record{
-		"meta": func(t *rapid.T) tiers.Record {
-			return &tiers.Meta{
-				World: draw64(t, "world"), Place: drawPlace(t), Partition: rapid.Uint32().Draw(t, "partition"), Partitions: rapid.Uint32().Draw(t, "partitions"),
-				Session: draw64(t, "session"), Number: draw64(t, "number"), Marks: draw64(t, "marks"), Lease: rapid.Int64().Draw(t, "lease"), Clean: rapid.Bool().Draw(t, "clean"),
-			}
+	for key, empty := range kinds {
+		for name, whole := range fillings {
+			t.Run(string(key)+" of "+name, rapid.MakeCheck(func(t *rapid.T) {
+				head := []byte("what was there")
+				record := filled(t, whole, empty())
+				data, err := AppendRecord(head, record)
+				if err != nil || string(data[:len(head)]) != string(head) {
+					t.Fatalf("%q: %v", data, err)
+				}
+				if got, err := ParseRecord(key, data[len(head):]); err != nil || !reflect.DeepEqual(got, record) {
+					t.Fatalf("%+v\nbecame\n%+v\n%v", record, got, err)
+				}
+			}))
+		}
+	}
+}
+
+// TestOldRecordsAreRead: these bytes were written before records held all
+// that they hold now.
+func TestOldRecordsAreRead(t *testing.T) {
+	for _, test := range []struct {
+		key  tiers.Key
+		data string
+		want tiers.Record
+	}{
+		{
+			"meta", "08011107000000000000001a0565752e6465200229040000000000000030053806400848015003",
+			&tiers.Meta{World: 7, Place: "eu.de", Partition: 2, Partitions: 3, Session: 4, Number: 5, Marks: 6, Lease: 8, Clean: true},
 		},
-		"child/eu.de": func(t *rapid.T) tiers.Record {
-			return &tiers.ChildRecord{Number: draw64(t, "number"), Sessions: drawList(t, "sessions", func(t *rapid.T) tiers.ChildSession {
-				return tiers.ChildSession{Session: draw64(t, "session"), Number: draw64(t, "number"), Acked: draw64(t, "acked")}
-			})}
+		{
+			"child/eu.de", "0802120d09030000000000000010041805",
+			&tiers.ChildRecord{Number: 2, Sessions: []tiers.ChildSession{{Session: 3, Number: 4, Acked: 5}}},
 		},
-		"count/votes/a/b\x00eu.de": func(t *rapid.T) tiers.Record {
-			return &tiers.CountRecord{Mark: draw64(t, "mark"), Pairs: drawList(t, "pairs", drawPair)}
+		{
+			"count/a/b\x00eu.de", "0802120d09030000000000000010041805",
+			&tiers.CountRecord{Mark: 2, Pairs: []tiers.Pair{{Session: 3, Total: tiers.Total{Added: 4, Removed: 5}}}},
 		},
-		"bucket/api/user\x00ff": func(t *rapid.T) tiers.Record { return &tiers.SavedBucket{Tokens: rapid.Int64().Draw(t, "tokens")} },
+		{"bucket/a/b\x00ff", "082a", &tiers.SavedBucket{Tokens: 42}},
 	} {
-		t.Run(string(kind), rapid.MakeCheck(func(t *rapid.T) {
-			head := []byte("what was there")
-			record := draw(t)
-			data, err := AppendRecord(head, record)
-			if err != nil || string(data[:len(head)]) != string(head) {
-				t.Fatalf("%q: %v", data, err)
-			}
-			if got, err := ParseRecord(kind, data[len(head):]); err != nil || !reflect.DeepEqual(got, record) {
-				t.Fatalf("%+v\nbecame\n%+v\n%v", record, got, err)
-			}
-		}))
+		data, err := hex.DecodeString(test.data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ParseRecord(test.key, data); err != nil || !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%q is\n%+v, %v, want\n%+v", test.key, got, err, test.want)
+		}
+		if written, err := AppendRecord(nil, test.want); err != nil || !bytes.Equal(written, data) {
+			t.Errorf("%q is written as\n%x, %v, want\n%x", test.key, written, err, data)
+		}
+	}
+}
+
+// TestRulesThatCannotBeReadAreNotWritten: a store that held them would not
+// open again.
+func TestRulesThatCannotBeReadAreNotWritten(t *testing.T) {
+	many := limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{}}
+	for i := range limiter.MaxNamespaces {
+		many.Namespaces[fmt.Sprintf("a-namespace-with-a-long-name-%d", i)] = limiter.NamespaceSpec{}
+	}
+	for says, r := range map[string]*tiers.RulesRecord{
+		"version 7 holds no rules":                     {Version: 7},
+		"version 8 take 388906 bytes, at most 262144 ": {Version: 8, Rules: compile(t, many)},
+	} {
+		if _, err := AppendRecord(nil, r); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("record: %v, want one that says %s", err, says)
+		}
+		if _, err := MarshalAck(&tiers.Ack{Rules: r}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("ack: %v, want one that says %s", err, says)
+		}
 	}
 }
 
@@ -211,6 +176,8 @@ func TestBadMessagesAreRefused(t *testing.T) {
 	}
 	ack := func(a *Ack) []byte { a.Version = Version; return encode(t, a) }
 	recall := func(r *Recall) []byte { r.Version = Version; return encode(t, r) }
+	tooLong := bytes.Repeat([]byte(" "), MaxRules+1)
+	copy(tooLong, "{}")
 	for _, test := range []struct {
 		name, says string
 		data       []byte
@@ -233,6 +200,12 @@ func TestBadMessagesAreRefused(t *testing.T) {
 		{"a grant of a bad name", "key", ack(&Ack{Lines: []*Grant{{Name: &Name{Namespace: "a", Key: "\n"}}}}), readAck},
 		{"a watermark of a bad place", "empty", ack(&Ack{Above: []*Watermark{{Place: "eu..de"}}}), readAck},
 		{"a view of a bad name", "namespace", ack(&Ack{Views: []*Totals{{Name: &Name{Key: "x"}}}}), readAck},
+		{"a window beyond the calendar", "window 253402300800", ack(&Ack{Lines: []*Grant{{Name: good, Window: lastSecond + 1}}}), readAck},
+		{"a window before the calendar", "window -253402300800", ack(&Ack{Lines: []*Grant{{Name: good, Window: -lastSecond - 1}}}), readAck},
+		{"no rules for rules", "version 3", ack(&Ack{NewRules: &RulesRecord{Version: 3}}), readAck},
+		{"garbage for rules", "version 3", ack(&Ack{NewRules: &RulesRecord{Version: 3, Spec: []byte(`{"lease":`)}}), readAck},
+		{"rules that ask for too much", "lease", ack(&Ack{NewRules: &RulesRecord{Version: 3, Spec: []byte(`{"lease":"1000h"}`)}}), readAck},
+		{"rules that are too long", "version 3 take 262145 bytes", ack(&Ack{NewRules: &RulesRecord{Version: 3, Spec: tooLong}}), readAck},
 		{"garbage for an ack", "ack", []byte("\xff"), readAck},
 		{"a recall of a bad name", "namespace", recall(&Recall{Lines: []*RecallLine{{Name: &Name{Namespace: "A", Key: "x"}}}}), readRecall},
 		{"garbage for a recall", "recall", []byte("\xff"), readRecall},
@@ -241,9 +214,23 @@ func TestBadMessagesAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want one that says %s", test.name, err, test.says)
 		}
 	}
-	for _, kind := range []tiers.Key{"meta", "child/eu", "count/a/b", "bucket/a/b"} {
-		if _, err := ParseRecord(kind, []byte("\xff")); err == nil || !strings.Contains(err.Error(), string(kind)) {
-			t.Errorf("a garbled record of %s: %v", kind, err)
+	for key := range kinds {
+		if _, err := ParseRecord(key, []byte("\xff")); err == nil || !strings.Contains(err.Error(), strconv.Quote(string(key))) {
+			t.Errorf("a garbled record of %q: %v", key, err)
+		}
+	}
+	for _, test := range []struct {
+		key    tiers.Key
+		says   string
+		record proto.Message
+	}{
+		{"rules", "version 3", &RulesRecord{Version: 3}},
+		{"rules", "at most 262144", &RulesRecord{Spec: tooLong}},
+		{"request/a", "scope 4", &RequestRecord{Decision: &Decision{Scope: uint32(limiter.City) + 1}}},
+		{"request/a", "kind 4", &RequestRecord{Decision: &Decision{Kind: uint32(limiter.Concurrency) + 1}}},
+	} {
+		if _, err := ParseRecord(test.key, encode(t, test.record)); err == nil || !strings.Contains(err.Error(), strconv.Quote(string(test.key))) || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v, want one that says %s", test.key, err, test.says)
 		}
 	}
 }
@@ -256,9 +243,15 @@ func readRecall(data []byte) error { _, err := UnmarshalRecall(data); return err
 // nothing.
 func TestNegativeFiguresAreNone(t *testing.T) {
 	name := &Name{Namespace: "api", Key: "user"}
-	a, err := UnmarshalAck(encode(t, &Ack{Version: Version, Lines: []*Grant{{Name: name, Lease: -5, Keep: &Keep{Capacity: -1, Rate: -1}}}}))
-	if err != nil || a.Lines[0].Lease != 0 || a.Lines[0].Keep != (tiers.Keep{}) {
+	a, err := UnmarshalAck(encode(t, &Ack{Version: Version, Lines: []*Grant{{Name: name, Lease: -5, Keep: &Keep{Capacity: -1, Rate: -1}, Wait: -1, Window: -3600, End: -1}}}))
+	if want := (tiers.Grant{Name: user, Window: -3600}); err != nil || a.Lines[0] != want {
 		t.Errorf("%+v, %v", a, err)
+	}
+	p, err := UnmarshalReport(encode(t, &Report{Version: Version, Child: "eu", Session: 1, Lines: []*LineReport{{
+		Name: name, DemandNow: -1, DemandPeak: -1, DemandAsk: -1, DemandUntil: -1, DemandWeight: -1,
+	}}}))
+	if want := (tiers.LineReport{Name: user}); err != nil || p.Lines[0] != want {
+		t.Errorf("%+v, %v", p, err)
 	}
 	r, err := UnmarshalRecall(encode(t, &Recall{Version: Version, Lines: []*RecallLine{{Name: name, Keep: &Keep{Capacity: -1, Rate: 7}}}}))
 	if err != nil || r.Lines[0].Keep != (tiers.Keep{Rate: 7}) {
