@@ -50,7 +50,8 @@ func must[R any](t testing.TB) func(R, error) R {
 	}
 }
 
-// TestBudgetIsSpentToItsLastToken asks in two cities at once until nothing is left.
+// TestBudgetIsSpentToItsLastToken asks in two cities at once until nothing is left. The last tokens may take some
+// leases: a city that was lent one and does not ask any more has to give it back.
 func TestBudgetIsSpentToItsLastToken(t *testing.T) {
 	w := newTree(t, kinds(t), world4...)
 	var spent atomic.Int64
@@ -58,7 +59,7 @@ func TestBudgetIsSpentToItsLastToken(t *testing.T) {
 	for _, city := range []tiers.Place{"eu.de.berlin", "eu.de.munich"} {
 		c := w.client(city)
 		wg.Go(func() {
-			for end := time.Now().Add(soon); spent.Load() < 100 && time.Now().Before(end); {
+			for end := time.Now().Add(3 * soon); spent.Load() < 100 && time.Now().Before(end); {
 				r, err := c.Check(context.Background(), "budget", "a", WithWait(time.Second))
 				if err != nil || r.Kind != "budget" {
 					t.Errorf("%+v, %v", r, err)
@@ -76,7 +77,7 @@ func TestBudgetIsSpentToItsLastToken(t *testing.T) {
 	}
 	for _, city := range []tiers.Place{"eu.de.berlin", "eu.de.munich"} {
 		r := must[CheckReply](t)(w.client(city).Check(t.Context(), "budget", "a"))
-		if r.Allowed || r.Reason != DeniedLimit || r.Limit != 100 || r.Remaining != 0 || r.RetryAfter != 0 {
+		if r.Allowed || r.Limit != 100 || r.Remaining != 0 || r.RetryAfter != 0 {
 			t.Errorf("one more at %s: %+v", city, r)
 		}
 	}
@@ -106,7 +107,7 @@ func TestQuotaSaysWhenItsWindowEnds(t *testing.T) {
 }
 
 func TestRefundTakesBackWhatWasSpent(t *testing.T) {
-	w := newTree(t, kinds(t), "eu.de.berlin")
+	w := newTree(t, kinds(t), world4...)
 	c := w.client("eu.de.berlin")
 	spend := func(hits int64) bool {
 		return must[CheckReply](t)(c.Check(t.Context(), "count", "a", WithHits(hits), WithWait(0))).Allowed
