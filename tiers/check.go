@@ -350,6 +350,21 @@ func (p *pool) describe(now limiter.Time, d *Decision) {
 		d.Remaining = p.whole()
 		d.Reset, _ = p.bucket.Wait(p.bucket.Capacity())
 	}
+	if p.limit.Kind == limiter.Quota {
+		d.Reset = p.untilNext(now)
+	}
+}
+
+// untilNext is how long it takes until a quota that something is spent of is
+// whole again; 0: it is, or not known.
+func (p *pool) untilNext(now limiter.Time) time.Duration {
+	switch {
+	case p.owner && p.whole() < p.limit.Burst:
+		return p.untilMore(now)
+	case !p.owner && p.nextAt > now && p.nextAt != limiter.Never:
+		return p.nextAt.Sub(now) // all is spent, says the owner
+	}
+	return 0
 }
 
 // decideAll decides the checks that wait, in the order of their coming, as

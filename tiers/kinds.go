@@ -347,26 +347,33 @@ func (m *Machine) relend(now limiter.Time, p *pool) {
 	}
 }
 
-// Refund takes back what a check spent here, at most what was admitted.
-// Permits are released instead.
+// Refund takes back what a check spent here, at most what was admitted, and
+// nothing while a share that it was spent from is not here. Permits are
+// released instead.
 func (m *Machine) Refund(now limiter.Time, name Name, hits int64) (refunded int64, err error) {
 	o, err := m.limited(name)
 	if o == nil || hits <= 0 {
 		return 0, err
 	}
+	spends := false
 	refunded = hits
 	for _, p := range o.pools {
-		if p.limit.Kind != limiter.Concurrency {
-			m.turn(now, p)
-			refunded = min(refunded, p.spent)
+		if p.limit.Kind == limiter.Concurrency {
+			continue
+		}
+		spends = true
+		m.turn(now, p)
+		if refunded = min(refunded, p.spent); !p.usable(now) {
+			refunded = 0
 		}
 	}
+	if !spends || refunded == 0 {
+		return 0, nil
+	}
 	for _, p := range o.pools {
-		if p.limit.Kind != limiter.Concurrency && refunded > 0 {
+		if p.limit.Kind != limiter.Concurrency {
 			p.spent -= refunded
-			if p.usable(now) {
-				p.bucket.Add(now, limiter.Share{Tokens: refunded})
-			}
+			p.bucket.Add(now, limiter.Share{Tokens: refunded})
 		}
 	}
 	m.decideAll(o, now)

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"math"
 	"time"
 
 	"github.com/tributary-io/tributary/limiter"
@@ -19,9 +20,11 @@ const (
 	MaxBatch = 1000
 	// DefaultHits is what a check asks for when it does not say.
 	DefaultHits = 1
-	// DefaultWait is how long a check may wait for a share when it does not say: time for a few round trips to the
-	// root, so that the first check of a cold key is not denied for nothing.
+	// DefaultWait is how long a check may wait for a share when neither it nor its rule says: time for a few round
+	// trips to the root, so that the first check of a cold key is not denied for nothing.
 	DefaultWait = 250 * time.Millisecond
+	// RuleWait, as the Wait of a check, leaves it to the namespace's rule.
+	RuleWait time.Duration = math.MinInt64
 	// MaxWait is the longest that a check may wait for a share.
 	MaxWait = time.Minute
 	// DefaultList and MaxList are how many keys a list returns when it does not say, and at most.
@@ -38,7 +41,7 @@ type CheckRequest struct {
 	// is 1.
 	Hits int64
 	// Wait is how long a check that finds no share, or too small a one, may wait for more: 0 to [MaxWait], in whole
-	// milliseconds on the wire (rounded up).
+	// milliseconds on the wire (rounded up), or [RuleWait].
 	Wait time.Duration
 }
 
@@ -55,8 +58,12 @@ const (
 // CheckReply is a check's decision. A denied check is no error.
 type CheckReply struct {
 	Allowed bool
-	// Reason is why not: [DeniedLimit], [DeniedShare] or [DeniedBurst]. Empty when allowed.
+	// Shadow says that it is allowed only because the rule looks on: otherwise it were denied, for Reason.
+	Shadow bool
+	// Reason is why not: [DeniedLimit], [DeniedShare] or [DeniedBurst]. Empty when allowed, but for Shadow.
 	Reason string
+	// Kind is what the limit that Scope is of bounds: quota, budget or concurrency. Empty of a rate.
+	Kind string
 	// Scope is the tier of the limit that denied, or is nearest to it. Empty in a namespace without limits, and
 	// then Limit and Remaining say nothing.
 	Scope string
@@ -64,7 +71,48 @@ type CheckReply struct {
 	Limit, Remaining int64
 	// RetryAfter is when the same check may pass; 0 when that is not known.
 	RetryAfter time.Duration
-	Place      string
+	// Reset is when what this place has of the limit is whole again if nobody comes; 0 when it is, or that is not
+	// known.
+	Reset time.Duration
+	// Permit is to be released when what was allowed is over. It is empty where no limit is a concurrency.
+	Permit string
+	// Hold is how long the permit lives unless it is renewed.
+	Hold  time.Duration
+	Place string
+}
+
+// ReleaseRequest gives back a permit, or begins its hold anew.
+type ReleaseRequest struct {
+	Namespace, Key string
+	// Permit is what the check got.
+	Permit string
+	// Renew keeps the permit for another hold in place of giving it back.
+	Renew bool
+}
+
+// ReleaseReply says what became of a permit. That there is none is no error: it may be the second time of asking.
+type ReleaseReply struct {
+	// Renew says what was asked for: a renewal, or a release.
+	Renew bool
+	// Done says that the permit was released or renewed. If not, there is no such permit at the place: it was
+	// released, or its hold is over, or the place started again since. One also cannot be renewed while the place is
+	// cut off for longer than a lease.
+	Done  bool
+	Place string
+}
+
+// RefundRequest takes back what checks spent for nothing. Permits are released instead.
+type RefundRequest struct {
+	Namespace, Key string
+	// Hits is how much to take back, 0 to [MaxInteger]. The wire's default is 1.
+	Hits int64
+}
+
+// RefundReply says how much was taken back.
+type RefundReply struct {
+	// Refunded is at most what the place that answered had admitted, and has not refunded yet.
+	Refunded int64
+	Place    string
 }
 
 // AddRequest adds Delta, which may be negative or 0, to a key.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/objects"
 	"github.com/tributary-io/tributary/tiers"
 	"github.com/tributary-io/tributary/tiers/place"
@@ -27,7 +28,7 @@ func (b backend) Ready() *Error {
 
 func (b backend) Check(req CheckRequest, done func(CheckReply, *Error)) {
 	name := tiers.Name{Namespace: req.Namespace, Key: req.Key}
-	b.runner.Check(name, req.Hits, req.Wait, func(d tiers.Decision, err error) {
+	b.runner.Check(name, req.Hits, b.wait(req), func(d tiers.Decision, err error) {
 		if err != nil {
 			done(CheckReply{}, b.wireError(err))
 			return
@@ -35,9 +36,58 @@ func (b backend) Check(req CheckRequest, done func(CheckReply, *Error)) {
 		reply := CheckReply{Allowed: d.Allowed, Place: string(b.cfg.Place)}
 		if d.Limited {
 			reply.Reason, reply.Scope = string(d.Reason), d.Scope.String()
-			reply.Limit, reply.Remaining, reply.RetryAfter = d.Limit, d.Remaining, d.RetryAfter
+			reply.Limit, reply.Remaining, reply.RetryAfter, reply.Reset = d.Limit, d.Remaining, d.RetryAfter, d.Reset
+			reply.Shadow = d.Shadow
+			if d.Kind != limiter.Rate {
+				reply.Kind = d.Kind.String()
+			}
+			if d.Permit != 0 {
+				reply.Permit, reply.Hold = permit{string(b.cfg.Place), b.session, d.Permit}.String(), d.Hold
+			}
 		}
 		done(reply, nil)
+	})
+}
+
+// wait is how long a check may wait: what it says, or its rule, or [DefaultWait].
+func (b backend) wait(req CheckRequest) time.Duration {
+	if req.Wait != RuleWait {
+		return req.Wait
+	}
+	if rule := b.cfg.Rules.Rule(req.Namespace); rule != nil && rule.Wait >= 0 {
+		return rule.Wait
+	}
+	return DefaultWait
+}
+
+func (b backend) Release(req ReleaseRequest, done func(ReleaseReply, *Error)) {
+	reply := ReleaseReply{Renew: req.Renew, Place: string(b.cfg.Place)}
+	p, refused := parsePermit(req.Permit)
+	if refused != nil || p.place != string(b.cfg.Place) || p.session != b.session {
+		done(reply, refused) // gone with its session, and a retry would not bring it back
+		return
+	}
+	step := b.runner.Release
+	if req.Renew {
+		step = b.runner.Renew
+	}
+	step(tiers.Name{Namespace: req.Namespace, Key: req.Key}, p.serial, func(ok bool, err error) {
+		if err != nil {
+			done(ReleaseReply{}, b.wireError(err))
+			return
+		}
+		reply.Done = ok
+		done(reply, nil)
+	})
+}
+
+func (b backend) Refund(req RefundRequest, done func(RefundReply, *Error)) {
+	b.runner.Refund(tiers.Name{Namespace: req.Namespace, Key: req.Key}, req.Hits, func(refunded int64, err error) {
+		if err != nil {
+			done(RefundReply{}, b.wireError(err))
+			return
+		}
+		done(RefundReply{Refunded: refunded, Place: string(b.cfg.Place)}, nil)
 	})
 }
 
@@ -89,9 +139,9 @@ func (b backend) wireError(err error) *Error {
 	case errors.Is(err, tiers.ErrUnknownNamespace):
 		return ErrUnknownNamespace.Errorf("no rule names this namespace at %s: add it to the rules file", b.cfg.Place)
 	case errors.Is(err, tiers.ErrLimited):
-		return ErrNotCounted.Errorf("a namespace with limits is not counted: use check, or a namespace without limits")
+		return ErrNotCounted.Errorf("a namespace with limits is not counted: use check, give its rule count: true, or use a namespace without limits")
 	case errors.Is(err, tiers.ErrNotLeaf):
-		return ErrNotServed.Errorf("%s takes no checks or adds: ask a city", b.cfg.Place)
+		return ErrNotServed.Errorf("%s is no leaf: ask a city", b.cfg.Place)
 	case errors.Is(err, tiers.ErrTotalRange):
 		return ErrOutOfRange.Errorf("this add would take the key's total at %s past 2^53-1", b.cfg.Place)
 	case errors.Is(err, objects.ErrOverloaded):

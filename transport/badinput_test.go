@@ -72,6 +72,17 @@ var badRequests = []struct {
 	{"limit 0", VerbList, `{"namespace":"votes","limit":0}`, ErrOutOfRange, "limit is 0: it goes from 1 to 1000"},
 	{"limit 1,001", VerbList, `{"namespace":"votes","limit":1001}`, ErrOutOfRange, "limit is 1001"},
 
+	{"no permit", VerbRelease, `{"namespace":"api","key":"a"}`, ErrMalformed, "permit is missing"},
+	{"permit empty", VerbRelease, `{"namespace":"api","key":"a","permit":""}`, ErrMalformed, `permit "" is none`},
+	{"permit of no place", VerbRelease, `{"namespace":"api","key":"a","permit":"Berlin/1f3a5c7e9b2d4f60/7"}`, ErrMalformed, "is none: send what the check's reply had"},
+	{"permit with a short session", VerbRelease, `{"namespace":"api","key":"a","permit":"eu.de.berlin/1f/7"}`, ErrMalformed, "is none"},
+	{"permit with a sign", VerbRelease, `{"namespace":"api","key":"a","permit":"eu.de.berlin/1f3a5c7e9b2d4f60/+7"}`, ErrMalformed, "is none"},
+	{"permit with more", VerbRelease, `{"namespace":"api","key":"a","permit":"` + somePermit + `/"}`, ErrMalformed, "is none"},
+	{"renew a number", VerbRelease, `{"namespace":"api","key":"a","permit":"` + somePermit + `","renew":1}`, ErrMalformed, "renew is a number: a boolean is needed"},
+	{"renew null", VerbRelease, `{"namespace":"api","key":"a","permit":"` + somePermit + `","renew":null}`, ErrMalformed, "renew is null"},
+	{"permit of another place", VerbRelease, `{"namespace":"api","key":"a","permit":"eu.de.munich/1f3a5c7e9b2d4f60/7"}`, ErrWrongPlace, "the permit is of eu.de.munich, and this is eu.de.berlin"},
+	{"refund below 0", VerbRefund, `{"namespace":"api","key":"a","hits":-1}`, ErrOutOfRange, "hits is -1"},
+
 	{"namespace empty", VerbCheck, `{"namespace":"","key":"a"}`, ErrOutOfRange, "it has 1 to 64"},
 	{"namespace of 65", VerbCheck, `{"namespace":"` + strings.Repeat("n", 65) + `","key":"a"}`, ErrOutOfRange, "65 bytes"},
 	{"namespace upper case", VerbCheck, `{"namespace":"API","key":"a"}`, ErrOutOfRange, `"API" may hold only a-z`},

@@ -78,16 +78,25 @@ type CheckOption func(*CheckRequest)
 // WithHits asks for more than one hit, or with 0 looks without spending.
 func WithHits(n int64) CheckOption { return func(q *CheckRequest) { q.Hits = n } }
 
-// WithWait sets how long the check may wait for a share, [DefaultWait] without it.
+// WithWait sets how long the check may wait for a share. Without it the namespace's rule says, or else it is
+// [DefaultWait]; the client does not know the rule, so where that is more than its timeout, give it here.
 func WithWait(d time.Duration) CheckOption { return func(q *CheckRequest) { q.Wait = d } }
 
 // Check asks whether a hit on a key is allowed, and spends it if so. A denial is no error.
 func (c *Client) Check(ctx context.Context, namespace, key string, opts ...CheckOption) (CheckReply, error) {
-	q := CheckRequest{Namespace: namespace, Key: key, Hits: DefaultHits, Wait: DefaultWait}
+	q := CheckRequest{Namespace: namespace, Key: key, Hits: DefaultHits, Wait: RuleWait}
 	for _, opt := range opts {
 		opt(&q)
 	}
-	return single(ctx, c, &checkCodec, q, q.Wait, (*checkWire).reply)
+	return single(ctx, c, &checkCodec, q, q.mayWait(), (*checkWire).reply)
+}
+
+// mayWait is how much longer than its timeout a client waits for the answer.
+func (q *CheckRequest) mayWait() time.Duration {
+	if q.Wait == RuleWait {
+		return DefaultWait
+	}
+	return q.Wait
 }
 
 // CheckBatch asks for up to [MaxBatch] checks in one message, which are decided in order. The results are in the same
@@ -95,9 +104,46 @@ func (c *Client) Check(ctx context.Context, namespace, key string, opts ...Check
 func (c *Client) CheckBatch(ctx context.Context, requests []CheckRequest) ([]Result[CheckReply], error) {
 	var wait time.Duration
 	for i := range requests {
-		wait = max(wait, requests[i].Wait)
+		wait = max(wait, requests[i].mayWait())
 	}
 	return batch(ctx, c, &checkCodec, requests, wait, (*checkWire).reply)
+}
+
+// Release gives back the permit of a check. Without [WithPlace] the place that the permit names is asked: no other can
+// answer. It may be repeated: a permit is released once, and afterwards Done is false.
+func (c *Client) Release(ctx context.Context, namespace, key, permit string) (ReleaseReply, error) {
+	return c.release(ctx, ReleaseRequest{Namespace: namespace, Key: key, Permit: permit})
+}
+
+// Renew begins the hold of a permit anew. Do it well before the hold ends: afterwards, Done is false, and others may
+// have the permit's place.
+func (c *Client) Renew(ctx context.Context, namespace, key, permit string) (ReleaseReply, error) {
+	return c.release(ctx, ReleaseRequest{Namespace: namespace, Key: key, Permit: permit, Renew: true})
+}
+
+func (c *Client) release(ctx context.Context, q ReleaseRequest) (ReleaseReply, error) {
+	at := *c
+	if p, err := parsePermit(q.Permit); err == nil && at.place == "" {
+		at.place = p.place
+	}
+	return single(ctx, &at, &releaseCodec, q, 0, (*releaseWire).reply)
+}
+
+// ReleaseBatch releases or renews up to [MaxBatch] permits in one message. Without [WithPlace] some leaf is asked, and
+// permits of other places get [ErrWrongPlace].
+func (c *Client) ReleaseBatch(ctx context.Context, requests []ReleaseRequest) ([]Result[ReleaseReply], error) {
+	return batch(ctx, c, &releaseCodec, requests, 0, (*releaseWire).reply)
+}
+
+// Refund takes back hits that checks spent for nothing, as far as the place that is asked admitted them: ask the one
+// that did, with [WithPlace]. A refund that is repeated counts again.
+func (c *Client) Refund(ctx context.Context, namespace, key string, hits int64) (RefundReply, error) {
+	return single(ctx, c, &refundCodec, RefundRequest{Namespace: namespace, Key: key, Hits: hits}, 0, (*refundWire).reply)
+}
+
+// RefundBatch is [Client.Refund] for up to [MaxBatch] keys in one message.
+func (c *Client) RefundBatch(ctx context.Context, requests []RefundRequest) ([]Result[RefundReply], error) {
+	return batch(ctx, c, &refundCodec, requests, 0, (*refundWire).reply)
 }
 
 // Add adds delta, which may be negative, to a key, and returns when that is durable.
@@ -268,20 +314,52 @@ func (w *errorWire) error() *Error {
 type checkWire struct {
 	Error        *errorWire `json:"error"`
 	Allowed      bool       `json:"allowed"`
+	Shadow       bool       `json:"shadow"`
 	Reason       string     `json:"reason"`
+	Kind         string     `json:"kind"`
 	Scope        string     `json:"scope"`
 	Limit        int64      `json:"limit"`
 	Remaining    int64      `json:"remaining"`
 	RetryAfterMS int64      `json:"retry_after_ms"`
+	ResetMS      int64      `json:"reset_ms"`
+	Permit       string     `json:"permit"`
+	HoldMS       int64      `json:"hold_ms"`
 	Place        string     `json:"place"`
 }
 
 func (w *checkWire) reply() (CheckReply, *Error) {
 	return CheckReply{
-		Allowed: w.Allowed, Reason: w.Reason,
-		Scope: w.Scope, Limit: w.Limit, Remaining: w.Remaining,
-		RetryAfter: fromMilliseconds(w.RetryAfterMS), Place: w.Place,
+		Allowed: w.Allowed, Shadow: w.Shadow, Reason: w.Reason,
+		Kind: w.Kind, Scope: w.Scope, Limit: w.Limit, Remaining: w.Remaining,
+		RetryAfter: fromMilliseconds(w.RetryAfterMS), Reset: fromMilliseconds(w.ResetMS),
+		Permit: w.Permit, Hold: fromMilliseconds(w.HoldMS), Place: w.Place,
 	}, w.Error.error()
+}
+
+// releaseWire has the one of the two that was asked for.
+type releaseWire struct {
+	Error    *errorWire `json:"error"`
+	Released bool       `json:"released"`
+	Renewed  *bool      `json:"renewed"`
+	Place    string     `json:"place"`
+}
+
+func (w *releaseWire) reply() (ReleaseReply, *Error) {
+	r := ReleaseReply{Done: w.Released, Place: w.Place}
+	if w.Renewed != nil {
+		r.Renew, r.Done = true, *w.Renewed
+	}
+	return r, w.Error.error()
+}
+
+type refundWire struct {
+	Error    *errorWire `json:"error"`
+	Refunded int64      `json:"refunded"`
+	Place    string     `json:"place"`
+}
+
+func (w *refundWire) reply() (RefundReply, *Error) {
+	return RefundReply{Refunded: w.Refunded, Place: w.Place}, w.Error.error()
 }
 
 type addWire struct {

@@ -22,16 +22,35 @@ func newClient(tb testing.TB, nc *nats.Conn, opts ...Option) *Client {
 
 func TestClientReadsWhatThePlaceSays(t *testing.T) {
 	check := CheckReply{Reason: DeniedLimit, Scope: "global", Limit: 1000, Remaining: 3, RetryAfter: 12 * time.Millisecond, Place: "eu.de.berlin"}
+	permitted := CheckReply{
+		Allowed: true, Shadow: true, Reason: DeniedLimit, Kind: "concurrency", Scope: "city", Limit: 3, Remaining: 2, RetryAfter: time.Millisecond,
+		Reset: 2 * time.Millisecond, Permit: somePermit, Hold: 30 * time.Second, Place: "eu.de.berlin",
+	}
 	get := GetReply{Place: "eu.de.berlin", Total: Total{Added: 1<<64 - 1}, Views: []View{{
 		Place: "eu.de", Total: Total{Removed: 7}, Through: time.Date(2026, 1, 2, 15, 4, 5, 123e6, time.UTC), Age: 8 * time.Millisecond, Behind: 1,
 	}}}
 	list := ListReply{Place: "eu.de.berlin", Keys: []KeyTotal{{"a\"é", Total{Added: 1}}}, More: true}
 	asked := make(chan any, 4)
 	b := &fake{
-		check: func(q CheckRequest, done func(CheckReply, *Error)) { asked <- q; done(check, nil) },
-		add:   func(q AddRequest, done func(AddReply, *Error)) { asked <- q; done(AddReply{Total{3, 5}, "x"}, nil) },
-		get:   func(q GetRequest, done func(GetReply, *Error)) { asked <- q; done(get, nil) },
-		list:  func(q ListRequest, done func(ListReply, *Error)) { asked <- q; done(list, nil) },
+		check: func(q CheckRequest, done func(CheckReply, *Error)) {
+			asked <- q
+			if q.Key == "permit" {
+				done(permitted, nil)
+				return
+			}
+			done(check, nil)
+		},
+		release: func(q ReleaseRequest, done func(ReleaseReply, *Error)) {
+			asked <- q
+			done(ReleaseReply{q.Renew, q.Key == "held", "x"}, nil)
+		},
+		refund: func(q RefundRequest, done func(RefundReply, *Error)) {
+			asked <- q
+			done(RefundReply{q.Hits - 1, "x"}, nil)
+		},
+		add:  func(q AddRequest, done func(AddReply, *Error)) { asked <- q; done(AddReply{Total{3, 5}, "x"}, nil) },
+		get:  func(q GetRequest, done func(GetReply, *Error)) { asked <- q; done(get, nil) },
+		list: func(q ListRequest, done func(ListReply, *Error)) { asked <- q; done(list, nil) },
 	}
 	_, nc := serve(t, b, func(c *ServiceConfig, _ *ServerConfig) { c.Prefix = "other" })
 	ctx := t.Context()
@@ -41,8 +60,14 @@ func TestClientReadsWhatThePlaceSays(t *testing.T) {
 			want any
 			sent any
 		}{
-			{func() (any, error) { return c.Check(ctx, "api", "a\"é") }, check, CheckRequest{"api", "a\"é", 1, DefaultWait}},
+			{func() (any, error) { return c.Check(ctx, "api", "a\"é") }, check, CheckRequest{"api", "a\"é", 1, RuleWait}},
+			{func() (any, error) { return c.Check(ctx, "api", "permit", WithWait(RuleWait)) }, permitted, CheckRequest{"api", "permit", 1, RuleWait}},
 			{func() (any, error) { return c.Check(ctx, "api", "a", WithHits(0), WithWait(1)) }, check, CheckRequest{"api", "a", 0, time.Millisecond}},
+			{func() (any, error) { return c.Release(ctx, "api", "held", somePermit) }, ReleaseReply{false, true, "x"}, ReleaseRequest{"api", "held", somePermit, false}},
+			{func() (any, error) { return c.Release(ctx, "api", "gone", somePermit) }, ReleaseReply{false, false, "x"}, ReleaseRequest{"api", "gone", somePermit, false}},
+			{func() (any, error) { return c.Renew(ctx, "api", "held", somePermit) }, ReleaseReply{true, true, "x"}, ReleaseRequest{"api", "held", somePermit, true}},
+			{func() (any, error) { return c.Renew(ctx, "api", "gone", somePermit) }, ReleaseReply{true, false, "x"}, ReleaseRequest{"api", "gone", somePermit, true}},
+			{func() (any, error) { return c.Refund(ctx, "api", "a", 3) }, RefundReply{2, "x"}, RefundRequest{"api", "a", 3}},
 			{func() (any, error) { return c.Add(ctx, "votes", "a", -2) }, AddReply{Total{0, 2}, "x"}, AddRequest{"votes", "a", -2}},
 			{func() (any, error) { return c.Get(ctx, "votes", "a") }, get, GetRequest{"votes", "a"}},
 			{func() (any, error) { return c.List(ctx, ListRequest{Namespace: "votes", After: "é"}) }, list, ListRequest{"votes", "", "é", 100}},
@@ -128,7 +153,7 @@ func TestClientTellsErrorsApart(t *testing.T) {
 	}
 	for _, bad := range []error{
 		second(c.Check(ctx, "API", "a")), second(c.Check(ctx, "api", "a", WithHits(-1))), second(c.Check(ctx, "api", "a", WithWait(-1))),
-		second(c.Add(ctx, "votes", "a", MaxInteger+1)), second(c.Get(ctx, "votes", "")), second(c.List(ctx, ListRequest{"votes", "", "", 1001})),
+		second(c.Refund(ctx, "api", "a", -1)), second(c.Add(ctx, "votes", "a", MaxInteger+1)), second(c.Get(ctx, "votes", "")), second(c.List(ctx, ListRequest{"votes", "", "", 1001})),
 	} {
 		if !errors.Is(bad, ErrOutOfRange) {
 			t.Errorf("%v", bad)

@@ -45,7 +45,10 @@ var checkCodec = codec[CheckRequest, CheckReply]{
 			Namespace: f.texts[fieldNamespace],
 			Key:       f.texts[fieldKey],
 			Hits:      f.integer(fieldHits, DefaultHits),
-			Wait:      time.Duration(f.integer(fieldWait, DefaultWait.Milliseconds())) * time.Millisecond,
+			Wait:      RuleWait,
+		}
+		if f.has(fieldWait) {
+			q.Wait = time.Duration(f.integers[fieldWait]) * time.Millisecond
 		}
 		return q, q.validate()
 	},
@@ -53,19 +56,91 @@ var checkCodec = codec[CheckRequest, CheckReply]{
 	appendRequest: func(b []byte, q *CheckRequest) []byte {
 		b = appendName(b, q.Namespace, q.Key)
 		b = strconv.AppendInt(append(b, `,"hits":`...), q.Hits, 10)
-		b = strconv.AppendInt(append(b, `,"wait_ms":`...), milliseconds(q.Wait), 10)
+		if q.Wait != RuleWait {
+			b = strconv.AppendInt(append(b, `,"wait_ms":`...), milliseconds(q.Wait), 10)
+		}
 		return append(b, '}')
 	},
 	appendReply: appendCheckReply,
-	// Names, digits and punctuation: two integers of 20 digits, a scope of at most a token.
-	most: func(place string) int { return max(mostError, 200+tiers.MaxToken+len(place)) },
+	// Names, digits and punctuation: five integers of 20 digits, a scope of at most a token, a permit.
+	most: func(place string) int { return max(mostError, 350+tiers.MaxToken+maxPermit+2*len(place)) },
 	outcome: func(r *CheckReply) string {
-		if r.Allowed {
+		switch {
+		case r.Shadow:
+			return OutcomeShadow
+		case r.Allowed:
 			return OutcomeAllowed
 		}
 		return r.Reason
 	},
 	namespace: func(q *CheckRequest) string { return q.Namespace },
+}
+
+var releaseCodec = codec[ReleaseRequest, ReleaseReply]{
+	verb:  VerbRelease,
+	known: []field{fieldNamespace, fieldKey, fieldPermit, fieldRenew},
+	batch: true,
+	request: func(f *fields) (q ReleaseRequest, err *Error) {
+		if err := f.require(VerbRelease, fieldNamespace, fieldKey, fieldPermit); err != nil {
+			return q, err
+		}
+		q = ReleaseRequest{
+			Namespace: f.texts[fieldNamespace],
+			Key:       f.texts[fieldKey],
+			Permit:    f.texts[fieldPermit],
+			Renew:     f.integer(fieldRenew, 0) == 1,
+		}
+		return q, q.validate()
+	},
+	validate: (*ReleaseRequest).validate,
+	appendRequest: func(b []byte, q *ReleaseRequest) []byte {
+		b = appendName(b, q.Namespace, q.Key)
+		b = appendText(append(b, `,"permit":`...), q.Permit)
+		if q.Renew {
+			b = append(b, `,"renew":true`...)
+		}
+		return append(b, '}')
+	},
+	appendReply: appendReleaseReply,
+	most:        func(place string) int { return max(mostError, 50+len(place)) },
+	outcome: func(r *ReleaseReply) string {
+		if r.Done {
+			return OutcomeOK
+		}
+		return OutcomeGone
+	},
+	namespace: func(q *ReleaseRequest) string { return q.Namespace },
+}
+
+var refundCodec = codec[RefundRequest, RefundReply]{
+	verb:  VerbRefund,
+	known: []field{fieldNamespace, fieldKey, fieldHits},
+	batch: true,
+	request: func(f *fields) (q RefundRequest, err *Error) {
+		if err := f.require(VerbRefund, fieldNamespace, fieldKey); err != nil {
+			return q, err
+		}
+		q = RefundRequest{
+			Namespace: f.texts[fieldNamespace],
+			Key:       f.texts[fieldKey],
+			Hits:      f.integer(fieldHits, DefaultHits),
+		}
+		return q, q.validate()
+	},
+	validate: (*RefundRequest).validate,
+	appendRequest: func(b []byte, q *RefundRequest) []byte {
+		b = appendName(b, q.Namespace, q.Key)
+		b = strconv.AppendInt(append(b, `,"hits":`...), q.Hits, 10)
+		return append(b, '}')
+	},
+	appendReply: func(b []byte, r *RefundReply) []byte {
+		b = strconv.AppendInt(append(b, `{"refunded":`...), r.Refunded, 10)
+		b = appendText(append(b, `,"place":`...), r.Place)
+		return append(b, '}')
+	},
+	most:      func(place string) int { return max(mostError, 60+len(place)) },
+	outcome:   func(*RefundReply) string { return OutcomeOK },
+	namespace: func(q *RefundRequest) string { return q.Namespace },
 }
 
 var addCodec = codec[AddRequest, AddReply]{
@@ -159,17 +234,40 @@ const mostError = 2*maxErrorText + 120
 func appendCheckReply(b []byte, r *CheckReply) []byte {
 	b = append(b, `{"allowed":`...)
 	b = strconv.AppendBool(b, r.Allowed)
-	if !r.Allowed {
+	if r.Shadow {
+		b = append(b, `,"shadow":true`...)
+	}
+	if !r.Allowed || r.Shadow {
 		b = appendText(append(b, `,"reason":`...), r.Reason)
+	}
+	if r.Kind != "" {
+		b = appendText(append(b, `,"kind":`...), r.Kind)
 	}
 	if r.Scope != "" {
 		b = appendText(append(b, `,"scope":`...), r.Scope)
 		b = strconv.AppendInt(append(b, `,"limit":`...), r.Limit, 10)
 		b = strconv.AppendInt(append(b, `,"remaining":`...), r.Remaining, 10)
 	}
-	if !r.Allowed && r.RetryAfter > 0 {
+	if (!r.Allowed || r.Shadow) && r.RetryAfter > 0 {
 		b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), milliseconds(r.RetryAfter), 10)
 	}
+	if r.Reset > 0 {
+		b = strconv.AppendInt(append(b, `,"reset_ms":`...), milliseconds(r.Reset), 10)
+	}
+	if r.Permit != "" {
+		b = appendText(append(b, `,"permit":`...), r.Permit)
+		b = strconv.AppendInt(append(b, `,"hold_ms":`...), milliseconds(r.Hold), 10)
+	}
+	b = appendText(append(b, `,"place":`...), r.Place)
+	return append(b, '}')
+}
+
+func appendReleaseReply(b []byte, r *ReleaseReply) []byte {
+	what := `{"released":`
+	if r.Renew {
+		what = `{"renewed":`
+	}
+	b = strconv.AppendBool(append(b, what...), r.Done)
 	b = appendText(append(b, `,"place":`...), r.Place)
 	return append(b, '}')
 }
@@ -265,6 +363,12 @@ func appendText(b []byte, s string) []byte {
 
 // MarshalJSON returns the reply as it travels.
 func (r CheckReply) MarshalJSON() ([]byte, error) { return appendCheckReply(nil, &r), nil }
+
+// MarshalJSON returns the reply as it travels.
+func (r ReleaseReply) MarshalJSON() ([]byte, error) { return appendReleaseReply(nil, &r), nil }
+
+// MarshalJSON returns the reply as it travels.
+func (r RefundReply) MarshalJSON() ([]byte, error) { return refundCodec.appendReply(nil, &r), nil }
 
 // MarshalJSON returns the reply as it travels.
 func (r AddReply) MarshalJSON() ([]byte, error) { return addCodec.appendReply(nil, &r), nil }

@@ -39,8 +39,10 @@ var (
 	ErrTooLarge = &Error{Code: 400, Reason: "too_large", Message: "the answer would be too large"}
 	// ErrUnknownNamespace: no rule names the request's namespace.
 	ErrUnknownNamespace = &Error{Code: 404, Reason: "unknown_namespace", Message: "the namespace is unknown"}
-	// ErrNotServed: the place does not do this; only a leaf checks and adds.
+	// ErrNotServed: the place does not do this; only a leaf checks, releases, refunds and adds.
 	ErrNotServed = &Error{Code: 409, Reason: "not_served", Message: "the place does not serve this"}
+	// ErrWrongPlace: the permit is another place's, which the message names; only that one can release it.
+	ErrWrongPlace = &Error{Code: 409, Reason: "wrong_place", Message: "the permit is another place's"}
 	// ErrNotCounted: an add, get or list in a namespace that has limits, which is not counted.
 	ErrNotCounted = &Error{Code: 409, Reason: "not_counted", Message: "the namespace is limited, not counted"}
 	// ErrInternal: the service failed; the request may have been done.

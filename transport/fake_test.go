@@ -11,17 +11,22 @@ import (
 	"github.com/rs/zerolog"
 )
 
+// somePermit is one of eu.de.berlin.
+const somePermit = "eu.de.berlin/1f3a5c7e9b2d4f60/7"
+
 // soon bounds how long a test waits for what must happen.
 const soon = 10 * time.Second
 
 // fake is a backend made of functions; what a test does not set answers simply.
 type fake struct {
-	ready func() *Error
-	check func(CheckRequest, func(CheckReply, *Error))
-	add   func(AddRequest, func(AddReply, *Error))
-	get   func(GetRequest, func(GetReply, *Error))
-	list  func(ListRequest, func(ListReply, *Error))
-	calls atomic.Int64
+	ready   func() *Error
+	check   func(CheckRequest, func(CheckReply, *Error))
+	release func(ReleaseRequest, func(ReleaseReply, *Error))
+	refund  func(RefundRequest, func(RefundReply, *Error))
+	add     func(AddRequest, func(AddReply, *Error))
+	get     func(GetRequest, func(GetReply, *Error))
+	list    func(ListRequest, func(ListReply, *Error))
+	calls   atomic.Int64
 }
 
 func (f *fake) Ready() *Error {
@@ -38,6 +43,24 @@ func (f *fake) Check(q CheckRequest, done func(CheckReply, *Error)) {
 		return
 	}
 	done(CheckReply{Allowed: true, Place: "eu.de.berlin"}, unknown(q.Namespace))
+}
+
+func (f *fake) Release(q ReleaseRequest, done func(ReleaseReply, *Error)) {
+	f.calls.Add(1)
+	if f.release != nil {
+		f.release(q, done)
+		return
+	}
+	done(ReleaseReply{Renew: q.Renew, Done: true, Place: "eu.de.berlin"}, unknown(q.Namespace))
+}
+
+func (f *fake) Refund(q RefundRequest, done func(RefundReply, *Error)) {
+	f.calls.Add(1)
+	if f.refund != nil {
+		f.refund(q, done)
+		return
+	}
+	done(RefundReply{Refunded: q.Hits, Place: "eu.de.berlin"}, unknown(q.Namespace))
 }
 
 func (f *fake) Add(q AddRequest, done func(AddReply, *Error)) {

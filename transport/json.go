@@ -27,6 +27,8 @@ const (
 	fieldPrefix
 	fieldAfter
 	fieldLimit
+	fieldPermit
+	fieldRenew
 	fieldCount
 
 	// Fields of every request, which hold no value of their own.
@@ -37,9 +39,9 @@ const (
 
 // fieldSpecs says for each field how it is spelt, and for integers how far they go.
 var fieldSpecs = [fieldCount]struct {
-	name        string
-	integer     bool
-	least, most int64
+	name             string
+	integer, boolean bool
+	least, most      int64
 }{
 	fieldNamespace: {name: "namespace"},
 	fieldKey:       {name: "key"},
@@ -49,9 +51,11 @@ var fieldSpecs = [fieldCount]struct {
 	fieldPrefix:    {name: "prefix"},
 	fieldAfter:     {name: "after"},
 	fieldLimit:     {name: "limit", integer: true, least: 1, most: MaxList},
+	fieldPermit:    {name: "permit"},
+	fieldRenew:     {name: "renew", boolean: true},
 }
 
-// fields holds what one request said.
+// fields holds what one request said; a boolean is 1 or 0.
 type fields struct {
 	texts    [fieldCount]string
 	integers [fieldCount]int64
@@ -80,10 +84,12 @@ func (f *fields) require(v Verb, wanted ...field) *Error {
 
 // examples shows a request of each verb, for messages.
 var examples = map[Verb]string{
-	VerbCheck: `{"namespace":"api","key":"user-42","hits":1}`,
-	VerbAdd:   `{"namespace":"votes","key":"alice","delta":1}`,
-	VerbGet:   `{"namespace":"votes","key":"alice"}`,
-	VerbList:  `{"namespace":"votes","prefix":"","after":"","limit":100}`,
+	VerbCheck:   `{"namespace":"api","key":"user-42","hits":1}`,
+	VerbRelease: `{"namespace":"api","key":"user-42","permit":"eu.de.berlin/1f3a5c7e9b2d4f60/7"}`,
+	VerbRefund:  `{"namespace":"api","key":"user-42","hits":1}`,
+	VerbAdd:     `{"namespace":"votes","key":"alice","delta":1}`,
+	VerbGet:     `{"namespace":"votes","key":"alice"}`,
+	VerbList:    `{"namespace":"votes","prefix":"","after":"","limit":100}`,
 }
 
 // entry is one request of a message, or what is wrong with it.
@@ -288,14 +294,24 @@ func (r *reader) value(i field, rawName []byte, v Verb, known []field) (err, fat
 	}
 	spec := &fieldSpecs[i]
 	wanted, kind := jsontext.Kind('"'), raw.Kind()
-	if spec.integer {
+	switch {
+	case spec.integer:
 		wanted = '0'
+	case spec.boolean && kind != 'f':
+		wanted = 't'
+	case spec.boolean:
+		wanted = 'f'
 	}
 	switch {
 	case kind == 'n':
 		return ErrMalformed.Errorf("%s is null: give it a value, or leave the field out", spec.name), nil
 	case kind != wanted:
 		return ErrMalformed.Errorf("%s is %s: %s is needed", spec.name, kindName(kind), kindName(wanted)), nil
+	case spec.boolean:
+		r.fields.integers[i] = 0
+		if kind == 't' {
+			r.fields.integers[i] = 1
+		}
 	case spec.integer:
 		r.fields.integers[i], err = parseInteger(spec.name, raw, spec.least, spec.most)
 	default:

@@ -18,10 +18,10 @@ func TestRequestDefaultsAndBounds(t *testing.T) {
 		body string
 		want CheckRequest
 	}{
-		{`{"namespace":"api","key":"a"}`, CheckRequest{"api", "a", 1, 250 * time.Millisecond}},
+		{`{"namespace":"api","key":"a"}`, CheckRequest{"api", "a", 1, RuleWait}},
 		{` { "wait_ms" : 0 , "hits" : 0 , "key" : "a" , "namespace" : "api" } `, CheckRequest{"api", "a", 0, 0}},
 		{`{"namespace":"a_-9","key":"` + key + `","hits":9007199254740991,"wait_ms":60000}`, CheckRequest{"a_-9", key, MaxInteger, time.Minute}},
-		{`{"n\u0061mespace":"api","key":"\u0061\"\\/\ud83d\ude00\ufffd","hits":-0}`, CheckRequest{"api", "a\"\\/😀\ufffd", 0, DefaultWait}},
+		{`{"n\u0061mespace":"api","key":"\u0061\"\\/\ud83d\ude00\ufffd","hits":-0}`, CheckRequest{"api", "a\"\\/😀\ufffd", 0, RuleWait}},
 	} {
 		one, batch, err := decode([]byte(c.body), &checkCodec)
 		if err != nil || batch != nil || one.req != c.want {
@@ -36,6 +36,19 @@ func TestRequestDefaultsAndBounds(t *testing.T) {
 	if want := (AddRequest{"votes", "a", -MaxInteger}); err != nil || add.req != want {
 		t.Errorf("add: %+v, %v", add.req, err)
 	}
+	for body, want := range map[string]ReleaseRequest{
+		`{"namespace":"api","key":"a","permit":"` + somePermit + `"}`:               {"api", "a", somePermit, false},
+		`{"namespace":"api","key":"a","permit":"` + somePermit + `","renew":false}`: {"api", "a", somePermit, false},
+		`{"renew":true,"namespace":"api","key":"a","permit":"` + somePermit + `"}`:  {"api", "a", somePermit, true},
+	} {
+		if one, _, err := decode([]byte(body), &releaseCodec); err != nil || one.req != want {
+			t.Errorf("%s: %+v, %v", body, one.req, err)
+		}
+	}
+	refund, _, err := decode([]byte(`{"namespace":"api","key":"a"}`), &refundCodec)
+	if want := (RefundRequest{"api", "a", 1}); err != nil || refund.req != want {
+		t.Errorf("refund: %+v, %v", refund.req, err)
+	}
 	_, batch, err := decode([]byte(batchOf(1000, `{"namespace":"api","key":"a"}`)), &checkCodec)
 	if err != nil || len(batch) != 1000 {
 		t.Errorf("a batch of 1,000: %d, %v", len(batch), err)
@@ -48,7 +61,7 @@ func TestDecodedRequestsShareNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (CheckRequest{"api", "b", 1, DefaultWait}); batch[1].req != want {
+	if want := (CheckRequest{"api", "b", 1, RuleWait}); batch[1].req != want {
 		t.Errorf("second: %+v", batch[1].req)
 	}
 	if batch[2].err == nil {
@@ -69,6 +82,12 @@ func TestReplyGolden(t *testing.T) {
 		{"limit", CheckReply{Reason: DeniedLimit, Scope: "global", Limit: 1000, RetryAfter: 11*time.Millisecond + 1, Place: "eu.de.berlin"}, `{"allowed":false,"reason":"limit","scope":"global","limit":1000,"remaining":0,"retry_after_ms":12,"place":"eu.de.berlin"}`},
 		{"share", CheckReply{Reason: DeniedShare, Scope: "global", Limit: 1000, Place: "eu.de.berlin"}, `{"allowed":false,"reason":"share","scope":"global","limit":1000,"remaining":0,"place":"eu.de.berlin"}`},
 		{"burst", CheckReply{Reason: DeniedBurst, Scope: "city", Limit: 300, Remaining: 300, Place: "eu.de.berlin"}, `{"allowed":false,"reason":"burst","scope":"city","limit":300,"remaining":300,"place":"eu.de.berlin"}`},
+		{"quota", CheckReply{Reason: DeniedLimit, Kind: "quota", Scope: "global", Limit: 10000, RetryAfter: time.Hour, Reset: time.Hour, Place: "eu.de.berlin"}, `{"allowed":false,"reason":"limit","kind":"quota","scope":"global","limit":10000,"remaining":0,"retry_after_ms":3600000,"reset_ms":3600000,"place":"eu.de.berlin"}`},
+		{"shadow", CheckReply{Allowed: true, Shadow: true, Reason: DeniedLimit, Scope: "city", Limit: 5, RetryAfter: 1, Reset: time.Second, Place: "eu.de.berlin"}, `{"allowed":true,"shadow":true,"reason":"limit","scope":"city","limit":5,"remaining":0,"retry_after_ms":1,"reset_ms":1000,"place":"eu.de.berlin"}`},
+		{"permit", CheckReply{Allowed: true, Kind: "concurrency", Scope: "country", Limit: 5, Remaining: 4, Permit: permit{"eu.de.berlin", 0xff, 1<<64 - 1}.String(), Hold: 30 * time.Second, Place: "eu.de.berlin"}, `{"allowed":true,"kind":"concurrency","scope":"country","limit":5,"remaining":4,"permit":"eu.de.berlin/00000000000000ff/18446744073709551615","hold_ms":30000,"place":"eu.de.berlin"}`},
+		{"released", ReleaseReply{Done: true, Place: "eu.de.berlin"}, `{"released":true,"place":"eu.de.berlin"}`},
+		{"not renewed", ReleaseReply{Renew: true, Place: "eu.de.berlin"}, `{"renewed":false,"place":"eu.de.berlin"}`},
+		{"refunded", RefundReply{Refunded: 3, Place: "eu.de.berlin"}, `{"refunded":3,"place":"eu.de.berlin"}`},
 		{"add", AddReply{Total: Total{Added: 1042}, Place: "eu.de.berlin"}, `{"total":1042,"place":"eu.de.berlin"}`},
 		{"add, negative", AddReply{Total: Total{Added: 1, Removed: 3}, Place: "eu.de.berlin"}, `{"total":-2,"place":"eu.de.berlin"}`},
 		{"get without views", GetReply{Place: "global", Total: Total{Added: 1<<64 - 1}}, `{"place":"global","total":18446744073709551615,"views":[]}`},
@@ -136,9 +155,21 @@ func TestMostBoundsEveryReply(t *testing.T) {
 	if n := len(appendError(nil, bad)); n > mostError {
 		t.Errorf("an error takes %d bytes, bound %d", n, mostError)
 	}
-	check := CheckReply{Reason: DeniedLimit, Scope: token, Limit: -1 << 63, Remaining: -1 << 63, RetryAfter: 1<<63 - 1, Place: place}
+	const long = 1<<63 - 1
+	check := CheckReply{
+		Allowed: true, Shadow: true, Reason: DeniedLimit, Kind: "concurrency", Scope: token, Limit: -1 << 63, Remaining: -1 << 63,
+		RetryAfter: long, Reset: long, Permit: permit{place, 1<<64 - 1, 1<<64 - 1}.String(), Hold: long, Place: place,
+	}
 	if n, most := len(appendCheckReply(nil, &check)), checkCodec.most(place); n > most {
 		t.Errorf("a check takes %d bytes, bound %d", n, most)
+	}
+	release := ReleaseReply{Renew: true, Place: place}
+	if n, most := len(appendReleaseReply(nil, &release)), releaseCodec.most(place); n > most {
+		t.Errorf("a release takes %d bytes, bound %d", n, most)
+	}
+	refund := RefundReply{Refunded: -1 << 63, Place: place}
+	if n, most := len(refundCodec.appendReply(nil, &refund)), refundCodec.most(place); n > most {
+		t.Errorf("a refund takes %d bytes, bound %d", n, most)
 	}
 	add := AddReply{Total: Total{Removed: 1<<64 - 1}, Place: place}
 	if n, most := len(addCodec.appendReply(nil, &add)), addCodec.most(place); n > most {
@@ -152,7 +183,7 @@ func TestMostBoundsEveryReply(t *testing.T) {
 		t.Errorf("a get takes %d bytes, bound %d", n, most)
 	}
 	// A full batch is served at the default maximum of 1 MiB at every place of four tiers.
-	for verb, most := range map[Verb]int{VerbCheck: checkCodec.most("eu.de.berlin"), VerbAdd: addCodec.most("eu.de.berlin"), VerbGet: getCodec.most("eu.de.berlin")} {
+	for verb, most := range map[Verb]int{VerbCheck: checkCodec.most("eu.de.berlin"), VerbRelease: releaseCodec.most("eu.de.berlin"), VerbRefund: refundCodec.most("eu.de.berlin"), VerbAdd: addCodec.most("eu.de.berlin"), VerbGet: getCodec.most("eu.de.berlin")} {
 		if MaxBatch*most > 1<<20-headerRoom-batchFrame-MaxBatch {
 			t.Errorf("%s: a full batch may take %d bytes", verb, MaxBatch*most)
 		}
@@ -168,8 +199,11 @@ func FuzzRequest(f *testing.F) {
 	f.Add([]byte(`{"namespace":"api","key":"\u0061\"\\😀","hits":3,"wait_ms":0}`))
 	f.Add([]byte(`{"requests":[{"namespace":"votes","key":"a","delta":-1},{"namespace":"votes","key":"b","delta":1}]}`))
 	f.Add([]byte(`{"namespace":"votes","prefix":"a","after":"ab","limit":7}`))
+	f.Add([]byte(`{"namespace":"api","key":"a","permit":"` + somePermit + `","renew":true}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		again(t, data, &checkCodec)
+		again(t, data, &releaseCodec)
+		again(t, data, &refundCodec)
 		again(t, data, &addCodec)
 		again(t, data, &getCodec)
 		again(t, data, &listCodec)

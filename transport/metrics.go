@@ -42,7 +42,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	}
 	seconds := prometheus.ExponentialBuckets(20e-6, 2.5, 14) // 20 µs to 3 s
 	m := &Metrics{
-		operations:  counter("operations_total", "Checks, adds, gets and lists that were answered, by outcome: allowed, a denial's reason, ok, or an error's reason.", "verb", "namespace", "outcome"),
+		operations:  counter("operations_total", "Requests that were answered, by outcome: allowed, shadow, a denial's reason, ok, gone, or an error's reason.", "verb", "namespace", "outcome"),
 		messages:    histogram("request_seconds", "Time from a request's arrival to its answer, batches as one.", seconds, "verb"),
 		reports:     counter("reports_total", "Reports to the parent: sent, acknowledged, failed (nobody listened), retried (sent again).", "outcome"),
 		entries:     counter("report_entries_total", "Entries of the reports that were sent.", "kind"),
@@ -155,7 +155,7 @@ func (m *placeMetrics) observer(log zerolog.Logger) Observer {
 	}
 	place, tier := string(m.place), m.place.Tier()
 	seconds := map[Verb]prometheus.Observer{}
-	for _, v := range []Verb{VerbCheck, VerbAdd, VerbGet, VerbList} {
+	for _, v := range verbs {
 		seconds[v] = m.messages.WithLabelValues(place, tier, string(v))
 	}
 	type key struct {

@@ -29,7 +29,7 @@ func TestMicroShowsThePlace(t *testing.T) {
 		}
 		names[e.Name] = e.Subject
 	}
-	if len(names) != 8 || names["check"] != "tributary.check" || names["check_eu_de_berlin"] != "tributary.check.eu.de.berlin" {
+	if len(names) != 12 || names["check"] != "tributary.check" || names["check_eu_de_berlin"] != "tributary.check.eu.de.berlin" {
 		t.Errorf("endpoints %v", names)
 	}
 	// Micro counts a request when its handler has returned, which is after its answer: a stop waits for both.

@@ -29,7 +29,7 @@ type PlaceConfig struct {
 	Prefix string // of all subjects; [DefaultPrefix] when empty
 	Rules  *limiter.Rules
 
-	Lease          time.Duration // tiers.DefaultLease when 0
+	Lease          time.Duration // the rules' when 0
 	Heartbeat      time.Duration // tiers.DefaultHeartbeat when 0
 	ReportInterval time.Duration // tiers.DefaultReportInterval when 0
 
@@ -51,6 +51,7 @@ type Place struct {
 	service *Service
 	metrics *placeMetrics
 	clock   *Clock
+	session uint64 // of its permits, too
 
 	draining atomic.Bool
 	timer    *time.Timer
@@ -66,7 +67,7 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = NewClock()
 	}
-	cfg.Lease = cmp.Or(cfg.Lease, tiers.DefaultLease)
+	cfg.Lease = cmp.Or(cfg.Lease, cfg.Rules.Lease, tiers.DefaultLease)
 	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, tiers.DefaultHeartbeat)
 	cfg.ReportInterval = cmp.Or(cfg.ReportInterval, tiers.DefaultReportInterval)
 	subjects, err := NewSubjects(cfg.Prefix)
@@ -74,7 +75,7 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 		return nil, err
 	}
 	p := &Place{
-		cfg: cfg, clock: cfg.Clock, broken: make(chan struct{}),
+		cfg: cfg, clock: cfg.Clock, session: random(), broken: make(chan struct{}),
 		log:     cfg.Logger.With().Str("place", string(cfg.Place)).Logger(),
 		metrics: cfg.Metrics.place(cfg.Place),
 	}
@@ -87,7 +88,7 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 	p.timer.Stop()
 	p.runner, err = place.Start(tiers.Config{
 		Place: cfg.Place, Partition: 0, Partitions: 1, Leaf: cfg.Leaf, Rules: cfg.Rules,
-		Session: random(), NewWorld: random(), Lease: cfg.Lease, Heartbeat: cfg.Heartbeat,
+		Session: p.session, NewWorld: random(), Lease: cfg.Lease, Heartbeat: cfg.Heartbeat,
 		ReportInterval: cfg.ReportInterval, MaxAwake: tiers.DefaultMaxAwake,
 	}, p.store, sender{p}, p.clock.Now, func() int64 { return time.Now().UnixNano() })
 	if err != nil {

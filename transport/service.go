@@ -37,6 +37,9 @@ type Backend interface {
 	// Ready returns nil, or the 503 that every request gets: not ready, draining, fenced.
 	Ready() *Error
 	Check(req CheckRequest, done func(CheckReply, *Error))
+	// Release is asked also for permits of other places and sessions: it has none of those.
+	Release(req ReleaseRequest, done func(ReleaseReply, *Error))
+	Refund(req RefundRequest, done func(RefundReply, *Error))
 	Add(req AddRequest, done func(AddReply, *Error))
 	Get(req GetRequest, done func(GetReply, *Error))
 	List(req ListRequest, done func(ListReply, *Error))
@@ -48,7 +51,7 @@ type ServiceConfig struct {
 	Prefix string
 	// Place is the place served.
 	Place string
-	// Leaf says that the place checks and adds. Others answer only get and list, and only by their name.
+	// Leaf says that the place checks, releases, refunds and adds. Others answer only get and list, and only by their name.
 	Leaf bool
 	// Version is the program's semantic version, for nats micro info.
 	Version string
@@ -62,11 +65,15 @@ type ServiceConfig struct {
 	Observe Observer
 }
 
-// OutcomeOK and the others are what [Observer.Operation] is told: for a check one of the first four (a denial's
-// reason), for other verbs ok, for what failed the error's reason.
+// OutcomeOK and the others are what [Observer.Operation] is told: for a check allowed, shadow or a denial's reason, for
+// a release ok or gone, for other verbs ok, for what failed the error's reason.
 const (
 	OutcomeOK      = "ok"
 	OutcomeAllowed = "allowed"
+	// OutcomeShadow: allowed, because the rule only looks on.
+	OutcomeShadow = "shadow"
+	// OutcomeGone: there is no such permit, or not any more.
+	OutcomeGone = "gone"
 )
 
 // Observer is told what a service does, for metrics and logs. Each function may be nil, is called from any goroutine,
@@ -119,7 +126,7 @@ func NewService(nc *nats.Conn, cfg ServiceConfig, b Backend) (*Service, error) {
 			cfg.MaxInFlight, MaxBatch)
 	}
 	s := &Service{nc: nc, cfg: cfg, backend: b, endpoints: map[Verb]*counters{}}
-	for _, v := range []Verb{VerbCheck, VerbAdd, VerbGet, VerbList} {
+	for _, v := range verbs {
 		s.endpoints[v] = &counters{gate: newGate(cfg.MaxInFlight)}
 	}
 	s.micro, err = micro.AddService(nc, micro.Config{
@@ -149,28 +156,31 @@ func NewService(nc *nats.Conn, cfg ServiceConfig, b Backend) (*Service, error) {
 	return s, nil
 }
 
-// register adds the endpoints. A place that is no leaf listens for checks and adds all the same, to say so.
+// register adds the endpoints. A place that is no leaf listens all the same for what only leaves do, to say so.
 func (s *Service) register(subjects Subjects) error {
 	check := newEndpoint(s, &checkCodec, s.backend.Check, s.cfg.Leaf)
 	check.hurry = func(q *CheckRequest) { q.Wait = 0 }
-	for _, e := range []struct {
-		verb    Verb
-		handler micro.Handler
-	}{
-		{VerbCheck, check},
-		{VerbAdd, newEndpoint(s, &addCodec, s.backend.Add, s.cfg.Leaf)},
-		{VerbGet, newEndpoint(s, &getCodec, s.backend.Get, true)},
-		{VerbList, newEndpoint(s, &listCodec, s.backend.List, true)},
+	same := func(v Verb, h micro.Handler) verbEndpoints { return verbEndpoints{v, h, h} }
+	for _, e := range []verbEndpoints{
+		same(VerbCheck, check),
+		{
+			VerbRelease, newEndpoint(s, &releaseCodec, s.backend.Release, s.cfg.Leaf),
+			newEndpoint(s, &releaseCodec, s.releaseOurs, s.cfg.Leaf),
+		},
+		same(VerbRefund, newEndpoint(s, &refundCodec, s.backend.Refund, s.cfg.Leaf)),
+		same(VerbAdd, newEndpoint(s, &addCodec, s.backend.Add, s.cfg.Leaf)),
+		same(VerbGet, newEndpoint(s, &getCodec, s.backend.Get, true)),
+		same(VerbList, newEndpoint(s, &listCodec, s.backend.List, true)),
 	} {
 		if s.cfg.Leaf {
-			if err := s.micro.AddEndpoint(string(e.verb), e.handler, micro.WithEndpointSubject(subjects.Any(e.verb))); err != nil {
+			if err := s.micro.AddEndpoint(string(e.verb), e.any, micro.WithEndpointSubject(subjects.Any(e.verb))); err != nil {
 				return err
 			}
 		}
 		// A place has no underscore, so this name is unique and can be read back.
 		name := string(e.verb) + "_" + strings.ReplaceAll(s.cfg.Place, ".", "_")
 		subject := subjects.At(e.verb, s.cfg.Place)
-		if err := s.micro.AddEndpoint(name, e.handler, micro.WithEndpointSubject(subject)); err != nil {
+		if err := s.micro.AddEndpoint(name, e.named, micro.WithEndpointSubject(subject)); err != nil {
 			return err
 		}
 	}
@@ -178,6 +188,22 @@ func (s *Service) register(subjects Subjects) error {
 	ctx, cancel := context.WithTimeout(context.Background(), flushWithin)
 	defer cancel()
 	return s.nc.FlushWithContext(ctx)
+}
+
+// verbEndpoints are the handlers of one verb: on the subject of the place, and on that of any leaf.
+type verbEndpoints struct {
+	verb       Verb
+	named, any micro.Handler
+}
+
+// releaseOurs releases a permit of this place. One who asked any leaf is told which place to ask for another's.
+func (s *Service) releaseOurs(q ReleaseRequest, done func(ReleaseReply, *Error)) {
+	if p, _ := parsePermit(q.Permit); p.place != s.cfg.Place {
+		done(ReleaseReply{}, ErrWrongPlace.Errorf("the permit is of %s, and this is %s: ask release.%s",
+			p.place, s.cfg.Place, p.place))
+		return
+	}
+	s.backend.Release(q, done)
 }
 
 // Stop stops taking requests, and returns when those that came are answered. What comes after gets NATS's no
@@ -189,7 +215,7 @@ func (s *Service) Stop(ctx context.Context) error {
 	// A connection that is closed or away delivers nothing more, so these two may fail; the gates decide.
 	_ = s.micro.Stop()
 	s.settle(flush)
-	for _, v := range []Verb{VerbAdd, VerbGet, VerbList, VerbCheck} {
+	for _, v := range verbs {
 		if v == VerbCheck && s.cfg.Drain != nil {
 			s.cfg.Drain()
 		}

@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	oneCheck = `{"namespace":"api","key":"a"}`
-	oneAdd   = `{"namespace":"votes","key":"a","delta":1}`
+	oneCheck   = `{"namespace":"api","key":"a"}`
+	oneRelease = `{"namespace":"api","key":"a","permit":"` + somePermit + `"}`
+	oneAdd     = `{"namespace":"votes","key":"a","delta":1}`
 )
 
 func TestLeafAnswersOnBothSubjects(t *testing.T) {
@@ -25,6 +26,10 @@ func TestLeafAnswersOnBothSubjects(t *testing.T) {
 	for _, c := range []struct{ subject, body, want string }{
 		{"tributary.check", oneCheck, `{"allowed":true,"place":"eu.de.berlin"}`},
 		{"tributary.check.eu.de.berlin", oneCheck, `{"allowed":true,"place":"eu.de.berlin"}`},
+		{"tributary.release", oneRelease, `{"released":true,"place":"eu.de.berlin"}`},
+		{"tributary.release.eu.de.berlin", oneRelease, `{"released":true,"place":"eu.de.berlin"}`},
+		{"tributary.refund", oneCheck, `{"refunded":1,"place":"eu.de.berlin"}`},
+		{"tributary.refund.eu.de.berlin", oneCheck, `{"refunded":1,"place":"eu.de.berlin"}`},
 		{"tributary.add", oneAdd, `{"total":1042,"place":"eu.de.berlin"}`},
 		{"tributary.add.eu.de.berlin", oneAdd, `{"total":1042,"place":"eu.de.berlin"}`},
 		{"tributary.get", oneCheck, `{"place":"eu.de.berlin","total":1042,"views":[]}`},
@@ -46,8 +51,10 @@ func TestInteriorPlaceRefusesChecksAndAdds(t *testing.T) {
 	b := &fake{}
 	_, nc := serve(t, b, func(c *ServiceConfig, _ *ServerConfig) { c.Place, c.Leaf = "eu.de", false })
 	for subject, body := range map[string]string{
-		"tributary.check.eu.de": oneCheck,
-		"tributary.add.eu.de":   `{"requests":[` + oneAdd + `]}`,
+		"tributary.check.eu.de":   oneCheck,
+		"tributary.release.eu.de": oneRelease,
+		"tributary.refund.eu.de":  oneCheck,
+		"tributary.add.eu.de":     `{"requests":[` + oneAdd + `]}`,
 	} {
 		reply := ask(t, nc, subject, body)
 		refused(t, reply.Data, reply.Header.Get, ErrNotServed, "eu.de is no leaf")

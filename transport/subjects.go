@@ -17,11 +17,16 @@ type Verb string
 
 // The verbs that a place serves.
 const (
-	VerbCheck Verb = "check"
-	VerbAdd   Verb = "add"
-	VerbGet   Verb = "get"
-	VerbList  Verb = "list"
+	VerbCheck   Verb = "check"
+	VerbRelease Verb = "release"
+	VerbRefund  Verb = "refund"
+	VerbAdd     Verb = "add"
+	VerbGet     Verb = "get"
+	VerbList    Verb = "list"
 )
+
+// verbs are all of them. A place that stops waits for their answers in this order: only checks may take long.
+var verbs = []Verb{VerbAdd, VerbGet, VerbList, VerbRelease, VerbRefund, VerbCheck}
 
 // Subjects names the subjects of one world. Worlds that share a NATS system differ in their prefix. The zero value is
 // not usable: see [NewSubjects].

@@ -13,10 +13,25 @@ func (q *CheckRequest) validate() *Error {
 	if err := checkRange("hits", q.Hits, 0, MaxInteger); err != nil {
 		return err
 	}
-	if q.Wait < 0 || q.Wait > MaxWait {
+	if q.Wait != RuleWait && (q.Wait < 0 || q.Wait > MaxWait) {
 		return checkRange("wait_ms", milliseconds(q.Wait), 0, MaxWait.Milliseconds())
 	}
 	return nil
+}
+
+func (q *ReleaseRequest) validate() *Error {
+	if err := checkName(q.Namespace, q.Key); err != nil {
+		return err
+	}
+	_, err := parsePermit(q.Permit)
+	return err
+}
+
+func (q *RefundRequest) validate() *Error {
+	if err := checkName(q.Namespace, q.Key); err != nil {
+		return err
+	}
+	return checkRange("hits", q.Hits, 0, MaxInteger)
 }
 
 func (q *AddRequest) validate() *Error {

@@ -134,15 +134,16 @@ func (n *integer) UnmarshalText(text []byte) error {
 
 // CheckCmd asks whether a hit is allowed.
 type CheckCmd struct {
-	Key  target        `arg:"" name:"namespace/key" help:"What to check, such as api/user-42."`
-	Hits integer       `help:"How much to spend. 0 looks without spending." default:"1" placeholder:"N" operand:""`
-	Wait time.Duration `help:"How long the check may wait for a share of the limit, at most 1m." default:"250ms" placeholder:"DURATION" operand:""`
+	Key  target         `arg:"" name:"namespace/key" help:"What to check, such as api/user-42."`
+	Hits integer        `help:"How much to spend. 0 looks without spending." default:"1" placeholder:"N" operand:""`
+	Wait *time.Duration `help:"How long the check may wait for a share of the limit, at most 1m. Without it the rule says, or it is 250ms." placeholder:"DURATION" operand:""`
 	clientFlags
 }
 
 // Help is the command's long help.
 func (*CheckCmd) Help() string {
-	return `It exits 0 when the hit is allowed, 3 when it is denied, and 1 on an error.
+	return `It exits 0 when the hit is allowed, 3 when it is denied, and 1 on an error. Where a limit is of concurrency, it prints a
+permit, which release gives back.
 
 Examples:
 
@@ -154,9 +155,13 @@ Examples:
 
 // Run asks.
 func (c *CheckCmd) Run(app *App) error {
+	wait := transport.RuleWait
+	if c.Wait != nil {
+		wait = *c.Wait
+	}
 	allowed := false
 	err := ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.CheckReply, error) {
-		reply, err := client.Check(ctx, c.Key.namespace, c.Key.key, transport.WithHits(int64(c.Hits)), transport.WithWait(c.Wait))
+		reply, err := client.Check(ctx, c.Key.namespace, c.Key.key, transport.WithHits(int64(c.Hits)), transport.WithWait(wait))
 		allowed = reply.Allowed
 		return reply, err
 	}, func(r transport.CheckReply) { printCheck(app.Stdout, r) })
@@ -164,6 +169,69 @@ func (c *CheckCmd) Run(app *App) error {
 		return codeError(exitDenied)
 	}
 	return err
+}
+
+// ReleaseCmd gives back a permit.
+type ReleaseCmd struct {
+	Key    target `arg:"" name:"namespace/key" help:"What the check was of, such as api/user-42."`
+	Permit string `arg:"" help:"The permit that the check printed, such as eu.de.berlin/1f3a5c7e9b2d4f60/7."`
+	Renew  bool   `help:"Keep the permit for another hold in place of giving it back." operand:""`
+	clientFlags
+}
+
+// Help is the command's long help.
+func (*ReleaseCmd) Help() string {
+	return `Without --at, the place that the permit names is asked: no other can answer. It exits 0 when the permit was released (or
+renewed), 3 when there is no such permit, or not any more, and 1 on an error.
+
+Examples:
+
+    tributary release jobs/tenant-7 eu.de.berlin/1f3a5c7e9b2d4f60/7
+    tributary release jobs/tenant-7 "$permit" --renew
+    permit=$(tributary check jobs/tenant-7 --json | jq -r .permit)`
+}
+
+// Run releases.
+func (c *ReleaseCmd) Run(app *App) error {
+	done := false
+	err := ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.ReleaseReply, error) {
+		call := client.Release
+		if c.Renew {
+			call = client.Renew
+		}
+		reply, err := call(ctx, c.Key.namespace, c.Key.key, c.Permit)
+		done = reply.Done
+		return reply, err
+	}, func(r transport.ReleaseReply) { printRelease(app.Stdout, r) })
+	if err == nil && !done {
+		return codeError(exitDenied)
+	}
+	return err
+}
+
+// RefundCmd takes back hits.
+type RefundCmd struct {
+	Key  target  `arg:"" name:"namespace/key" help:"What was checked, such as api/user-42."`
+	Hits integer `help:"How much to take back." default:"1" placeholder:"N" operand:""`
+	clientFlags
+}
+
+// Help is the command's long help.
+func (*RefundCmd) Help() string {
+	return `A place takes back at most what it admitted: name the one that did with --at. When no answer came, the refund may have
+been made all the same.
+
+Examples:
+
+    tributary refund api/user-42 --at eu.de.berlin
+    tributary refund tokens/tenant-7 --hits 120 --at eu.de.berlin --json | jq .refunded`
+}
+
+// Run refunds.
+func (c *RefundCmd) Run(app *App) error {
+	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.RefundReply, error) {
+		return client.Refund(ctx, c.Key.namespace, c.Key.key, int64(c.Hits))
+	}, func(r transport.RefundReply) { printRefund(app.Stdout, c.Key, r) })
 }
 
 // AddCmd adds to a count.

@@ -39,6 +39,8 @@ type cli struct {
 	Serve   ServeCmd   `cmd:"" help:"Run one or more places."`
 	Demo    DemoCmd    `cmd:"" help:"Run a world of cities in this process, and show it in a page."`
 	Check   CheckCmd   `cmd:"" help:"Ask whether a hit on a key is allowed, and spend it if so."`
+	Release ReleaseCmd `cmd:"" help:"Give back a permit that a check got, or renew it."`
+	Refund  RefundCmd  `cmd:"" help:"Take back hits that checks spent for nothing."`
 	Add     AddCmd     `cmd:"" help:"Add to a key's count."`
 	Get     GetCmd     `cmd:"" help:"Show a key's total, and its views of the tiers above."`
 	List    ListCmd    `cmd:"" help:"List a namespace's keys with their totals."`

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
 	"github.com/tributary-io/tributary/transport"
 )
@@ -15,9 +16,15 @@ import (
 // The answers as people read them. What a place says in full is in --json.
 
 func printCheck(w io.Writer, r transport.CheckReply) {
-	limit := fmt.Sprintf("%s %d", r.Scope, r.Limit)
+	limit := r.Scope
+	if r.Kind != "" {
+		limit += " " + r.Kind
+	}
+	limit += fmt.Sprintf(" %d", r.Limit)
 	text := "allowed  no limits"
 	switch {
+	case r.Shadow:
+		text = "allowed  by its rule, which only looks on: " + whyDenied(r.Reason) + " (" + limit + ")"
 	case r.Allowed && r.Scope != "":
 		text = fmt.Sprintf("allowed  %s, %d remaining here", limit, r.Remaining)
 	case !r.Allowed:
@@ -29,6 +36,24 @@ func printCheck(w io.Writer, r transport.CheckReply) {
 		}
 	}
 	_, _ = fmt.Fprintf(w, "%s  (%s)\n", text, r.Place)
+	if r.Permit != "" {
+		_, _ = fmt.Fprintf(w, "permit   %s, held for %s\n", r.Permit, limiter.FormatDuration(r.Hold))
+	}
+}
+
+func printRelease(w io.Writer, r transport.ReleaseReply) {
+	text := "released"
+	switch {
+	case !r.Done:
+		text = "there is no such permit, or not any more"
+	case r.Renew:
+		text = "renewed"
+	}
+	_, _ = fmt.Fprintf(w, "%s  (%s)\n", text, r.Place)
+}
+
+func printRefund(w io.Writer, key target, r transport.RefundReply) {
+	_, _ = fmt.Fprintf(w, "%s  %d refunded  (%s)\n", key, r.Refunded, r.Place)
 }
 
 func whyDenied(reason string) string {

@@ -134,10 +134,28 @@ func (fakeBackend) Check(q transport.CheckRequest, done func(transport.CheckRepl
 		return
 	case "wait":
 		reply.Allowed, reply.Remaining = true, q.Wait.Milliseconds()
+		if q.Wait == transport.RuleWait {
+			reply.Remaining = 250
+		}
+	case "shadow":
+		reply.Allowed, reply.Shadow, reply.Reason, reply.Remaining = true, true, transport.DeniedLimit, 0
+	case "held":
+		reply.Allowed, reply.Kind, reply.Permit, reply.Hold = true, "concurrency", "eu.de.berlin/1f3a5c7e9b2d4f60/7", 30*time.Second
+	case "quota":
+		reply.Kind, reply.Reason, reply.Remaining = "quota", transport.DeniedLimit, 0
+		reply.RetryAfter, reply.Reset = time.Hour, time.Hour
 	default:
 		reply.Allowed = true
 	}
 	done(reply, unknownNamespace(q.Namespace))
+}
+
+func (fakeBackend) Release(q transport.ReleaseRequest, done func(transport.ReleaseReply, *transport.Error)) {
+	done(transport.ReleaseReply{Renew: q.Renew, Done: strings.HasSuffix(q.Permit, "/7"), Place: "eu.de.berlin"}, unknownNamespace(q.Namespace))
+}
+
+func (fakeBackend) Refund(q transport.RefundRequest, done func(transport.RefundReply, *transport.Error)) {
+	done(transport.RefundReply{Refunded: min(q.Hits, 5), Place: "eu.de.berlin"}, unknownNamespace(q.Namespace))
 }
 
 func (fakeBackend) Add(q transport.AddRequest, done func(transport.AddReply, *transport.Error)) {

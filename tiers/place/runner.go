@@ -339,6 +339,39 @@ func (r *Runner) Rules() (*limiter.Rules, uint64) {
 	return r.machine.Rules()
 }
 
+// Release gives a permit back; done is called with what [tiers.Machine.Release]
+// said, once the step that it was is durable.
+func (r *Runner) Release(name tiers.Name, serial uint64, done func(released bool, err error)) {
+	var released bool
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { released, err = m.Release(now, name, serial) },
+		func(e error) { done(released, errors.Join(err, e)) })
+}
+
+// Renew begins the hold of a permit anew, as [tiers.Machine.Renew] says.
+func (r *Runner) Renew(name tiers.Name, serial uint64, done func(renewed bool, err error)) {
+	var renewed bool
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { renewed, err = m.Renew(now, name, serial) },
+		func(e error) { done(renewed, errors.Join(err, e)) })
+}
+
+// Refund takes back what checks spent, as [tiers.Machine.Refund] says.
+func (r *Runner) Refund(name tiers.Name, hits int64, done func(refunded int64, err error)) {
+	var refunded int64
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { refunded, err = m.Refund(now, name, hits) },
+		func(e error) { done(refunded, errors.Join(err, e)) })
+}
+
+// Reset fills a key's limits that the place owns; done is called once that is
+// durable.
+func (r *Runner) Reset(name tiers.Name, done func(error)) {
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { err = m.Reset(now, name) },
+		func(e error) { done(errors.Join(err, e)) })
+}
+
 // Reported gives a child's report to the machine; reply gets the answer when
 // the report is durable, and is not called where there is none.
 func (r *Runner) Reported(report *tiers.Report, reply func(*tiers.Ack)) {
