@@ -261,7 +261,11 @@ func (p *pool) excess() limiter.Share {
 func (p *pool) demand(now limiter.Time) Demand {
 	p.meter.roll(now, p.limit.Period)
 	ask, until := p.object.asks(now)
-	if stock := scaleDown(p.meter.peak, int64(stockFor), int64(p.limit.Period)); stock > ask && !p.owner && p.dry() {
+	wanted := p.meter.peak
+	if p.limit.Rate > 0 { // nobody is short of more than the limit gains
+		wanted = min(wanted, p.limit.Rate)
+	}
+	if stock := scaleDown(wanted, int64(stockFor), int64(p.limit.Period)); stock > ask && !p.owner && p.dry() {
 		ask, until = stock, max(until, now.Add(stockFor)) // tokens that come before they are asked for
 	}
 	d := Demand{Now: p.meter.now, Peak: p.meter.peak, Ask: ask, Until: max(0, until.Sub(now))}

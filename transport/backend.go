@@ -54,7 +54,7 @@ func (b backend) wait(req CheckRequest) time.Duration {
 	if req.Wait != RuleWait {
 		return req.Wait
 	}
-	if rule := b.cfg.Rules.Rule(req.Namespace); rule != nil && rule.Wait >= 0 {
+	if rule := b.runner.Current().Rule(req.Namespace); rule != nil && rule.Wait >= 0 {
 		return rule.Wait
 	}
 	return DefaultWait

@@ -67,7 +67,6 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = NewClock()
 	}
-	cfg.Lease = cmp.Or(cfg.Lease, cfg.Rules.Lease, tiers.DefaultLease)
 	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, tiers.DefaultHeartbeat)
 	cfg.ReportInterval = cmp.Or(cfg.ReportInterval, tiers.DefaultReportInterval)
 	subjects, err := NewSubjects(cfg.Prefix)
@@ -109,7 +108,7 @@ func (p *Place) serve() (err error) {
 	p.metrics.observe(p)
 	p.service, err = NewService(p.cfg.Conn, ServiceConfig{
 		Prefix: p.cfg.Prefix, Place: string(p.cfg.Place), Leaf: p.cfg.Leaf, Version: p.cfg.Version,
-		Drain: p.runner.Stop, Observe: p.metrics.observer(p.log),
+		Drain: p.runner.Stop, Rules: backend{p}.rules, Observe: p.metrics.observer(p.log),
 	}, backend{p})
 	if err != nil {
 		return err

@@ -36,7 +36,9 @@ func (s sender) Event(e tiers.Event) {
 		line = s.log.Error()
 	case tiers.EventRefused, tiers.EventChildRefuse, tiers.EventRulesDiffer, tiers.EventRefill, tiers.EventLost, tiers.EventSilent:
 		line = s.log.Warn()
-	case tiers.EventJoined, tiers.EventChild:
+	case tiers.EventWindow:
+		line = s.log.Debug()
+	case tiers.EventJoined, tiers.EventChild, tiers.EventRules:
 	}
 	if e.Detail != "" {
 		line = line.Str("detail", e.Detail)
@@ -52,6 +54,8 @@ var eventTexts = map[tiers.EventKind]string{
 	tiers.EventChildRefuse: "a child's reports are refused",
 	tiers.EventRulesDiffer: "the rules of two neighbours differ",
 	tiers.EventRefill:      "the parent lost its disk, or runs on an old one",
+	tiers.EventRules:       "newer rules came from the root",
+	tiers.EventWindow:      "a quota's window closed while it was lent",
 	tiers.EventLost:        "this store is not the place's last",
 	tiers.EventSilent:      "after a crash an owner of limits waits until old leases have ended",
 	tiers.EventOverflow:    "a total does not fit",

@@ -61,6 +61,8 @@ type ServiceConfig struct {
 	// Drain is called by [Service.Stop] when only checks are left inside, some of which may wait for long: the backend
 	// answers those now. It may be nil.
 	Drain func()
+	// Rules reads and applies rules, for [VerbRules]; nil: that is not served.
+	Rules func(q RulesRequest, done func(RulesReply, *Error))
 	// Observe is told what happens.
 	Observe Observer
 }
@@ -181,6 +183,11 @@ func (s *Service) register(subjects Subjects) error {
 		name := string(e.verb) + "_" + strings.ReplaceAll(s.cfg.Place, ".", "_")
 		subject := subjects.At(e.verb, s.cfg.Place)
 		if err := s.micro.AddEndpoint(name, e.named, micro.WithEndpointSubject(subject)); err != nil {
+			return err
+		}
+	}
+	if s.cfg.Rules != nil {
+		if err := s.registerRules(subjects); err != nil {
 			return err
 		}
 	}

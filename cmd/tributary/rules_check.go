@@ -16,6 +16,9 @@ import (
 // RulesCmd holds the commands about rules.
 type RulesCmd struct {
 	Check RulesCheckCmd `cmd:"" help:"Check rules files, and say how they read."`
+	Get   RulesGetCmd   `cmd:"" help:"Print the rules that a place follows."`
+	Apply RulesApplyCmd `cmd:"" help:"Make a rules file the world's, at its root."`
+	Diff  RulesDiffCmd  `cmd:"" help:"Say what applying a rules file would change."`
 }
 
 // RulesCheckCmd checks rules files.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tributary-io/tributary/limiter"
@@ -44,6 +45,8 @@ type Runner struct {
 	clock  func() limiter.Time
 	wall   func() int64
 
+	rules atomic.Pointer[limiter.Rules] // that the machine follows
+
 	mu      sync.Mutex // the machine and what follows
 	machine *tiers.Machine
 	waiting map[uint64]func(tiers.Decision, error)
@@ -70,6 +73,7 @@ func Start(cfg tiers.Config, store Store, sender Sender, clock func() limiter.Ti
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.machine = m
+		r.follow()
 		return m.Writes(), nil
 	}, func(err error) { started <- err })
 	if err := <-started; err != nil {
@@ -95,6 +99,7 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 		r.machine.SetWall(now, r.wall())
 		f(r.machine, now)
 		out = r.machine.Output(now)
+		r.follow()
 		r.sender.Wake(out.Wake)
 		return out.Writes, out.Err
 	}, func(err error) {
@@ -330,6 +335,16 @@ func (r *Runner) Apply(rules *limiter.Rules, done func(version uint64, err error
 	r.step(func(m *tiers.Machine, now limiter.Time) { version, err = m.Apply(now, rules) },
 		func(e error) { done(version, errors.Join(err, e)) })
 }
+
+// follow notes which rules the machine follows.
+func (r *Runner) follow() {
+	if rules, _ := r.machine.Rules(); rules != r.rules.Load() {
+		r.rules.Store(rules)
+	}
+}
+
+// Current returns the rules that the place follows, without a lock.
+func (r *Runner) Current() *limiter.Rules { return r.rules.Load() }
 
 // Rules returns the rules that the place follows, and their version; 0: they
 // are not the root's.
