@@ -47,6 +47,7 @@ type waiter struct {
 type Decided struct {
 	ID       uint64
 	Decision Decision
+	Durably  bool // it may leave only when the writes are durable
 }
 
 // Check spends hits tokens from every limit of a key, or from none. A check
@@ -184,6 +185,10 @@ func (m *Machine) measure(now limiter.Time, p *pool) {
 // does not wait: then a soft limit whose share is away lets it pass.
 func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision, last bool) (wait bool) {
 	*d = Decision{}
+	if len(o.pools) == 0 { // its limits left the rules while it waited
+		d.Allowed = o.space.rule != nil
+		return false
+	}
 	nearest := o.pools[0]
 	denied, permit := false, false
 	for _, p := range o.pools {
@@ -377,7 +382,7 @@ func (m *Machine) decideAll(o *object, now limiter.Time) {
 		}
 		m.waiting--
 		o.asking -= max(1, w.hits)
-		m.out.Decided = append(m.out.Decided, Decided{w.id, d})
+		m.carriedOut(now, w.id, &d)
 	}
 	o.waiters = left
 }
@@ -418,7 +423,7 @@ func (m *Machine) tickObject(now limiter.Time, o *object) {
 		if expired {
 			p.drop()
 		}
-		if expired || len(p.lines) > 0 && p.owner && now >= m.silent && m.silent != 0 || p.meetAt != 0 && now >= p.meetAt {
+		if expired || len(p.lines) > 0 && p.owner && now >= m.quiet(p) && m.quiet(p) != 0 || p.meetAt != 0 && now >= p.meetAt {
 			m.balance(now, p, nil)
 			m.upward(now, p)
 		}
@@ -467,8 +472,8 @@ func (m *Machine) arm(now limiter.Time, o *object) {
 			if l.expires > now || !p.keeps(l) {
 				at = min(at, l.expires)
 			}
-			if p.owner && m.silent > now {
-				at = min(at, m.silent)
+			if p.owner && m.quiet(p) > now {
+				at = min(at, m.quiet(p))
 			}
 		}
 	}

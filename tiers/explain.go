@@ -23,7 +23,7 @@ func (m *Machine) Inspect(now limiter.Time, name Name, e *Explanation) bool {
 		return false
 	}
 	limits := e.Limits
-	*e = Explanation{Place: m.cfg.Place, Session: m.cfg.Session, Parent: m.upper.parent, Now: now, Silent: m.silent, Rule: s.rule}
+	*e = Explanation{Place: m.cfg.Place, Session: m.cfg.Session, Parent: m.upper.parent, Now: now, Silent: m.silent, Version: m.version, Rule: s.rule}
 	pools := s.objects[name.Key].pools
 	for len(limits) < len(pools) {
 		limits = append(limits, LimitState{})
@@ -31,6 +31,7 @@ func (m *Machine) Inspect(now limiter.Time, name Name, e *Explanation) bool {
 	e.Limits = limits[:len(pools)]
 	for i, p := range pools {
 		p.inspect(now, &e.Limits[i])
+		e.Limits[i].Quiet = m.quiet(p)
 	}
 	return true
 }
@@ -59,6 +60,7 @@ func (p *pool) inspect(now limiter.Time, s *LimitState) {
 type LimitState struct {
 	Limit    *limiter.Limit
 	Owner    bool
+	Quiet    limiter.Time  // an owner lends nothing of it before
 	Waits    bool          // an owner whose disk was lost waits for a figure
 	Holding  limiter.Share // what the place has of the limit, lent out or not
 	Bucket   limiter.Share // what of it is here

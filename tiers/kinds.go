@@ -132,7 +132,7 @@ func (m *Machine) calendarOf(now limiter.Time, s *space, l *limiter.Limit) *cale
 // loseWindows notes that this place lost its disk: what it lent of the windows
 // that are open is not known.
 func (m *Machine) loseWindows(now limiter.Time) {
-	for _, name := range m.cfg.Rules.Namespaces() {
+	for _, name := range m.rules.Namespaces() {
 		s := m.spaces[name]
 		for i := range s.rule.Limits {
 			if l := &s.rule.Limits[i]; l.Kind == limiter.Quota && m.owns(l) {
@@ -170,7 +170,8 @@ func (m *Machine) turn(now limiter.Time, p *pool) {
 	p.drop()
 	p.window, p.spent, p.waits, p.credit = c.begin, 0, false, 0
 	p.endsAt = now.Add(time.Duration(c.end-m.unix(now)) * time.Second)
-	p.vault = vault{}
+	p.vault, p.debt = vault{}, 0
+	p.own.Capacity = p.limit.Burst
 	p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.limit.Burst}, now)
 	if m.young() {
 		p.credit = p.limit.Burst
@@ -339,7 +340,9 @@ func (m *Machine) expirePermits(now limiter.Time, p *pool) {
 
 // relend acts on permits that came back at a leaf: others may want them.
 func (m *Machine) relend(now limiter.Time, p *pool) {
-	if !p.owner {
+	if p.owner {
+		m.shrink(now, p)
+	} else {
 		m.giveBack(now, p)
 	}
 }

@@ -17,6 +17,8 @@ const (
 	// leastPart is the least that a division may leave a child, in tokens: in
 	// smaller heaps more of them lie idle than the asking costs.
 	leastPart = 16
+	// partGains is for how long what a part gains counts as its own.
+	partGains = 5 * time.Second
 	// enoughPart is where what was pooled is divided again.
 	enoughPart = 2 * leastPart
 	// stockFor is for how long a leaf wants whole tokens at hand, as demand is
@@ -28,7 +30,7 @@ const (
 )
 
 // tooSmall says that a division among n children would leave them little: of
-// what they hold and gain in a second.
+// what they hold and gain in a few seconds.
 func (p *pool) tooSmall(whole limiter.Share, n int) bool {
 	if n < 2 {
 		return false
@@ -37,7 +39,7 @@ func (p *pool) tooSmall(whole limiter.Share, n int) bool {
 	if p.pooled {
 		least = enoughPart
 	}
-	return (whole.Capacity+scaleDown(whole.Rate, int64(time.Second), int64(p.limit.Period)))/int64(n) < least
+	return (whole.Capacity+scaleDown(whole.Rate, int64(partGains), int64(p.limit.Period)))/int64(n) < least
 }
 
 // lendable is how many tokens a pool that does not refill may have lent out:
@@ -50,6 +52,7 @@ func (p *pool) lendable(lines []*line, claims []claim) int64 {
 		asked = saturate(asked, claims[i].Ask)
 		now = saturate(now, claims[i].Now)
 	}
+	all = max(0, all-p.debt-p.excess().Capacity)
 	if p.owner && p.limit.Durable() {
 		return min(all, max(asked, min(all/16, saturate(now, now))))
 	}
@@ -58,7 +61,7 @@ func (p *pool) lendable(lines []*line, claims []claim) int64 {
 
 // lendAsked meets asks with free tokens: that of the line whose report is
 // being answered at once, others by calling them.
-func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, asking *line, free int64) {
+func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []claim, asking *line, free int64) {
 	var order []*line
 	for _, l := range lines {
 		if l.lacks() > 0 && l.until >= now.Add(askMargin) {
@@ -71,7 +74,7 @@ func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, asking *li
 		}
 		return cmp.Compare(a.until, b.until)
 	})
-	if free = max(0, free); p.lease(now, m.cfg.Lease) < 2*minRenewal {
+	if free = max(0, free); p.lease(now, m.lease()) < 2*minRenewal {
 		free = 0
 	}
 	var ahead int64
@@ -94,10 +97,14 @@ func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, asking *li
 			p.meetAt = now.Add(max(wait, time.Millisecond))
 		}
 	}
-	for _, l := range lines {
-		keep := Keep{All: true}
-		if out := l.out(); out.Rate > 0 || short && out.Capacity > l.demand.Ask {
-			keep = Keep{Capacity: l.demand.Ask}
+	lowered := p.debt > 0 || p.owner && !p.excess().IsZero()
+	for i, l := range lines {
+		keep, most := Keep{All: true}, l.demand.Ask
+		if lowered {
+			most = min(most, claims[i].capacity)
+		}
+		if out := l.out(); out.Rate > 0 || (short || lowered) && out.Capacity > most {
+			keep = Keep{Capacity: most}
 		}
 		changed := keep != l.keep && !keep.All
 		if l.keep = keep; changed && l != asking {

@@ -26,7 +26,8 @@ type child struct {
 	record   *ChildRecord
 	session  uint64 // the newest
 	sequence uint64 // of its last report
-	rules    uint64
+	rules    uint64 // the hash of those that it follows
+	version  uint64 // their version
 	refused  string
 
 	reported bool // in this session of ours
@@ -72,7 +73,7 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	if r.Child.Parent() != m.cfg.Place || r.Session == 0 {
 		return nil
 	}
-	a := &Ack{World: m.meta.World, Hash: m.cfg.Rules.Hash, Session: r.Session, Sequence: r.Sequence, Parent: m.cfg.Session, Stamp: now}
+	a := &Ack{World: m.meta.World, Session: r.Session, Sequence: r.Sequence, Parent: m.cfg.Session, Stamp: now}
 	c := m.lower.children[r.Child]
 	if a.Refused = m.refuse(r, c); a.Refused != "" {
 		if a.Pause = lastRetry; m.meta.World == 0 {
@@ -89,10 +90,7 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 		c = m.addChild(r.Child, &ChildRecord{})
 	}
 	c.refused = ""
-	if c.rules != r.Hash && r.Hash != m.cfg.Rules.Hash {
-		m.event(EventRulesDiffer, r.Child, "limits that differ are not shared; give both places the same rules")
-	}
-	c.rules = r.Hash
+	follows := m.rulesFor(c, r, a)
 	if r.Number == 0 {
 		return m.hello(c, r, a)
 	}
@@ -117,7 +115,7 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	if r.Session == c.session {
 		m.heard(now, c, r)
 	}
-	m.ledger(now, c, r, a)
+	m.ledger(now, c, r, a, follows)
 	if !a.Fenced {
 		m.watches(now, c, r)
 		m.viewsFor(now, c, r, a)
@@ -268,7 +266,7 @@ func (m *Machine) pause(now limiter.Time, r *Report) time.Duration {
 
 // ledger takes what a report says of lines, divides anew, and puts what the
 // child may hold into the answer.
-func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack) {
+func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows bool) {
 	for _, l := range r.Lines {
 		o, p := m.pool(now, l.Name, l.Limit)
 		if p == nil || p.owner && p.limit.Scope != limiter.Scope(m.cfg.Place.Depth()) {
@@ -281,7 +279,7 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack) {
 				p.end(now, n)
 			}
 		}
-		if a.Fenced { // returns are taken, nothing is lent or renewed
+		if a.Fenced || !follows { // returns are taken, nothing is lent or renewed
 			m.balance(now, p, nil)
 		} else {
 			n.demand, n.called = l.Demand.sane(), false
@@ -293,7 +291,7 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack) {
 			}
 			// A line that the report did not name is one that was opened just
 			// now, or in an Ack that never came: a child forgets no other.
-			g := Grant{Name: l.Name, Limit: l.Limit, Line: n.number, Lent: n.lent, Lease: p.lease(now, m.cfg.Lease), Keep: n.keep, Wait: p.wait(now, n), Window: p.window, Resets: n.resets}
+			g := Grant{Name: l.Name, Limit: l.Limit, Line: n.number, Lent: n.lent, Lease: p.lease(now, m.lease()), Keep: n.keep, Wait: p.wait(now, n), Window: p.window, Resets: n.resets}
 			if p.limit.Kind == limiter.Quota && p.owner {
 				end := time.Duration(m.calendarOf(now, o.space, p.limit).end-m.unix(now)) * time.Second
 				g.Lease = max(0, min(g.Lease, end))
@@ -313,7 +311,7 @@ func (m *Machine) forget(l *line) time.Duration {
 	if l.number != 0 {
 		return 0
 	}
-	return m.cfg.Lease
+	return m.lease()
 }
 
 // pool finds the pool of a limit by its id, or nil.
@@ -337,7 +335,10 @@ func (m *Machine) pool(now limiter.Time, n Name, limit uint64) (*object, *pool) 
 func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 	m.turn(now, p)
 	p.meetAt = 0
-	if len(p.lines) == 0 || p.owner && !m.filling(now) {
+	if p.owner {
+		m.shrink(now, p)
+	}
+	if len(p.lines) == 0 || p.owner && now < m.quiet(p) {
 		return
 	}
 	p.bucket.Settle(now)
@@ -373,7 +374,7 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 		free.Capacity = min(free.Capacity, free.Tokens)
 	}
 	if p.pooled = p.tooSmall(whole.Max(limiter.Share{}), len(claims)); p.pooled {
-		m.lendAsked(now, p, lines, asking, min(free.Tokens, free.Capacity))
+		m.lendAsked(now, p, lines, claims, asking, min(free.Tokens, free.Capacity))
 		return
 	}
 	missing := limiter.Share{Capacity: e.Capacity - p.bucket.Capacity(), Rate: e.Rate - p.bucket.Share().Rate}
@@ -383,7 +384,7 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 		missing.Capacity += need.Capacity
 		missing.Rate += need.Rate
 	}
-	short := missing.Capacity > free.Capacity || missing.Rate > free.Rate
+	short := missing.Capacity > free.Capacity || missing.Rate > free.Rate || p.debt > 0
 	for i, l := range lines {
 		keep := Keep{All: true}
 		if out := l.out(); short && (out.Capacity > claims[i].capacity || out.Rate > claims[i].rate) {
@@ -403,7 +404,7 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 func needs(l *line, c *claim) limiter.Share {
 	out := l.out()
 	need := limiter.Share{Rate: max(0, c.base-out.Rate)}
-	if need.Rate <= out.Rate/8 {
+	if need.Rate <= out.Rate/64 {
 		need.Rate = 0 // not worth moving
 	}
 	if c.Ask > out.Capacity {
@@ -434,7 +435,7 @@ func (m *Machine) lend(now limiter.Time, p *pool, l *line, more limiter.Share) {
 	if m.lower.lines == 1<<63 || l.lent.Tokens > maxLent || l.lent.Capacity > maxLent || l.lent.Rate > maxLent {
 		return
 	}
-	if more.Capacity == 0 && more.Rate == 0 || p.lease(now, m.cfg.Lease) < 2*minRenewal {
+	if more.Capacity == 0 && more.Rate == 0 || p.lease(now, m.lease()) < 2*minRenewal {
 		return
 	}
 	if l.number == 0 {
@@ -485,5 +486,5 @@ func (m *Machine) upward(now limiter.Time, p *pool) {
 // moved says that a demand changed enough to be told at once.
 func moved(told, now int64) bool {
 	diff := now - told
-	return diff > told/4 || -diff > told/2
+	return diff > told/8 || -diff > told/4
 }

@@ -34,7 +34,7 @@ type Config struct {
 	NewWorld   uint64 // a random number, not 0: the world's, if this is the root of a new one
 	Wall       int64  // what the wall clock shows, Unix nanoseconds
 
-	Lease          time.Duration // how long an owner lends
+	Lease          time.Duration // how long an owner lends; 0: as the rules say
 	Heartbeat      time.Duration // an idle place reports as often
 	ReportInterval time.Duration // the least pause that a busy parent asks for
 	MaxAwake       int           // objects kept in memory, about
@@ -54,6 +54,7 @@ var (
 	ErrLimited          = errors.New("a namespace with limits is not counted")
 	ErrNotLeaf          = errors.New("no leaf runs at this place")
 	ErrTotalRange       = errors.New("the total would pass 2^53-1")
+	ErrNotRoot          = errors.New("rules are applied at the root")
 	ErrNotOwner         = errors.New("this place owns no limit of the namespace")
 )
 
@@ -71,6 +72,12 @@ type Machine struct {
 	began  limiter.Time // of this session
 	silent limiter.Time // an owner lends nothing before
 
+	rules   *limiter.Rules
+	version uint64 // of the rules; 0: not the root's
+	file    uint64 // at the root: the hash of the rules that it was last started with
+	newest  uint64 // the newest version that a child follows
+	retired map[retiredLimit]limiter.Time
+
 	spaces  map[string]*space
 	checked *space // of the last check
 	idle    lru
@@ -85,13 +92,15 @@ type Machine struct {
 	watched []*object
 	awake   int
 
-	wall    int64        // what the wall clock showed at wallAt, Unix nanoseconds
-	wallAt  limiter.Time //
-	drawing []*pool      // whose vaults are being drawn from
-	commits uint64       // the last draw's number
-	serial  uint64       // the last permit's
-	used    []*object    // with admitted checks that are not counted yet
-	usedAt  limiter.Time // when they are to be
+	wall     int64                         // what the wall clock showed at wallAt, Unix nanoseconds
+	wallAt   limiter.Time                  //
+	drawing  []*pool                       // whose vaults are being drawn from
+	commits  uint64                        // the last draw's number
+	serial   uint64                        // the last permit's
+	underWay map[requestID]*waitingRequest // checks with an id that wait
+	requests map[uint64]requestID          // by the id of the check
+	used     []*object                     // with admitted checks that are not counted yet
+	usedAt   limiter.Time                  // when they are to be
 
 	out Output
 	err error
@@ -104,6 +113,7 @@ type space struct {
 	weight  int64         // of this place in divisions, if it is a leaf
 	leaf    bool          // the machine is
 	windows map[uint64]*calendar
+	slots   *slots // of requests with ids
 	objects map[string]*object
 }
 
@@ -164,6 +174,7 @@ const (
 	EventChild       EventKind = "child"        // a session of a child reports for the first time
 	EventChildRefuse EventKind = "child_refuse" // we refuse a child's reports
 	EventRulesDiffer EventKind = "rules_differ" // a neighbour's rules are not ours
+	EventRules       EventKind = "rules"        // newer rules came from the root
 	EventRefill      EventKind = "refill"       // the parent lacks what it had acknowledged: its disk is lost or old
 	EventLost        EventKind = "lost"         // this place ran on another disk since, or this one was set back
 	EventWindow      EventKind = "window"       // a quota's window closed while it was lent
@@ -177,9 +188,12 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	if cfg.Session == 0 || cfg.Place == Root && cfg.NewWorld == 0 {
 		panic("tiers: a session and a new world need numbers other than 0")
 	}
-	m := &Machine{cfg: cfg, reader: r, began: now, wallAt: now, wall: cfg.Wall, usedAt: limiter.Never, spaces: map[string]*space{}}
-	for _, name := range cfg.Rules.Namespaces() {
-		m.spaces[name] = m.newSpace(name, cfg.Rules.Rule(name))
+	m := &Machine{cfg: cfg, reader: r, began: now, wallAt: now, wall: cfg.Wall, usedAt: limiter.Never, spaces: map[string]*space{}, retired: map[retiredLimit]limiter.Time{}}
+	if err := m.startRules(); err != nil {
+		return nil, err
+	}
+	for _, name := range m.rules.Namespaces() {
+		m.spaces[name] = m.newSpace(name, m.rules.Rule(name))
 	}
 	rec, err := r.Get(metaKey)
 	if err != nil {
@@ -203,14 +217,14 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 		m.judged, m.intact = true, m.isNew || m.prior.Clean
 	}
 	if !m.intact && !cfg.Leaf {
-		m.silent = now.Add(lenderLease(max(time.Duration(m.prior.Lease), cfg.Lease)))
+		m.silent = now.Add(lenderLease(max(time.Duration(m.prior.Lease), m.lease())))
 		m.tellSilent(now)
 	}
 	m.mark = m.meta.Marks
 	m.upper = newUpper(m)
 	m.meta.Session = cfg.Session
 	m.meta.Clean = false
-	m.meta.Lease = max(m.meta.Lease, int64(cfg.Lease))
+	m.meta.Lease = max(m.meta.Lease, int64(m.lease()))
 	m.meta.Marks += markBlock
 	m.write(metaKey, m.saved())
 	if err := m.startLower(); err != nil {
@@ -225,8 +239,8 @@ func (m *Machine) tellSilent(now limiter.Time) {
 	if !m.judged || m.silent <= now {
 		return
 	}
-	for _, name := range m.cfg.Rules.Namespaces() {
-		for _, l := range m.cfg.Rules.Rule(name).Limits {
+	for _, name := range m.rules.Namespaces() {
+		for _, l := range m.rules.Rule(name).Limits {
 			if int(l.Scope) == m.cfg.Place.Depth() {
 				m.event(EventSilent, m.cfg.Place, "lends nothing of its own limits for "+m.silent.Sub(now).String())
 				return
@@ -364,6 +378,9 @@ func (m *Machine) Close(now limiter.Time) {
 	// After a crash, keys that nobody asked for are empty too, and nothing is
 	// written of them: only when every bucket is full again is that the truth.
 	known := m.intact || now.Sub(max(m.began, m.silent)) >= m.longestFill()
+	for _, until := range m.retired {
+		lent = lent || until > now
+	}
 	m.meta.Clean = !lent && m.filling(now) && known
 	m.write(metaKey, m.saved())
 }
@@ -389,8 +406,8 @@ func (m *Machine) rest(now limiter.Time, p *pool) {
 // longestFill is how long the slowest bucket of the rules takes to fill.
 func (m *Machine) longestFill() time.Duration {
 	var longest time.Duration
-	for _, name := range m.cfg.Rules.Namespaces() {
-		for _, l := range m.cfg.Rules.Rule(name).Limits {
+	for _, name := range m.rules.Namespaces() {
+		for _, l := range m.rules.Rule(name).Limits {
 			empty := l.Whole()
 			empty.Tokens = 0
 			b := limiter.NewBucket(l.Period, empty, 0)
@@ -486,6 +503,9 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 		return nil
 	}
 	p := &pool{object: o, limit: l, owner: depth <= scope}
+	if p.owner {
+		p.own = limiter.Share{Capacity: l.Burst, Rate: l.Rate}
+	}
 	p.meter.since = now
 	if !p.owner {
 		p.bucket = limiter.NewBucket(l.Period, limiter.Share{}, now)
@@ -494,7 +514,8 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 	// A bucket is taken as it was at this session's start, and refills since:
 	// full on a new store, as written after a clean stop, else empty. Until
 	// the parent has said whether to believe the store, it is a credit.
-	whole, from := l.Whole(), max(m.began, m.silent)
+	quiet := m.quiet(p)
+	whole, from := l.Whole(), max(m.began, quiet)
 	saved, _ := m.read(p.savedKey()).(*SavedBucket)
 	if l.Durable() {
 		m.recall(now, p, saved)
@@ -508,7 +529,7 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 	switch {
 	case !m.judged && (m.isNew || m.prior.Clean):
 		p.credit, whole.Tokens = whole.Tokens, 0
-	case !m.intact:
+	case !m.intact || quiet > m.silent: // or it was retired, and may still be lent
 		whole.Tokens = 0
 	}
 	if l.Kind == limiter.Concurrency { // what was out when the last session ended may still be
@@ -630,7 +651,7 @@ func (m *Machine) Stats(now limiter.Time) Stats {
 	for _, u := range m.upper.above {
 		s.Above = append(s.Above, u.mark(now))
 	}
-	for _, name := range m.cfg.Rules.Namespaces() {
+	for _, name := range m.rules.Namespaces() {
 		sp := m.spaces[name]
 		sums := make(map[uint64]*PoolStats, len(sp.rule.Limits))
 		for i := range sp.rule.Limits {

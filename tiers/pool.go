@@ -19,6 +19,9 @@ type pool struct {
 	object *object
 	limit  *limiter.Limit
 	owner  bool
+	own    limiter.Share // at the owner: capacity and rate in force, lent out or not; above the limit while a lowered one comes back
+	gone   bool          // it left the rules
+	debt   int64         // of a durable limit that was lowered: tokens that are to vanish as they come back
 	bucket limiter.Bucket
 	credit int64 // tokens that are in it too if its store is to be believed: while that is not known
 
@@ -81,7 +84,7 @@ func (l *line) out() limiter.Share { return l.lent.Minus(l.returned) }
 // holding is what the place has of the limit, lent out or not.
 func (p *pool) holding() limiter.Share {
 	if p.owner {
-		return p.limit.Whole()
+		return p.own
 	}
 	if p.held.number == 0 || p.held.ended {
 		return limiter.Share{}
@@ -165,6 +168,9 @@ func (p *pool) takeBack(now limiter.Time, l *line, returned limiter.Share) {
 	// Tokens travel with the capacity that holds them: more would let the
 	// sum of tokens pass the sum of capacities while they are under way.
 	got.Tokens = min(got.Tokens, got.Capacity)
+	paid := min(p.debt, got.Tokens)
+	p.debt -= paid
+	got.Tokens -= paid
 	p.bucket.Add(now, got)
 }
 
@@ -241,7 +247,10 @@ func (p *pool) giveSpent(now limiter.Time) {
 
 // excess is what the place holds beyond what its parent lets it keep.
 func (p *pool) excess() limiter.Share {
-	if p.owner || p.held.keep.All || p.held.number == 0 || p.held.ended {
+	if p.owner {
+		return p.own.Minus(limiter.Share{Capacity: p.limit.Burst, Rate: p.limit.Rate}).Max(limiter.Share{})
+	}
+	if p.held.keep.All || p.held.number == 0 || p.held.ended {
 		return limiter.Share{}
 	}
 	h := p.holding()

@@ -36,7 +36,7 @@ func drawShare(t *rapid.T, have limiter.Share, label string) limiter.Share {
 func TestLedgerCreatesNoTokens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := &limiter.Limit{Rate: rapid.Int64Range(1, 50).Draw(t, "rate"), Period: time.Second, Burst: rapid.Int64Range(1, 100).Draw(t, "burst")}
-		p := &pool{object: &object{}, limit: limit, owner: true, bucket: limiter.NewBucket(limit.Period, limit.Whole(), 0)}
+		p := &pool{object: &object{}, limit: limit, owner: true, own: ownOf(limit), bucket: limiter.NewBucket(limit.Period, limit.Whole(), 0)}
 		one := limiter.NewBucket(limit.Period, limit.Whole(), 0)
 		children := []*child{{place: "eu", session: 1}, {place: "us", session: 1}}
 		var lines []*borrower
@@ -121,7 +121,7 @@ func TestReturnsAreBounded(t *testing.T) {
 		{limiter.Share{Tokens: 100, Capacity: 10, Rate: 1}, limiter.Share{Tokens: 10, Capacity: 60, Rate: 6}},
 		{limiter.Share{Tokens: 1 << 62, Capacity: 1 << 62, Rate: 1 << 62}, limiter.Share{Tokens: 50, Capacity: 100, Rate: 10}},
 	} {
-		p := &pool{object: &object{}, limit: limit, owner: true, bucket: limiter.NewBucket(limit.Period, limit.Whole(), 0)}
+		p := &pool{object: &object{}, limit: limit, owner: true, own: ownOf(limit), bucket: limiter.NewBucket(limit.Period, limit.Whole(), 0)}
 		l := p.line(&child{place: "eu", session: 1}, 1)
 		p.lend(0, l, limiter.Share{Tokens: 50, Capacity: 50, Rate: 5})
 		p.bucket.Spend(50)
@@ -188,7 +188,7 @@ func TestGivingBackKeepsTheLedger(t *testing.T) {
 func TestUnbalancedLedgerPanics(t *testing.T) {
 	limit := &limiter.Limit{Rate: 50, Period: time.Second, Burst: 100}
 	for name, less := range map[string]limiter.Share{"capacity": {Capacity: 1}, "rate": {Rate: 1}} {
-		p := &pool{object: &object{}, limit: limit, owner: true, bucket: limiter.NewBucket(limit.Period, limit.Whole().Minus(limiter.Share{Tokens: 1}).Minus(less), 0)}
+		p := &pool{object: &object{}, limit: limit, owner: true, own: ownOf(limit), bucket: limiter.NewBucket(limit.Period, limit.Whole().Minus(limiter.Share{Tokens: 1}).Minus(less), 0)}
 		func() {
 			defer func() {
 				if recover() == nil {
@@ -219,3 +219,6 @@ func TestChildLeaseEndsFirst(t *testing.T) {
 		}
 	})
 }
+
+// ownOf is what an owner has of a limit that did not change.
+func ownOf(l *limiter.Limit) limiter.Share { return limiter.Share{Capacity: l.Burst, Rate: l.Rate} }

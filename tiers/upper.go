@@ -130,7 +130,9 @@ func (m *Machine) Failed(now limiter.Time, sequence uint64) {
 func (m *Machine) requeue() {
 	u := &m.upper
 	for _, p := range u.pools {
-		m.tell(p)
+		if !p.gone {
+			m.tell(p)
+		}
 	}
 	u.inFlight, u.pools, u.firsts = nil, nil, nil
 	u.hurry = true
@@ -157,7 +159,7 @@ func (m *Machine) flush(now limiter.Time) {
 	u.sequence++
 	age, behind := m.watermark(now)
 	r := &Report{
-		Child: m.cfg.Place, World: m.meta.World, Hash: m.cfg.Rules.Hash,
+		Child: m.cfg.Place, World: m.meta.World, Rules: m.version, Hash: m.rules.Hash,
 		Session: m.cfg.Session, Number: u.number, Highest: m.meta.Number, Previous: m.prior.Session,
 		Sequence: u.sequence, From: u.acked, To: u.acked, Got: u.got, Behind: behind,
 	}
@@ -218,6 +220,9 @@ func (m *Machine) fillLines(now limiter.Time, r *Report) {
 	u := &m.upper
 	n := min(len(u.due), maxEntries)
 	for _, p := range u.due[:n] {
+		if p.gone {
+			continue
+		}
 		p.due, p.queued = false, false
 		p.giveSpent(now)
 		p.lowAt = p.bucket.Tokens() / 2
@@ -271,10 +276,6 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		m.meta.World = a.World
 		m.write(metaKey, m.saved())
 	}
-	if a.Hash != m.cfg.Rules.Hash && u.rules != a.Hash {
-		m.event(EventRulesDiffer, m.cfg.Place.Parent(), "limits that differ are not shared; give both places the same rules")
-	}
-	u.rules = a.Hash
 	if u.parent != a.Parent {
 		// A parent that starts has forgotten its lines: ask for new ones, and
 		// use the old ones until they end.
@@ -303,7 +304,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 			c.handed = true
 		}
 	}
-	for i, p := range pools {
+	for i, p := range pools { // in the order of r.Lines
 		if said := r.Lines[i]; said.Ended && said.Line == p.held.number && said.Lender == p.held.lender {
 			p.held = held{} // the parent knows
 		}
@@ -314,6 +315,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	for _, p := range pools {
 		m.arm(now, p.object)
 	}
+	m.rulesOf(now, a)
 	m.seen(r, a)
 	u.said = u.said || r.Bye
 	if u.fenced && u.dirty.first == nil {
@@ -440,7 +442,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 		}
 		p.next(now, m.upper.builtAt, g.Wait)
 		if !p.told.none() { // the demand is forgotten unless it is said again
-			h.renewAt = m.upper.builtAt.Add(m.cfg.Lease / 3)
+			h.renewAt = m.upper.builtAt.Add(m.lease() / 3)
 		}
 		return
 	}

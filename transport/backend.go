@@ -54,7 +54,8 @@ func (b backend) wait(req CheckRequest) time.Duration {
 	if req.Wait != RuleWait {
 		return req.Wait
 	}
-	if rule := b.cfg.Rules.Rule(req.Namespace); rule != nil && rule.Wait >= 0 {
+	rules, _ := b.runner.Rules()
+	if rule := rules.Rule(req.Namespace); rule != nil && rule.Wait >= 0 {
 		return rule.Wait
 	}
 	return DefaultWait

@@ -67,7 +67,6 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = NewClock()
 	}
-	cfg.Lease = cmp.Or(cfg.Lease, cfg.Rules.Lease, tiers.DefaultLease)
 	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, tiers.DefaultHeartbeat)
 	cfg.ReportInterval = cmp.Or(cfg.ReportInterval, tiers.DefaultReportInterval)
 	subjects, err := NewSubjects(cfg.Prefix)

@@ -20,14 +20,15 @@ const module = "github.com/tributary-io/tributary"
 // arrows are who may import whom of ours: DESIGN.md 7, by folder. What lies below a folder goes by the nearest that is
 // named, and is the folder's own. Tests are held to it as well.
 var arrows = map[string][]string{
-	"limiter":       {},
-	"tiers":         {"limiter"},
-	"tiers/place":   {"limiter", "tiers"},
-	"tiers/sim":     {"limiter", "tiers", "tiers/place"},
-	"objects":       {},
-	"transport":     {"limiter", "tiers", "tiers/place", "objects"},
-	"cmd/tributary": {"limiter", "tiers", "tiers/place", "tiers/sim", "objects", "transport"},
-	"deploy":        {},
+	"limiter":         {},
+	"tiers":           {"limiter"},
+	"tiers/place":     {"limiter", "tiers"},
+	"tiers/sim":       {"limiter", "tiers", "tiers/place"},
+	"tiers/sim/study": {"limiter", "tiers", "tiers/place", "tiers/sim"},
+	"objects":         {},
+	"transport":       {"limiter", "tiers", "tiers/place", "objects"},
+	"cmd/tributary":   {"limiter", "tiers", "tiers/place", "tiers/sim", "tiers/sim/study", "objects", "transport"},
+	"deploy":          {},
 }
 
 // pure are the folders that import the standard library and ours, and of the former nothing that reads a clock, does
@@ -50,7 +51,7 @@ func TestImportsPointDown(t *testing.T) {
 			t.Error(complaint)
 		}
 	}
-	for _, folder := range []string{"limiter", "tiers", "tiers/place", "tiers/sim", "objects", "transport", "cmd/tributary"} {
+	for _, folder := range []string{"limiter", "tiers", "tiers/place", "tiers/sim", "tiers/sim/study", "objects", "transport", "cmd/tributary"} {
 		if !seen[folder] {
 			t.Errorf("%s has no Go files: has it moved? Then its arrows must, too", folder)
 		}
@@ -86,6 +87,8 @@ func TestImportsThatPointUpAreFound(t *testing.T) {
 		{"tiers/place", `import "github.com/tributary-io/tributary/objects"`, "objects"},
 		{"tiers/place", `import "github.com/tributary-io/tributary/tiers/sim"`, "tiers/sim"},
 		{"tiers/sim", `import "github.com/tributary-io/tributary/transport"`, "transport"},
+		{"tiers/sim", `import "github.com/tributary-io/tributary/tiers/sim/study"`, "tiers/sim/study"},
+		{"tiers/sim/study", `import "github.com/tributary-io/tributary/tiers/sim"`, ""},
 		{"objects", `import "github.com/tributary-io/tributary/limiter"`, "limiter"},
 		{"objects", `import "github.com/cockroachdb/pebble/v2"`, ""},
 		{"transport", `import "github.com/tributary-io/tributary/transport/internal/wire"`, ""},

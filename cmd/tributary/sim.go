@@ -3,16 +3,22 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/tributary-io/tributary/tiers/sim"
+	"github.com/tributary-io/tributary/tiers/sim/study"
 )
 
 // SimCmd runs simulated worlds, in which everything fails, and checks the laws.
@@ -23,6 +29,8 @@ type SimCmd struct {
 	Active     time.Duration `help:"How long faults and clients go on in each world, simulated. Without it each seed draws its own." placeholder:"DURATION" operand:""`
 	Trace      bool          `help:"With --seed: print what happens, a line each." operand:""`
 	RequireAll bool          `help:"Fail if a fault was never injected, or a recovery path never reached." operand:""`
+	Study      bool          `help:"Measure instead how well limits are used, and write utilisation.md and its plots." operand:""`
+	Out        string        `help:"With --study: the folder to write to." default:"docs" placeholder:"FOLDER" operand:""`
 	JSON       bool          `name:"json" help:"Print the result as one JSON object."`
 }
 
@@ -33,13 +41,17 @@ often. Every message, disk, clock and process in it is simulated, on one thread,
 time. After each step the laws are checked: that no vote is lost or counted twice, that no limit is broken, that shares
 are lent once; and in the end that counts are exact, demand is met and nothing is left lent.
 
+With --study the worlds have no faults, and each has one limit under one load: it measures how much of the limit is
+used, how fairly and how soon, and what other ways to keep it would do. --seed is 1 then unless named.
+
 It exits 1 if a law was broken, with the seed, and the end of the trace of the smallest world that breaks it.
 
 Examples:
 
     tributary sim
     tributary sim --for 10m --require-all --json
-    tributary sim --seed 42 --faults loss,crash --trace`
+    tributary sim --seed 42 --faults loss,crash --trace
+    tributary sim --study --out docs`
 }
 
 func (c *SimCmd) wantsJSON() bool { return c.JSON }
@@ -67,6 +79,9 @@ type simReport struct {
 
 // Run runs worlds.
 func (c *SimCmd) Run(app *App) error {
+	if c.Study {
+		return c.study(app)
+	}
 	faults, err := sim.ParseFaults(c.Faults)
 	switch {
 	case err != nil:
@@ -105,6 +120,53 @@ func (c *SimCmd) Run(app *App) error {
 		return codeError(exitError)
 	case len(report.Missing) > 0:
 		_, _ = fmt.Fprintf(app.Stderr, "tributary: never seen: %s; run longer, see --for\n", strings.Join(report.Missing, ", "))
+		return codeError(exitError)
+	}
+	return nil
+}
+
+// study measures how well limits are used, and writes it down.
+func (c *SimCmd) study(app *App) error {
+	if c.Trace || c.RequireAll || c.JSON {
+		return errors.New("--study writes a page: --trace, --require-all and --json do not go with it")
+	}
+	d := study.Document{Seed: 1}
+	if c.Seed != nil {
+		d.Seed = *c.Seed
+	}
+	cells := study.Cells(d.Seed)
+	began := time.Now()
+	var mu sync.Mutex
+	var shown time.Time
+	progress := func(done int) {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); done == len(cells) || now.Sub(shown) >= time.Second {
+			shown = now
+			_, _ = fmt.Fprintf(app.Stderr, "%4.0fs  %d of %d cells\n", now.Sub(began).Seconds(), done, len(cells))
+		}
+	}
+	var err error
+	if d.Results, err = study.Run(app.Context, cells, runtime.GOMAXPROCS(0), progress); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.Out, 0o755); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	files := d.Plots()
+	var page strings.Builder
+	if err := d.Write(&page); err != nil {
+		return err
+	}
+	files["utilisation.md"] = page.String()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := os.WriteFile(filepath.Join(c.Out, name), []byte(files[name]), 0o644); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+		_, _ = fmt.Fprintln(app.Stdout, filepath.Join(c.Out, name))
+	}
+	if broken := d.Broken(); len(broken) > 0 {
+		_, _ = fmt.Fprintf(app.Stderr, "tributary: %d cells admitted more than their limit, first %s: %v\n", len(broken), &broken[0].Cell, broken[0].Broken)
 		return codeError(exitError)
 	}
 	return nil

@@ -102,11 +102,14 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 			err = r.crashed()
 		}
 		switch {
-		case err == nil && out.Report != nil:
-			r.sender.Report(out.Report)
-		case err != nil && ran:
+		case err == nil:
+			if out.Report != nil {
+				r.sender.Report(out.Report)
+			}
+			r.tell(out.Decided, true)
+		case ran:
 			r.stop(err)
-		case err != nil && !errors.Is(err, ErrStopped):
+		case !errors.Is(err, ErrStopped):
 			r.sender.Wake(r.clock().Add(refusedRetry))
 		}
 		done(err)
@@ -120,7 +123,19 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 	for _, c := range out.Recalls {
 		r.sender.Recall(c.Child, c.Recall)
 	}
-	for _, d := range out.Decided {
+	r.tell(out.Decided, false)
+	if out.Exit != nil {
+		r.stop(out.Exit)
+	}
+}
+
+// tell answers checks that waited: those whose decision needs no disk at
+// once, others when their writes are durable.
+func (r *Runner) tell(decisions []tiers.Decided, durably bool) {
+	for _, d := range decisions {
+		if d.Durably != durably {
+			continue
+		}
 		r.mu.Lock()
 		decided := r.waiting[d.ID]
 		delete(r.waiting, d.ID)
@@ -128,9 +143,6 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 		if decided != nil {
 			decided(d.Decision, nil)
 		}
-	}
-	if out.Exit != nil {
-		r.stop(out.Exit)
 	}
 }
 
@@ -214,6 +226,29 @@ func (r *Runner) checkAsleep(name tiers.Name, hits int64, wait time.Duration, do
 	}
 }
 
+// CheckID is Check for a request with an id: one that was carried out before
+// gets the first one's answer. Done is called once that is durable.
+func (r *Runner) CheckID(name tiers.Name, hits int64, wait time.Duration, request string, done func(tiers.Decision, error)) {
+	if err := r.store.Writable(); err != nil {
+		done(tiers.Decision{}, err)
+		return
+	}
+	var d tiers.Decision
+	var ran, decided bool
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) {
+		ran = true
+		r.checks++
+		if d, decided, err = m.CheckID(now, name, hits, now.Add(wait), r.checks, request); !decided {
+			r.waiting[r.checks] = done
+		}
+	}, func(e error) {
+		if !ran || decided {
+			done(d, errors.Join(err, e))
+		}
+	})
+}
+
 // TryCheck decides a check at once: one that would have to wait for a share
 // is denied.
 func (r *Runner) TryCheck(name tiers.Name, hits int64) (d tiers.Decision, err error) {
@@ -252,6 +287,19 @@ func (r *Runner) Add(name tiers.Name, delta int64, done func(tiers.Total, error)
 	var total tiers.Total
 	var err error
 	r.step(func(m *tiers.Machine, now limiter.Time) { total, err = m.Add(now, name, delta) },
+		func(e error) { done(total, errors.Join(err, e)) })
+}
+
+// AddID is Add for a request with an id: one that was carried out before gets
+// the first one's answer.
+func (r *Runner) AddID(name tiers.Name, delta int64, request string, done func(tiers.Total, error)) {
+	if err := r.store.Writable(); err != nil {
+		done(tiers.Total{}, err)
+		return
+	}
+	var total tiers.Total
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { total, err = m.AddID(now, name, delta, request) },
 		func(e error) { done(total, errors.Join(err, e)) })
 }
 
@@ -305,6 +353,23 @@ func (r *Runner) Reset(name tiers.Name, done func(error)) {
 	var err error
 	r.step(func(m *tiers.Machine, now limiter.Time) { err = m.Reset(now, name) },
 		func(e error) { done(errors.Join(err, e)) })
+}
+
+// Apply makes rules the world's, at its root; done is called once that is
+// durable.
+func (r *Runner) Apply(rules *limiter.Rules, done func(version uint64, err error)) {
+	var version uint64
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { version, err = m.Apply(now, rules) },
+		func(e error) { done(version, errors.Join(err, e)) })
+}
+
+// Rules returns the rules that the place follows, and their version; 0: they
+// are not the root's.
+func (r *Runner) Rules() (*limiter.Rules, uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.machine.Rules()
 }
 
 // Reported gives a child's report to the machine; reply gets the answer when

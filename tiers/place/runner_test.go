@@ -183,7 +183,7 @@ func TestFullStoreKeepsLeases(t *testing.T) {
 	report := func(sequence uint64) *tiers.Report {
 		rules := config(t, tiers.Root, 1).Rules
 		return &tiers.Report{
-			Sequence: sequence, To: 3,
+			Hash: rules.Hash, Sequence: sequence, To: 3,
 			Counts: []tiers.Count{{Name: alice, Pairs: []tiers.Pair{{Total: tiers.Total{Added: 4}}}}},
 			Lines:  []tiers.LineReport{{Name: user, Limit: rules.Rule("api").Limits[0].ID, Demand: tiers.Demand{Ask: 1}}},
 		}

@@ -4,8 +4,12 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
 )
 
@@ -18,6 +22,7 @@ type chaos struct {
 	mean [numFaults]time.Duration // between two of a fault; 0: it is absent
 	over bool
 	twin int
+	now  map[string]limiter.NamespaceSpec // the rules as they were last applied
 }
 
 func newChaos(s *scenario, set FaultSet, r *rand.Rand) *chaos {
@@ -175,6 +180,19 @@ var faultDone = [numFaults]func(*chaos) bool{
 		c.world.say(n, "wall clock is ahead by %s", n.wall)
 		return true
 	},
+	Rules: func(c *chaos) bool {
+		root := c.world.order[0]
+		if !root.ready() {
+			return false
+		}
+		rules := c.compile(c.changed())
+		root.proc.runner.Apply(rules, func(version uint64, err error) {
+			if err == nil {
+				c.world.say(root, "follows version %d of the rules", version)
+			}
+		})
+		return true
+	},
 	Suspend: func(c *chaos) bool {
 		n := c.node()
 		if !n.Running() {
@@ -249,6 +267,13 @@ func (c *chaos) another(n *Node, records map[tiers.Key]tiers.Record) bool {
 func (c *chaos) end() {
 	c.over = true
 	w := c.world
+	if c.now != nil { // a root that was set back follows older rules than its children, until an operator mends that
+		w.After(3*time.Second, func() {
+			if root := w.order[0]; root.ready() {
+				root.proc.runner.Apply(c.compile(limiter.Spec{Namespaces: maps.Clone(c.now)}), func(uint64, error) {})
+			}
+		})
+	}
 	f := &w.Faults
 	f.Loss, f.Duplicate, f.Late = 0, 0, 0
 	f.Delay, f.Sync = min(f.Delay, 5*time.Millisecond), min(f.Sync, 3*time.Millisecond)
@@ -263,4 +288,40 @@ func (c *chaos) end() {
 			n.Start()
 		}
 	}
+}
+
+// changed are the rules of the scenario with one namespace as it never was:
+// other figures, gone, or there again as at first. What is steady stays.
+func (c *chaos) changed() limiter.Spec {
+	names := slices.Sorted(maps.Keys(c.spec.Namespaces))
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, "api") })
+	name := names[c.rand.IntN(len(names))]
+	if c.now == nil {
+		c.now = maps.Clone(c.spec.Namespaces)
+	}
+	if _, there := c.now[name]; there && c.rand.IntN(4) == 0 {
+		delete(c.now, name)
+	} else {
+		ns := c.spec.Namespaces[name]
+		ns.Limits = slices.Clone(ns.Limits)
+		for i := range ns.Limits {
+			l := &ns.Limits[i]
+			scale := pick(c.rand, 0.1, 0.5, 1, 1, 2, 5)
+			times := func(n *int64) *int64 {
+				if n == nil {
+					return nil
+				}
+				return new(max(1, int64(float64(*n)*scale)))
+			}
+			l.Burst, l.Budget, l.Concurrency = times(l.Burst), times(l.Budget), times(l.Concurrency)
+			for _, text := range []*string{&l.Rate, &l.Quota} {
+				figure, per, found := strings.Cut(*text, "/")
+				if n, err := strconv.ParseInt(figure, 10, 64); found && err == nil {
+					*text = strconv.FormatInt(*times(&n), 10) + "/" + per
+				}
+			}
+		}
+		c.now[name] = ns
+	}
+	return limiter.Spec{Namespaces: maps.Clone(c.now)}
 }

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"errors"
 	"time"
 
 	"github.com/tributary-io/tributary/tiers"
@@ -18,12 +17,10 @@ func start(cfg tiers.Config, p *process, n *Node) (*place.Runner, error) {
 // epoch is when worlds begin, in Unix nanoseconds: before midnight of a month's last day.
 const epoch = 1_790_000_000_000_000_000
 
-var errNoIDs = errors.New("the core takes no request ids yet")
-
 // check decides a check; request may be "".
 func (p *process) check(name tiers.Name, hits int64, wait time.Duration, request string, done func(tiers.Decision, error)) {
 	if request != "" {
-		done(tiers.Decision{}, errNoIDs)
+		p.runner.CheckID(name, hits, wait, request, done)
 		return
 	}
 	p.runner.Check(name, hits, wait, done)
@@ -32,7 +29,7 @@ func (p *process) check(name tiers.Name, hits int64, wait time.Duration, request
 // add counts; request may be "".
 func (p *process) add(name tiers.Name, delta int64, request string, done func(tiers.Total, error)) {
 	if request != "" {
-		done(tiers.Total{}, errNoIDs)
+		p.runner.AddID(name, delta, request, done)
 		return
 	}
 	p.runner.Add(name, delta, done)
@@ -47,4 +44,4 @@ func (p *process) inspect(name tiers.Name, e *tiers.Explanation) bool {
 var has = struct {
 	quota, budget, concurrency, soft, shadow, dedupe, count, weights, lease bool
 	operations                                                              bool // release, refund, reset, apply, forget, join
-}{quota: true, budget: true, concurrency: true, soft: true, weights: true}
+}{quota: true, budget: true, concurrency: true, soft: true, dedupe: true, weights: true}

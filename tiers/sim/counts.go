@@ -102,6 +102,9 @@ func (l *laws) wrote(n *Node, w tiers.Write) {
 // none goes back, and no session counts for another.
 func (l *laws) durable(n *Node, p *process, w tiers.Write, old tiers.Record) {
 	k := l.key(w.Key)
+	if m, _ := w.Record.(*tiers.Meta); m != nil && m.Clean && !p.closing {
+		l.broken("only a clean stop leaves a clean mark", n, "session %016x left one while it ran", p.session)
+	}
 	if k.kind != 'c' || k.target == nil {
 		return
 	}
@@ -208,9 +211,15 @@ func (l *laws) countedFor(n *Node, session uint64, t *target, delta int64) {
 	}
 }
 
-// reports checks that only durable counts are reported.
+// reports checks that only durable counts are reported, and that what was
+// handed back is kept, once the report says that it came.
 func (l *laws) reports(p *process, r *tiers.Report) {
 	n := p.node
+	if a := p.handed; a != nil && r.Got >= a.Sequence {
+		if p.handed = nil; r.Got == a.Sequence && n.Leaf {
+			l.keeps(n, a)
+		}
+	}
 	for i := range r.Counts {
 		c := &r.Counts[i]
 		t := l.byName[c.Name]
@@ -231,6 +240,24 @@ func (l *laws) reports(p *process, r *tiers.Report) {
 			*told = larger(*told, pair.Total)
 			if !atMost(pair.Total, n.totals[t.index]) {
 				l.broken("a report follows its commit", n, "%s: reports %+v, durable is %+v", c.Name, pair.Total, n.totals[t.index])
+			}
+		}
+	}
+}
+
+// keeps checks that a leaf has on its disk what an Ack handed back.
+func (l *laws) keeps(n *Node, a *tiers.Ack) {
+	for i := range a.Pairs {
+		c := &a.Pairs[i]
+		if l.byName[c.Name] == nil {
+			continue
+		}
+		l.checks++
+		have, _ := n.disk.durable[countKey(c.Name, "")].(*tiers.CountRecord)
+		for _, pair := range c.Pairs {
+			if have == nil || !holds(have, pair) {
+				l.broken("what is handed back is kept", n, "%s: handed back %016x %+v, durable is %+v", c.Name, pair.Session, pair.Total, have)
+				return
 			}
 		}
 	}

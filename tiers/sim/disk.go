@@ -164,6 +164,22 @@ func (d *disk) sync() {
 	w.After(w.between(longest), synced)
 }
 
+// settle ends all commits that wait, at once.
+func (d *disk) settle() {
+	life := d.life
+	for d.life == life && len(d.group)+len(d.pending) > 0 {
+		if len(d.group) == 0 {
+			d.group, d.pending = d.pending, nil
+		}
+		c := d.group[0]
+		d.group = d.group[1:]
+		if d.failed == nil {
+			d.apply(c)
+		}
+		c.done(d.failed)
+	}
+}
+
 func (d *disk) apply(c commit) {
 	for _, w := range c.writes {
 		if d.node.world.laws != nil {

@@ -160,11 +160,8 @@ func (l *laws) follow(n *Node) {
 		switch {
 		case limit == nil:
 			o.exists = false
-		case !o.exists: // it is there again: a new limit, but for what its old lines may hold
+		default: // one that was gone and is there again is the same: its old lines may be in use
 			o.exists = true
-			o.limit, o.lowerAt = *limit, 0
-			o.fill(l.world.now)
-		default:
 			o.become(l.world, limit)
 		}
 	}
@@ -362,12 +359,18 @@ func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
 		if o.owner != n.site || o.node != nil && o.node != n || !o.limit.Durable() {
 			continue
 		}
+		burst := o.limit.Burst
+		if r, _ := n.disk.durable["rules"].(*tiers.RulesRecord); r != nil { // older rules come back, too
+			if l := ruleLimit(r.Rules, o.target, o.id); l != nil {
+				burst = max(burst, l.Burst)
+			}
+		}
 		left := func(records map[tiers.Key]tiers.Record) (tokens, window int64) {
 			key := tiers.Key(fmt.Sprintf("bucket/%s/%s\x00%016x", o.target.name.Namespace, o.target.name.Key, o.id))
 			if b, _ := records[key].(*tiers.SavedBucket); b != nil {
 				return b.Tokens, b.Window
 			}
-			return o.limit.Burst, 0
+			return burst, 0
 		}
 		was, window := left(before)
 		is, old := left(n.disk.durable)
@@ -377,7 +380,7 @@ func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
 		l.excepted[OldOwner]++
 		if o.limit.Kind == limiter.Quota {
 			if old != window {
-				is = o.limit.Burst
+				is = burst
 			}
 			o.window(window).extra += is - was
 		} else {

@@ -121,11 +121,14 @@ func (l *laws) stepLines() {
 // took back is at most what the child says it gave, and the child's lease
 // ends, in true time, before the parent's.
 func (l *laws) pair(n *Node, t *target) {
-	parent := n.parent
-	if parent == nil || !l.look(n, t, &l.lines.child) {
+	if !l.look(n, t, &l.lines.child) {
 		return
 	}
 	l.balance(n, t, &l.lines.child)
+	parent := n.parent
+	if parent == nil {
+		return
+	}
 	child := &l.lines.child
 	for _, at := range parent.site.nodes {
 		if at.Running() && at.proc.session == child.Parent && l.look(at, t, &l.lines.parent) {
@@ -152,7 +155,7 @@ func (l *laws) against(n, parent *Node, t *target, c, p *tiers.Explanation) {
 			// A place whose own line was replaced knows no more of what it cut
 			// from the old one. It is covered: the place's own parent counts
 			// the old line as lent until its end.
-			if from, known := l.lines.cutFrom[seen]; usable && known && c.Limits[i].Window == lender.Window && from == upperLineOf(lender) {
+			if from, known := l.lines.cutFrom[seen]; usable && known && p.Now >= lender.Quiet && c.Limits[i].Window == lender.Window && from == upperLineOf(lender) {
 				l.broken("a child's lease ends before its parent's", n, "%s %s: line %d is held, with %s left, and %s has ended it", t.name, c.Limits[i].Limit,
 					held.Line, held.Expires.Sub(c.Now), parent.Place)
 			}
@@ -196,6 +199,11 @@ func (l *laws) balance(n *Node, t *target, e *tiers.Explanation) {
 		}
 		if all.Capacity > s.Holding.Capacity || all.Rate > s.Holding.Rate {
 			l.broken("a ledger balances", n, "%s %s: holds %+v, has and lends %+v", t.name, s.Limit, s.Holding, all)
+		}
+		// What fills, or is lent, while leases of an earlier session may run is
+		// there twice, but seldom so much of it that the one bucket overflows.
+		if s.Owner && s.Limit.Kind == limiter.Rate && e.Now < e.Silent && (s.Bucket.Tokens > 0 || len(s.Lines) > 0) {
+			l.broken("a silent owner neither fills nor lends", n, "%s %s: %+v, %d lines, silent for %s", t.name, s.Limit, s.Bucket, len(s.Lines), e.Silent.Sub(e.Now))
 		}
 		if s.Bucket.Tokens > s.Bucket.Capacity {
 			l.broken("tokens fit their capacity", n, "%s %s: %+v", t.name, s.Limit, s.Bucket)

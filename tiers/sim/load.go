@@ -47,6 +47,7 @@ func (n *Node) Total(name tiers.Name) (total tiers.Total) {
 type Oracle struct {
 	Offered, Admitted int64
 	Denied            map[tiers.Reason]int64
+	Watch             func(n *Node, hits int64) // is told what is admitted; may be nil
 	bucket            limiter.Bucket
 	limit             *limiter.Limit
 	err               error
@@ -84,6 +85,9 @@ func (o *Oracle) decided(n *Node, name tiers.Name, hits int64, d tiers.Decision,
 		o.Denied[d.Reason] += hits
 	default:
 		o.Admitted += hits
+		if o.Watch != nil {
+			o.Watch(n, hits)
+		}
 		if !o.bucket.Take(n.world.now, hits) && o.err == nil {
 			o.err = fmt.Errorf("%s at %s admitted %d of %s beyond %s: the one bucket holds %d",
 				n.Place, time.Duration(n.world.now), hits, name, o.limit, o.bucket.Tokens())

@@ -2,6 +2,15 @@ package sim
 
 import "github.com/tributary-io/tributary/tiers"
 
+// Messages are how many left a place.
+type Messages struct{ Reports, Acks, Recalls uint64 }
+
+// Sum is how many there are of all kinds.
+func (m Messages) Sum() uint64 { return m.Reports + m.Acks + m.Recalls }
+
+// Sent is what left the node's place so far.
+func (n *Node) Sent() Messages { return n.sent }
+
 // A link joins a child to its parent; it is named by the child.
 
 // cut says that nothing passes it in this direction.
@@ -66,6 +75,7 @@ func (p *process) Report(r *tiers.Report) {
 	}
 	child := p.node
 	w := child.world
+	child.sent.Reports++
 	if w.laws != nil {
 		w.laws.reports(p, r)
 	}
@@ -103,6 +113,7 @@ func (p *process) reported(from *process, r *tiers.Report) {
 		if !p.effect() {
 			return
 		}
+		n.sent.Acks++
 		if w.laws != nil {
 			w.laws.acknowledges(n, r, a)
 		}
@@ -123,6 +134,9 @@ func (p *process) acknowledged(a *tiers.Ack) {
 		return
 	}
 	p.runner.Acknowledged(a)
+	if len(a.Pairs) > 0 {
+		p.handed = a
+	}
 	p.node.world.touchedGrants(p.node, a)
 }
 
@@ -136,6 +150,7 @@ func (p *process) Recall(to tiers.Place, r *tiers.Recall) {
 	if child == nil {
 		return
 	}
+	p.node.sent.Recalls++
 	if w.Trace != nil {
 		w.say(p.node, "recalls %s", showRecall(to, r))
 	}

@@ -34,6 +34,7 @@ type Node struct {
 	backup   map[tiers.Key]tiers.Record // an old copy of its disk
 	broken   error                      // why its last process stopped by itself
 	events   []tiers.Event
+	sent     Messages
 	site     *site          // what the laws know of its place
 	rules    *limiter.Rules // those that it follows
 	totals   []tiers.Total  // durable, by target
@@ -119,7 +120,12 @@ func (n *Node) Stop() {
 // close ends a process that was told to stop.
 func (n *Node) close() {
 	p := n.proc
+	n.disk.settle() // a commit follows those before it
+	if p.dead {
+		return
+	}
 	n.disk.instant = true
+	p.closing = true
 	if err := p.runner.Close(); err != nil {
 		panic(fmt.Sprintf("sim: %s does not close: %v", n.Place, err))
 	}
@@ -173,7 +179,9 @@ type process struct {
 	runner  *place.Runner
 	session uint64
 	dead    bool
-	wake    uint64 // serial of the last wake-up asked for
+	closing bool
+	wake    uint64     // serial of the last wake-up asked for
+	handed  *tiers.Ack // the last one that handed pairs back
 }
 
 var errDead = fmt.Errorf("%w: it crashed", place.ErrStopped)

@@ -181,13 +181,30 @@ func (s *scenario) lastVotes() {
 // live is the node whose process goes on: the one that was not fenced.
 func (s *site) live() *Node {
 	for i := len(s.nodes) - 1; i >= 0; i-- {
-		if n := s.nodes[i]; n.Running() && !n.gone {
-			if fenced, _ := n.proc.runner.State(); !fenced {
-				return n
-			}
+		if n := s.nodes[i]; n.unfenced() {
+			return n
 		}
 	}
 	return nil
+}
+
+// unfenced says that a node's process runs, and goes on.
+func (n *Node) unfenced() bool {
+	if !n.Running() || n.gone {
+		return false
+	}
+	fenced, _ := n.proc.runner.State()
+	return !fenced
+}
+
+// unfenced counts the nodes whose processes go on.
+func (s *site) unfenced() (count int) {
+	for _, n := range s.nodes {
+		if n.unfenced() {
+			count++
+		}
+	}
+	return count
 }
 
 // exact is the end of Law 1: what a leaf counted is at the leaf, and each
@@ -195,6 +212,9 @@ func (s *site) live() *Node {
 func (s *scenario) exact() {
 	l := s.laws
 	for _, at := range l.all {
+		if both := at.unfenced(); both > 1 {
+			l.broken("a place has one session in the end", nil, "%s has %d that run and were not fenced", at.place, both)
+		}
 		n := at.live()
 		if n == nil {
 			if !at.left {

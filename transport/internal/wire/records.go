@@ -38,7 +38,7 @@ func AppendRecord(b []byte, r tiers.Record) ([]byte, error) {
 		}
 		m = rules
 	case *tiers.WindowRecord:
-		m = &WindowRecord{Begin: r.Begin}
+		m = &WindowRecord{Begin: r.Begin, Lost: r.Lost}
 	case *tiers.RequestRecord:
 		m = &RequestRecord{
 			Session: r.Session, Key: r.Key, Add: r.Add, Hits: r.Hits, Total: fromSum(r.Total), Decision: fromDecision(r.Decision),
@@ -110,7 +110,7 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 		if err := parse(&w); err != nil {
 			return nil, err
 		}
-		return &tiers.WindowRecord{Begin: w.Begin}, nil
+		return &tiers.WindowRecord{Begin: w.Begin, Lost: w.Lost}, nil
 	case "request":
 		var r RequestRecord
 		if err := parse(&r); err != nil {

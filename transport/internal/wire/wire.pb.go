@@ -1769,6 +1769,7 @@ func (x *RulesRecord) GetSpec() []byte {
 type WindowRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Begin         int64                  `protobuf:"zigzag64,1,opt,name=begin,proto3" json:"begin,omitempty"` // Unix s
+	Lost          bool                   `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1808,6 +1809,13 @@ func (x *WindowRecord) GetBegin() int64 {
 		return x.Begin
 	}
 	return 0
+}
+
+func (x *WindowRecord) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
 }
 
 type RequestRecord struct {
@@ -2187,9 +2195,10 @@ const file_wire_proto_rawDesc = "" +
 	"\vRulesRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x06R\x04file\x12\x12\n" +
-	"\x04spec\x18\x03 \x01(\fR\x04spec\"$\n" +
+	"\x04spec\x18\x03 \x01(\fR\x04spec\"8\n" +
 	"\fWindowRecord\x12\x14\n" +
-	"\x05begin\x18\x01 \x01(\x12R\x05begin\"\xc4\x01\n" +
+	"\x05begin\x18\x01 \x01(\x12R\x05begin\x12\x12\n" +
+	"\x04lost\x18\x02 \x01(\bR\x04lost\"\xc4\x01\n" +
 	"\rRequestRecord\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x10\n" +

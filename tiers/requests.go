@@ -1,0 +1,183 @@
+package tiers
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// This file remembers requests that carry an id, so that a retried one gets
+// the first one's answer and is not carried out twice. What a request did and
+// that it did it are one commit. It is remembered here and nowhere else, for
+// the rule's dedupe window at least, by this place's running time: clocks that
+// are set, and time while the place was down, make nobody forget.
+//
+// Records stand in slots, each a window long. Of the newest two all are read;
+// the others are deleted, a few with each request that is remembered.
+
+// ErrIDReused says that a request's id is another request's.
+var ErrIDReused = errors.New("this id was used for another request")
+
+// ErrNoDedupe says that the namespace's rule remembers no ids.
+var ErrNoDedupe = errors.New("the namespace remembers no request ids")
+
+// MaxID is the longest id of a request, in bytes.
+const MaxID = 128
+
+// forgetEach is how many old records a request deletes, at most.
+const forgetEach = 8
+
+// slots are a namespace's in this session.
+type slots struct {
+	newest int64
+	since  limiter.Time
+	stale  bool // there may be older ones
+}
+
+func slotsKey(namespace string) Key { return windowPrefix + Key(namespace) + "/requests" }
+
+func requestKey(namespace string, slot int64, id string) Key {
+	return requestPrefix + Key(fmt.Sprintf("%s/%016x/%s", namespace, slot, id))
+}
+
+// slotsOf brings a namespace's slots up to now.
+func (m *Machine) slotsOf(now limiter.Time, s *space) *slots {
+	window := s.rule.Dedupe
+	if s.slots == nil {
+		s.slots = &slots{since: now, stale: true}
+		if r, _ := m.read(slotsKey(s.name)).(*WindowRecord); r != nil {
+			s.slots.newest = r.Begin
+		}
+	}
+	if over := now.Sub(s.slots.since); over >= window {
+		s.slots.newest += int64(min(over/window, 2))
+		s.slots.since, s.slots.stale = now, true
+		m.write(slotsKey(s.name), &WindowRecord{Begin: s.slots.newest})
+	}
+	return s.slots
+}
+
+// remembered finds the request of an id. Another one under the same id is an
+// error.
+func (m *Machine) remembered(now limiter.Time, s *space, id string, key string, add bool, hits int64) (*RequestRecord, error) {
+	if s.rule.Dedupe <= 0 {
+		return nil, ErrNoDedupe
+	}
+	newest := m.slotsOf(now, s).newest
+	for _, slot := range []int64{newest, newest - 1} {
+		if r, _ := m.read(requestKey(s.name, slot, id)).(*RequestRecord); r != nil {
+			if r.Key != key || r.Add != add || r.Hits != hits {
+				return nil, ErrIDReused
+			}
+			return r, nil
+		}
+	}
+	return nil, nil
+}
+
+// remember writes down what a request did.
+func (m *Machine) remember(now limiter.Time, s *space, id string, r *RequestRecord) {
+	at := m.slotsOf(now, s)
+	r.Session = m.cfg.Session
+	m.write(requestKey(s.name, at.newest, id), r)
+	if !at.stale {
+		return
+	}
+	oldest, n := requestKey(s.name, at.newest-1, ""), 0
+	m.scan(requestPrefix+Key(s.name)+"/", "", func(k Key, _ Record) bool {
+		if k >= oldest || n == forgetEach {
+			return false
+		}
+		m.write(k, nil)
+		n++
+		return true
+	})
+	at.stale = n == forgetEach
+}
+
+// CheckID is Check for a request with an id. What it decides may leave only
+// when the writes of the step's Output are durable.
+func (m *Machine) CheckID(now limiter.Time, name Name, hits int64, deadline limiter.Time, id uint64, request string) (d Decision, decided bool, err error) {
+	s := m.spaces[name.Namespace]
+	switch {
+	case s == nil || s.rule == nil:
+		return d, true, ErrUnknownNamespace
+	case !m.cfg.Leaf:
+		return d, true, ErrNotLeaf
+	}
+	r, err := m.remembered(now, s, request, name.Key, false, hits)
+	switch {
+	case err != nil:
+		return d, true, err
+	case r != nil:
+		return r.Decision, true, nil
+	}
+	if first := m.underWay[requestID{s.name, request}]; first != nil {
+		first.others = append(first.others, id) // it gets the same answer
+		return d, false, nil
+	}
+	d, decided, err = m.Check(now, name, hits, deadline, id)
+	switch {
+	case err != nil:
+	case !decided:
+		if m.underWay == nil {
+			m.underWay = map[requestID]*waitingRequest{}
+			m.requests = map[uint64]requestID{}
+		}
+		m.underWay[requestID{s.name, request}] = &waitingRequest{name: name, hits: hits}
+		m.requests[id] = requestID{s.name, request}
+	case d.Allowed:
+		m.remember(now, s, request, &RequestRecord{Key: name.Key, Hits: hits, Decision: d})
+	}
+	return d, decided, err
+}
+
+// A requestID is an id of a namespace's requests.
+type requestID struct{ namespace, id string }
+
+// A waitingRequest is a check with an id that waits, and the retries of it
+// that came meanwhile.
+type waitingRequest struct {
+	name   Name
+	hits   int64
+	others []uint64
+}
+
+// carriedOut notes the decision on a check that waited.
+func (m *Machine) carriedOut(now limiter.Time, id uint64, d *Decision) {
+	request, waits := m.requests[id]
+	m.out.Decided = append(m.out.Decided, Decided{id, *d, waits})
+	if !waits {
+		return
+	}
+	w := m.underWay[request]
+	delete(m.requests, id)
+	delete(m.underWay, request)
+	if s := m.spaces[request.namespace]; d.Allowed && s.rule != nil && s.rule.Dedupe > 0 {
+		m.remember(now, s, request.id, &RequestRecord{Key: w.name.Key, Hits: w.hits, Decision: *d})
+	}
+	for _, other := range w.others {
+		m.out.Decided = append(m.out.Decided, Decided{other, *d, true})
+	}
+}
+
+// AddID is Add for a request with an id.
+func (m *Machine) AddID(now limiter.Time, name Name, delta int64, request string) (Total, error) {
+	s := m.spaces[name.Namespace]
+	if s == nil || s.rule == nil {
+		return Total{}, ErrUnknownNamespace
+	}
+	r, err := m.remembered(now, s, request, name.Key, true, delta)
+	switch {
+	case err != nil:
+		return Total{}, err
+	case r != nil:
+		return r.Total, nil
+	}
+	total, err := m.Add(now, name, delta)
+	if err == nil {
+		m.remember(now, s, request, &RequestRecord{Key: name.Key, Add: true, Hits: delta, Total: total})
+	}
+	return total, err
+}

@@ -1,0 +1,257 @@
+package tiers
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// This file lets rules flow. They are applied at the root, which numbers their
+// versions; a child that reports by others is sent the parent's, keeps them on
+// its disk, and until it follows them nothing is lent to it. A place that never
+// heard of the root's follows those that it was started with, as version 0.
+
+// startRules takes the rules that the disk has, or those of the start.
+func (m *Machine) startRules() error {
+	r, err := m.reader.Get(rulesKey)
+	if err != nil {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	m.rules = m.cfg.Rules
+	kept, _ := r.(*RulesRecord)
+	if kept != nil {
+		m.rules, m.version, m.file = kept.Rules, kept.Version, kept.File
+	}
+	if m.cfg.Place == Root && m.file != m.cfg.Rules.Hash { // another file than at the last start
+		m.rules, m.version, m.file = m.cfg.Rules, m.version+1, m.cfg.Rules.Hash
+		m.keepRules()
+	}
+	return nil
+}
+
+func (m *Machine) keepRules() {
+	m.write(rulesKey, &RulesRecord{Version: m.version, File: m.file, Rules: m.rules})
+}
+
+// lease is how long an owner lends.
+func (m *Machine) lease() time.Duration {
+	if m.cfg.Lease > 0 {
+		return m.cfg.Lease
+	}
+	return m.rules.Lease
+}
+
+// Rules returns the rules that this place follows, and their version; 0: they
+// are not the root's.
+func (m *Machine) Rules() (*limiter.Rules, uint64) { return m.rules, m.version }
+
+// Apply makes rules the world's, at its root, under the next version.
+func (m *Machine) Apply(now limiter.Time, rules *limiter.Rules) (version uint64, err error) {
+	if m.cfg.Place != Root {
+		return 0, ErrNotRoot
+	}
+	if rules.Hash != m.rules.Hash || m.newest > m.version {
+		m.adopt(now, rules, max(m.version, m.newest)+1)
+	}
+	return m.version, nil
+}
+
+// rulesFor puts into an answer what a child has to know of the rules. False:
+// it does not follow ours, and nothing is lent to it.
+func (m *Machine) rulesFor(c *child, r *Report, a *Ack) bool {
+	a.Version, a.Hash = m.version, m.rules.Hash
+	m.newest = max(m.newest, r.Rules)
+	c.version = r.Rules
+	same := r.Hash == m.rules.Hash
+	if c.rules != r.Hash && !same {
+		switch {
+		case r.Rules > m.version:
+			m.event(EventRulesDiffer, r.Child, fmt.Sprintf("it follows version %d of the rules, newer than version %d here: nothing is lent to it until the root applies newer ones", r.Rules, m.version))
+		case m.version == 0:
+			m.event(EventRulesDiffer, r.Child, "neither place has heard of the root's rules yet: nothing is lent")
+		}
+	}
+	c.rules = r.Hash
+	if !same && m.version > 0 && r.Rules <= m.version {
+		a.Rules = &RulesRecord{Version: m.version, Rules: m.rules}
+	}
+	return same
+}
+
+// rulesOf takes the parent's rules from its answer.
+func (m *Machine) rulesOf(now limiter.Time, a *Ack) {
+	switch {
+	case a.Rules != nil && a.Rules.Rules != nil && a.Rules.Version >= m.version && a.Rules.Rules.Hash != m.rules.Hash:
+		m.adopt(now, a.Rules.Rules, a.Rules.Version)
+		m.event(EventRules, m.cfg.Place.Parent(), fmt.Sprintf("version %d", m.version))
+	case a.Hash == m.rules.Hash && a.Version > m.version:
+		m.version = a.Version
+		m.keepRules()
+	case a.Hash != m.rules.Hash && m.upper.rules != a.Hash && a.Version < m.version:
+		m.event(EventRulesDiffer, m.cfg.Place.Parent(), fmt.Sprintf("this place follows version %d of the rules, its parent only version %d: waiting for newer ones", m.version, a.Version))
+	}
+	m.upper.rules = a.Hash
+}
+
+// adopt follows other rules from now on. A limit that stays is the same
+// bucket with other figures; one that is gone is forgotten, and if it comes
+// back its owner lends it only when what it lent before has ended.
+func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) {
+	m.countUsed()
+	old := m.rules
+	m.rules, m.version = rules, version
+	m.keepRules()
+	if lease := int64(m.lease()); lease > m.meta.Lease {
+		m.meta.Lease = lease
+		m.write(metaKey, m.saved())
+	}
+	for _, name := range old.Namespaces() {
+		was, is := old.Rule(name), rules.Rule(name)
+		for i := range was.Limits {
+			if l := &was.Limits[i]; m.owns(l) && limitOf(is, l.ID) == nil {
+				m.retired[retiredLimit{name, l.ID}] = now.Add(lenderLease(time.Duration(m.meta.Lease)))
+			}
+		}
+		s := m.spaces[name]
+		if is == nil {
+			s.rule, s.weight = nil, 0
+		}
+	}
+	for _, name := range rules.Namespaces() {
+		s := m.space(name)
+		s.rule = rules.Rule(name)
+		if m.cfg.Leaf {
+			s.weight = s.rule.Weight(string(m.cfg.Place))
+		}
+	}
+	for _, o := range m.objects() {
+		m.refit(now, o)
+	}
+}
+
+// refit gives an awake object the pools that the rules ask for now.
+func (m *Machine) refit(now limiter.Time, o *object) {
+	before := o.pools
+	o.pools = nil
+	if o.space.rule != nil {
+		for i := range o.space.rule.Limits {
+			l := &o.space.rule.Limits[i]
+			if p := poolOf(before, l.ID); p != nil {
+				m.resize(now, p, l)
+				o.pools = append(o.pools, p)
+			} else if p := m.newPool(now, o, l); p != nil {
+				o.pools = append(o.pools, p)
+			}
+		}
+	}
+	for _, p := range before {
+		if poolOf(o.pools, p.limit.ID) == nil {
+			p.due, p.gone = false, true
+		}
+	}
+	m.decideAll(o, now)
+	for _, p := range o.pools {
+		m.balance(now, p, nil)
+		if !p.owner && (p.held.number != 0 || !p.told.none()) {
+			m.tell(p)
+		}
+		p.check()
+	}
+	m.arm(now, o)
+}
+
+// resize gives a pool's limit other figures. What is more is there at once,
+// full; what is less is taken away as it comes back.
+func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit) {
+	before := p.limit.Whole()
+	p.limit = l
+	if !p.owner {
+		return
+	}
+	if m.turn(now, p); p.limit.Durable() { // what is spent stays spent
+		m.restock(now, p, l.Burst-before.Capacity)
+	}
+	more := l.Whole().Minus(p.own).Max(limiter.Share{})
+	if p.limit.Durable() || now < m.quiet(p) || p.limit.Kind == limiter.Rate && !m.filling(now) {
+		more.Tokens = 0
+	} else {
+		more.Tokens = min(more.Tokens, more.Capacity)
+	}
+	p.bucket.Add(now, more)
+	p.own.Capacity += more.Capacity
+	p.own.Rate += more.Rate
+	p.credit = min(p.credit, l.Burst)
+	m.shrink(now, p)
+}
+
+// restock adds to what is left of a durable limit at its owner, or takes off.
+func (m *Machine) restock(now limiter.Time, p *pool, diff int64) {
+	if p.waits || p.credit > 0 || diff == 0 {
+		return
+	}
+	if diff > 0 {
+		paid := min(diff, p.debt)
+		p.debt -= paid
+		diff -= paid
+		p.bucket.Add(now, limiter.Share{Capacity: diff})
+		p.own.Capacity += diff
+		p.stock(now, diff)
+	} else {
+		less := min(-diff, p.vault.rest)
+		p.vault.rest -= less
+		p.bucket.Settle(now)
+		here := min(-diff-less, p.bucket.Tokens())
+		p.bucket.Spend(here)
+		p.debt += -diff - less - here
+	}
+	m.save(p)
+}
+
+// shrink takes away from an owner's bucket what its limit was lowered by.
+func (m *Machine) shrink(now limiter.Time, p *pool) {
+	e := p.excess()
+	if e.IsZero() {
+		return
+	}
+	p.bucket.Settle(now)
+	have := p.bucket.Share()
+	cut := limiter.Share{Capacity: min(e.Capacity, have.Capacity), Rate: min(e.Rate, have.Rate)}
+	if p.limit.Kind == limiter.Concurrency {
+		cut.Tokens = cut.Capacity
+	}
+	p.bucket.Cut(now, cut)
+	p.own = p.own.Minus(limiter.Share{Capacity: cut.Capacity, Rate: cut.Rate})
+}
+
+func limitOf(rule *limiter.Rule, id uint64) *limiter.Limit {
+	if rule == nil {
+		return nil
+	}
+	for i := range rule.Limits {
+		if rule.Limits[i].ID == id {
+			return &rule.Limits[i]
+		}
+	}
+	return nil
+}
+
+func poolOf(pools []*pool, id uint64) *pool {
+	for _, p := range pools {
+		if p.limit.ID == id {
+			return p
+		}
+	}
+	return nil
+}
+
+// A retiredLimit is one that this place owned and that left the rules.
+type retiredLimit struct {
+	namespace string
+	id        uint64
+}
+
+// quiet is until when an owner lends nothing of a limit, nor fills it.
+func (m *Machine) quiet(p *pool) limiter.Time {
+	return max(m.silent, m.retired[retiredLimit{p.object.name.Namespace, p.limit.ID}])
+}

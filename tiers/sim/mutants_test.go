@@ -1,0 +1,357 @@
+package sim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A mutant is the core with one mistake in it, made by edits of its source:
+// the mistakes that the design exists to avoid. It shows that the checkers
+// can fail.
+type mutant struct {
+	mistake string
+	edits   []edit
+	quick   bool // it is run with -short too
+}
+
+// An edit replaces old, which stands in file exactly once, file being named
+// from the module's root. Short texts outlive the changes around them.
+type edit struct{ file, old, new string }
+
+var mutants = []mutant{
+	// What leaves a place before it is durable there.
+	{
+		mistake: "a report is acknowledged before its commit", quick: true,
+		edits: []edit{{"tiers/place/runner.go", "if ack = m.Reported(now, report); ack != nil && full {", `if ack = m.Reported(now, report); ack != nil {
+			reply(ack)
+		}
+		if ack != nil && full {`}},
+	},
+	{
+		mistake: "a report leaves before its commit",
+		edits: []edit{{"tiers/place/runner.go", "r.sender.Wake(out.Wake)", `r.sender.Wake(out.Wake)
+		if out.Report != nil {
+			r.sender.Report(out.Report)
+			out.Report = nil
+		}`}},
+	},
+	{
+		mistake: "a vote is answered before its commit",
+		edits: []edit{
+			{"tiers/place/runner.go", "{ total, err = m.Add(now, name, delta) },", "{ total, err = m.Add(now, name, delta); done(total, err) },"},
+			{"tiers/place/runner.go", "func(e error) { done(total, errors.Join(err, e)) })", "nothing)"},
+		},
+	},
+
+	// Counts.
+	{
+		mistake: "an interior place reports what came since the last report",
+		edits: []edit{
+			{"tiers/count.go", "type count struct {", "type count struct {\n\tsaid Total"},
+			{"tiers/upper.go", "entry.Pairs = []Pair{{Total: c.total}}", `entry.Pairs = []Pair{{Total: Total{c.total.Added - c.said.Added, c.total.Removed - c.said.Removed}}}
+			c.said = c.total`},
+		},
+	},
+	{
+		mistake: "a parent adds up what a child reports", quick: true,
+		edits: []edit{{"tiers/count.go", "if found && larger == old {", `if s.place != "" {
+			larger = Total{old.Added + p.Added, old.Removed + p.Removed}
+		}
+		if found && larger == old {`}},
+	},
+	{
+		mistake: "a start counts on in the replica of the one before",
+		edits:   []edit{{"tiers/count.go", "own := Pair{Session: m.cfg.Session}", "own := Pair{Session: cmp.Or(m.prior.Session, m.cfg.Session)}"}},
+	},
+	{
+		mistake: "a child trusts its own memory of what was acknowledged",
+		edits:   []edit{{"tiers/upper.go", "acked := min(a.Acked, m.mark)", "acked := max(u.acked, min(a.Acked, m.mark))"}},
+	},
+	{
+		mistake: "a parent acknowledges across a gap",
+		edits:   []edit{{"tiers/lower.go", "if r.From <= progress.Acked && r.To > progress.Acked {", "if r.To > progress.Acked {"}},
+	},
+	{
+		mistake: "a leaf ignores what is handed back to it",
+		edits:   []edit{{"tiers/upper.go", "range a.Pairs {", "range a.Pairs[:0] {"}},
+	},
+	{
+		mistake: "a twin is not fenced",
+		edits:   []edit{{"tiers/lower.go", "= r.Number, r.Session != c.session", "= r.Number, false"}},
+	},
+
+	// Shares: what is lent, returned and taken back.
+	{
+		mistake: "more is lent than the ledger says", quick: true,
+		edits: []edit{{"tiers/lower.go", "Lent: n.lent,", "Lent: n.lent.Plus(limiter.Share{Capacity: 1}),"}},
+	},
+	{
+		mistake: "what is lent stays in the bucket",
+		edits:   []edit{{"limiter/bucket.go", "b.tokens -= s.Tokens", ""}},
+	},
+	{
+		mistake: "a return comes back full",
+		edits:   []edit{{"tiers/pool.go", "got.Tokens = min(got.Tokens, got.Capacity)", "got.Tokens = got.Capacity"}},
+	},
+	{
+		mistake: "a return is taken with each report that tells of it",
+		edits:   []edit{{"tiers/pool.go", "l.returned = returned\n", "_ = returned\n"}},
+	},
+	{
+		mistake: "a line's totals carry over to the next line",
+		edits: []edit{{"tiers/pool.go", "p.bucket.Add(now, out)", `p.bucket.Add(now, out)
+	defer func(lent limiter.Share) { l.lent, l.returned = lent, lent }(l.lent)`}},
+	},
+	{
+		mistake: "an expired line gives its tokens back",
+		edits:   []edit{{"tiers/pool.go", "out.Tokens = 0", "out.Tokens = max(0, min(out.Tokens, out.Capacity))"}},
+	},
+
+	// Leases.
+	{
+		mistake: "the parent's lease ends before the child's",
+		edits:   []edit{{"tiers/pool.go", "return d/100*102 + d%100*102/100", "return d / 100 * 98"}},
+	},
+	{
+		mistake: "clocks are trusted not to drift",
+		edits:   []edit{{"tiers/pool.go", "return d/100*102 + d%100*102/100", "return d"}},
+	},
+	{
+		mistake: "the child's lease begins when the answer comes", quick: true,
+		edits: []edit{{"tiers/upper.go", "h.expires = max(h.expires, m.upper.builtAt.Add(g.Lease))", "h.expires = max(h.expires, now.Add(g.Lease))"}},
+	},
+	{
+		mistake: "a child spends on when its lease has ended",
+		edits: []edit{
+			{"tiers/check.go", "&& now < p.held.expires", "&& now < p.held.expires.Add(time.Second)"},
+			{"tiers/check.go", "!h.ended && now >= h.expires {", "!h.ended && now >= h.expires.Add(time.Second) {"},
+			{"tiers/check.go", "at = min(at, h.expires)", "at = min(at, h.expires.Add(time.Second))"},
+		},
+	},
+	{
+		mistake: "a lease outlives the one it is cut from",
+		edits:   []edit{{"tiers/pool.go", "return max(0, p.held.expires.Sub(now)/100*98)", "return configured"}},
+	},
+	{
+		mistake: "a parent renews what the report does not name",
+		edits: []edit{{"tiers/lower.go", "c.reported, c.seenAt", `for _, o := range m.objects() {
+		for _, p := range o.pools {
+			for _, l := range p.lines {
+				if l.child == c && l.session == r.Session {
+					l.expires = max(l.expires, now.Add(lenderLease(m.cfg.Lease)))
+				}
+			}
+		}
+	}
+	c.reported, c.seenAt`}},
+	},
+	{
+		mistake: "a child renews what the answer does not name",
+		edits: []edit{{"tiers/upper.go", "m.seen(r, a)", `for _, o := range m.objects() {
+		for _, p := range o.pools {
+			p.held.expires = max(p.held.expires, u.builtAt.Add(m.cfg.Lease))
+		}
+	}
+	m.seen(r, a)`}},
+	},
+
+	// Starts: what is believed of the time before.
+	{
+		mistake: "an owner lends while it is silent",
+		edits:   []edit{{"tiers/machine.go", "return now >= m.silent", "return true"}},
+	},
+	{
+		mistake: "an owner's bucket fills while it is silent",
+		edits:   []edit{{"tiers/machine.go", "l.Whole(), max(m.began, m.silent)", "l.Whole(), m.began"}},
+	},
+	{
+		mistake: "an owner is not silent after a crash",
+		edits:   []edit{{"tiers/machine.go", "m.silent = now.Add(lenderLease(", "m.silent = now.Add(0*lenderLease("}},
+	},
+	{
+		mistake: "a bucket is full after a crash",
+		edits:   []edit{{"tiers/machine.go", "case !m.intact:", "case false:"}},
+	},
+	{
+		mistake: "a disk that was lost or set back is believed",
+		edits:   []edit{{"tiers/machine.go", "true, last && (m.isNew || m.prior.Clean)", "true, m.isNew || m.prior.Clean"}},
+	},
+	{
+		mistake: "a crash after a clean stop passes for a clean stop",
+		edits:   []edit{{"tiers/machine.go", "m.meta.Clean = false", ""}},
+	},
+	{
+		mistake: "a stop is clean though shares are lent",
+		edits:   []edit{{"tiers/machine.go", "m.meta.Clean = !lent && m.filling(now)", "m.meta.Clean = m.filling(now)"}},
+	},
+	{
+		mistake: "a clean stop does not write what buckets hold",
+		edits:   []edit{{"tiers/machine.go", "m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens()})", ""}},
+	},
+	{
+		mistake: "a bucket leaves memory that is not full",
+		edits:   []edit{{"tiers/machine.go", "|| p.owner && p.bucket.Tokens() < p.bucket.Capacity() {", "{"}},
+	},
+}
+
+// mutantSeeds is how many worlds have to be enough.
+const mutantSeeds = 200
+
+// mutantMain runs worlds from a seed on, up to the first that breaks a law.
+const mutantMain = `package main
+
+import (
+	"encoding/json"
+	"os"
+	"strconv"
+
+	"github.com/tributary-io/tributary/tiers/sim"
+)
+
+func main() {
+	first, _ := strconv.ParseUint(os.Args[1], 10, 64)
+	last, _ := strconv.ParseUint(os.Args[2], 10, 64)
+	for seed := first; seed <= last; seed++ {
+		if err := sim.Run(sim.Options{Seed: seed, Faults: sim.AllFaults}).Err; err != nil {
+			v := err.(*sim.ViolationError)
+			_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"Seed": seed, "Law": v.Law, "Text": v.Text})
+			return
+		}
+	}
+}
+`
+
+// invariants are panics by which the core itself, or the limiter, catches a mistake.
+var invariants = []string{"does not balance", "cannot cut", "cannot spend", "is no bucket"}
+
+// caught is how a mutant was found out.
+type caught struct {
+	Seed      uint64
+	Law, Text string
+}
+
+// TestMutantsAreCaught shows that the laws tell a core with a mistake in it
+// from one without, in worlds of the first seeds.
+func TestMutantsAreCaught(t *testing.T) {
+	goCommand, err := exec.LookPath("go")
+	if err != nil {
+		t.Skipf("mutants are built with the go command: %v", err)
+	}
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := make([]string, len(mutants))
+	t.Run("mutants", func(t *testing.T) {
+		for i, m := range mutants {
+			if testing.Short() && !m.quick {
+				continue
+			}
+			t.Run(m.mistake, func(t *testing.T) {
+				t.Parallel()
+				began := time.Now()
+				program := m.build(t, goCommand, root)
+				built := time.Since(began)
+				c := hunt(t, program)
+				if c.Law == "" {
+					t.Errorf("no law caught it in %d seeds: a checker is missing, or it is no mistake", mutantSeeds)
+				}
+				rows[i] = fmt.Sprintf("%-60s %4d  %-48s %5.1f s, %.1f of them to build\n", m.mistake, c.Seed, c.Law, time.Since(began).Seconds(), built.Seconds())
+			})
+		}
+	})
+	t.Logf("%-60s %4s  %-48s time\n%s", "mutant", "seed", "caught by", strings.Join(rows, ""))
+}
+
+// build makes the mutant's program.
+func (m *mutant) build(t *testing.T, goCommand, root string) string {
+	t.Helper()
+	dir := t.TempDir()
+	texts := map[string]string{"tiers/sim/mutant/main.go": mutantMain}
+	for _, e := range m.edits {
+		text, read := texts[e.file]
+		if !read {
+			source, err := os.ReadFile(filepath.Join(root, e.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = string(source)
+		}
+		if n := strings.Count(text, e.old); n != 1 {
+			t.Fatalf("%s holds %q %d times, not once: the code changed, keep the mutant in step with it", e.file, e.old, n)
+		}
+		texts[e.file] = strings.Replace(text, e.old, e.new, 1)
+	}
+	replace := map[string]string{}
+	for file, text := range texts {
+		edited := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
+		if err := os.WriteFile(edited, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		replace[filepath.Join(root, file)] = edited
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, program := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "mutant.exe")
+	if err := os.WriteFile(list, overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.CommandContext(t.Context(), goCommand, "build", "-buildvcs=false", "-ldflags=-s -w", "-overlay", list, "-o", program, "./tiers/sim/mutant")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("the mutant does not build, keep it in step with the code: %v\n%s", err, out)
+	}
+	return program
+}
+
+// hunt runs a mutant's worlds until a law catches it that the unchanged core
+// keeps in the same world.
+func hunt(t *testing.T, program string) (c caught) {
+	t.Helper()
+	for first := uint64(1); first <= mutantSeeds; first = c.Seed + 1 {
+		out, err := exec.CommandContext(t.Context(), program, strconv.FormatUint(first, 10), strconv.Itoa(mutantSeeds)).Output()
+		if err != nil {
+			t.Fatalf("from seed %d: %v", first, err)
+		}
+		if len(out) == 0 {
+			break
+		}
+		c = caught{}
+		if err := json.Unmarshal(out, &c); err != nil {
+			t.Fatal(err)
+		}
+		if c.counts() {
+			return c
+		}
+	}
+	return caught{Seed: mutantSeeds}
+}
+
+// counts says that it was the mistake that was caught. Of a panic it names the
+// invariant.
+func (c *caught) counts() bool {
+	switch {
+	case c.Law == "demand is met": // a law of use; and not every world keeps it yet
+		return false
+	case c.Law == "panic":
+		i := slices.IndexFunc(invariants, func(text string) bool { return strings.Contains(c.Text, text) })
+		if i < 0 {
+			return false
+		}
+		c.Law = "panic: " + invariants[i]
+	}
+	var unchanged *ViolationError
+	err := Run(Options{Seed: c.Seed, Faults: AllFaults}).Err
+	return !errors.As(err, &unchanged) || unchanged.Law == "demand is met"
+}
