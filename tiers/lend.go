@@ -132,7 +132,10 @@ func (p *pool) wait(now limiter.Time, l *line) time.Duration {
 	}
 	var out int64
 	for _, o := range p.lines {
-		out += o.out().Capacity
+		have := o.out()
+		if out += have.Capacity; o != l && (have.Rate > 0 || have.Capacity > o.demand.Ask) {
+			return 0 // it is being recalled, and may come at any time
+		}
 	}
 	switch {
 	case p.limit.Kind == limiter.Concurrency:
