@@ -436,7 +436,7 @@ func (m *Machine) tickObject(now limiter.Time, o *object) {
 
 // unused says that nobody asks for a share any more.
 func (m *Machine) unused(now limiter.Time, p *pool) bool {
-	idle := time.Duration(idleAfter)
+	idle := idleAfter
 	if p.dry() {
 		idle = wishFor // whole tokens that others may wait for
 	}

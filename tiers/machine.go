@@ -399,7 +399,7 @@ func (m *Machine) rest(now limiter.Time, p *pool) {
 			m.save(p)
 		}
 	case p.bucket.Tokens() < p.limit.Burst:
-		m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens()})
+		m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens(), Burst: p.limit.Burst})
 	}
 }
 
@@ -523,7 +523,7 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 	}
 	if saved != nil {
 		// However old it is, the bucket has gained since, so it is never too much.
-		whole.Tokens = min(whole.Tokens, saved.Tokens)
+		whole.Tokens = saved.left(l)
 		m.write(p.savedKey(), nil)
 	}
 	switch {
@@ -557,7 +557,7 @@ func (m *Machine) recall(now limiter.Time, p *pool, saved *SavedBucket) {
 	}
 	switch {
 	case saved != nil && (saved.Known || !lost):
-		p.stock(now, min(saved.Tokens, p.limit.Burst))
+		p.stock(now, saved.left(p.limit))
 	case lost:
 		p.waits = true
 	case m.young():

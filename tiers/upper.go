@@ -264,7 +264,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	if a.Number == 0 { // nothing was taken: another session has our number
 		m.requeue()
-		m.number(now, 0)
+		m.number(0)
 		return
 	}
 	pools, firsts := u.pools, u.firsts
@@ -284,7 +284,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	u.stamp, u.stampAt = a.Stamp, now
 	if a.Number != u.number {
-		m.number(now, a.Number)
+		m.number(a.Number)
 	} else if r.Number == a.Number { // the parent's disk has it: no other session will be given it
 		m.judge(now, a.Number)
 	}
@@ -324,7 +324,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 }
 
 // number takes the session's number from the parent; 0 asks for a hello.
-func (m *Machine) number(now limiter.Time, n uint64) {
+func (m *Machine) number(n uint64) {
 	u := &m.upper
 	u.number, u.hurry = n, true
 	if n == 0 {
@@ -440,7 +440,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 			m.ended(now, p)
 			*h = held{}
 		}
-		p.next(now, m.upper.builtAt, g.Wait)
+		p.next(m.upper.builtAt, g.Wait)
 		if !p.told.none() { // the demand is forgotten unless it is said again
 			h.renewAt = m.upper.builtAt.Add(m.lease() / 3)
 		}
@@ -466,7 +466,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 		p.lowAt = limiter.MaxTokens
 	}
 	h.lent = g.Lent
-	p.next(now, m.upper.builtAt, g.Wait)
+	p.next(m.upper.builtAt, g.Wait)
 	if g.Resets > h.resets {
 		h.resets = g.Resets
 		m.refill(now, p)
@@ -481,7 +481,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 }
 
 // next notes when the lender could have more, as it says.
-func (p *pool) next(now, builtAt limiter.Time, wait time.Duration) {
+func (p *pool) next(builtAt limiter.Time, wait time.Duration) {
 	switch {
 	case wait <= 0:
 		p.nextAt = 0

@@ -30,7 +30,7 @@ func AppendRecord(b []byte, r tiers.Record) ([]byte, error) {
 	case *tiers.CountRecord:
 		m = &CountRecord{Mark: r.Mark, Pairs: each(r.Pairs, fromPair), Fold: fromFold(r.Fold), Kept: fromSum(r.Kept)}
 	case *tiers.SavedBucket:
-		m = &SavedBucket{Tokens: r.Tokens, Window: r.Window, Known: r.Known}
+		m = &SavedBucket{Tokens: r.Tokens, Burst: r.Burst, Window: r.Window, Known: r.Known}
 	case *tiers.RulesRecord:
 		rules, err := fromRules(r)
 		if err != nil {
@@ -93,7 +93,7 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 		if err := parse(&b); err != nil {
 			return nil, err
 		}
-		return &tiers.SavedBucket{Tokens: b.Tokens, Window: b.Window, Known: b.Known}, nil
+		return &tiers.SavedBucket{Tokens: b.Tokens, Burst: b.Burst, Window: b.Window, Known: b.Known}, nil
 	case "rules":
 		var r RulesRecord
 		if err := parse(&r); err != nil {

@@ -1650,6 +1650,7 @@ type SavedBucket struct {
 	Tokens        int64                  `protobuf:"varint,1,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	Window        int64                  `protobuf:"zigzag64,2,opt,name=window,proto3" json:"window,omitempty"` // Unix s
 	Known         bool                   `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`
+	Burst         int64                  `protobuf:"varint,4,opt,name=burst,proto3" json:"burst,omitempty"` // of the limit then; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1703,6 +1704,13 @@ func (x *SavedBucket) GetKnown() bool {
 		return x.Known
 	}
 	return false
+}
+
+func (x *SavedBucket) GetBurst() int64 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
 }
 
 // Also in an Ack.
@@ -2187,11 +2195,12 @@ const file_wire_proto_rawDesc = "" +
 	"\x04mark\x18\x01 \x01(\x04R\x04mark\x12*\n" +
 	"\x05pairs\x18\x02 \x03(\v2\x14.tributary.wire.PairR\x05pairs\x12(\n" +
 	"\x04fold\x18\x03 \x01(\v2\x14.tributary.wire.FoldR\x04fold\x12)\n" +
-	"\x04kept\x18\x04 \x01(\v2\x15.tributary.wire.TotalR\x04kept\"S\n" +
+	"\x04kept\x18\x04 \x01(\v2\x15.tributary.wire.TotalR\x04kept\"i\n" +
 	"\vSavedBucket\x12\x16\n" +
 	"\x06tokens\x18\x01 \x01(\x03R\x06tokens\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\x12R\x06window\x12\x14\n" +
-	"\x05known\x18\x03 \x01(\bR\x05known\"O\n" +
+	"\x05known\x18\x03 \x01(\bR\x05known\x12\x14\n" +
+	"\x05burst\x18\x04 \x01(\x03R\x05burst\"O\n" +
 	"\vRulesRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x06R\x04file\x12\x12\n" +
