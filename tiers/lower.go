@@ -338,7 +338,8 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 	if p.owner {
 		m.shrink(now, p)
 	}
-	if len(p.lines) == 0 || p.owner && now < m.quiet(p) {
+	// One that the parent has not confirmed yet may be started again as new.
+	if len(p.lines) == 0 || p.owner && (now < m.quiet(p) || !m.judged) {
 		return
 	}
 	p.bucket.Settle(now)

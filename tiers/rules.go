@@ -105,6 +105,9 @@ func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) 
 	if lease := int64(m.lease()); lease > m.meta.Lease {
 		m.meta.Lease = lease
 		m.write(metaKey, m.saved())
+		if !m.intact && !m.cfg.Leaf { // the disk that is lost may have lent for as long
+			m.silent = max(m.silent, m.began.Add(lenderLease(m.lease())))
+		}
 	}
 	for _, name := range old.Namespaces() {
 		was, is := old.Rule(name), rules.Rule(name)

@@ -163,6 +163,9 @@ func (m *Machine) flush(now limiter.Time) {
 		Session: m.cfg.Session, Number: u.number, Highest: m.meta.Number, Previous: m.prior.Session,
 		Sequence: u.sequence, From: u.acked, To: u.acked, Got: u.got, Behind: behind,
 	}
+	if u.joined { // the parent knows this session; one that does not any more must not take it for the one before
+		r.Previous = 0
+	}
 	if u.stamp != 0 {
 		r.Echo, r.EchoOf = u.stamp.Add(now.Sub(u.stampAt)), u.parent
 	}

@@ -1,0 +1,158 @@
+package sim
+
+import (
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+	"github.com/tributary-io/tributary/tiers"
+)
+
+// These are stories that broke a law once, and that seeds reach seldom.
+
+var bob = tiers.Name{Namespace: "votes", Key: "bob"}
+
+// An owner that stopped cleanly starts while its own parent is away. What it
+// finds on its disk must not come on top of what it has gained and lent since.
+func TestCreditDoesNotComeOnTopOfWhatWasLent(t *testing.T) {
+	burst := int64(1000)
+	r := rules(t, limiter.LimitSpec{Scope: "country", Rate: "10/s", Burst: &burst})
+	w := NewWorld(1, r, calm)
+	cities := tree(w)
+	w.Run(time.Second)
+	o := NewOracle(&r.Rule("api").Limits[0])
+	country := w.Node("eu.a")
+	for _, n := range []*Node{cities[0], cities[1], country} {
+		n.Stop()
+	}
+	country.Cut = true
+	for _, n := range []*Node{country, cities[0], cities[1]} {
+		n.Start()
+	}
+	w.Run(4900 * time.Millisecond)
+	each(w, 120*time.Second, 2, func() { o.Check(cities[0], user, 1, 500*time.Millisecond) })
+	w.Run(120 * time.Second)
+	o.Check(cities[0], user, 900, time.Second)
+	w.Run(14 * time.Second)
+	country.Cut = false
+	w.Run(9 * time.Second)
+	for range 20 {
+		o.Check(cities[1], user, 50, time.Second)
+		w.Run(100 * time.Millisecond)
+	}
+	if o.Err() != nil {
+		t.Fatal(o.Err())
+	}
+}
+
+// An owner's first session is never heard of above, and its disk is lost: the
+// next one is taken for the first.
+func TestSessionThatNobodyHeardOfLendsNothing(t *testing.T) {
+	burst := int64(1000)
+	r := rules(t, limiter.LimitSpec{Scope: "country", Rate: "100/s", Burst: &burst})
+	w := NewWorld(1, r, calm)
+	w.Add(tiers.Root, false)
+	w.Add("eu", false)
+	w.Run(time.Second)
+	country := w.Add("eu.a", false)
+	for i := 0; ; i++ {
+		w.Run(50 * time.Microsecond)
+		if m, _ := country.disk.visible["meta"].(*tiers.Meta); m != nil && m.Number == 1 {
+			break
+		}
+		if i > 1000000 {
+			t.Fatal("no number")
+		}
+	}
+	country.Cut = true
+	x, y := w.Add("eu.a.x", true), w.Add("eu.a.y", true)
+	o := NewOracle(&r.Rule("api").Limits[0])
+	w.Run(6 * time.Second)
+	each(w, 20*time.Second, 4, func() { o.Check(x, user, 1, 500*time.Millisecond) })
+	w.Run(20 * time.Second)
+	country.Crash()
+	country.Wipe()
+	country.Cut = false
+	x.Cut = true
+	country.Start()
+	w.Run(500 * time.Millisecond)
+	o.Check(x, user, 700, 0)
+	o.Check(y, user, 700, time.Second)
+	w.Run(1500 * time.Millisecond)
+	if o.Err() != nil {
+		t.Fatal(o.Err())
+	}
+}
+
+func voteFor(t *testing.T, w *World, v *Votes, n *Node, name tiers.Name, votes int) {
+	t.Helper()
+	for range votes {
+		v.Vote(n, name)
+	}
+	w.Run(time.Second)
+}
+
+// A leaf is set back to a copy whose marks are low, and then its parent to one
+// that does not know the leaf's newest session.
+func TestOldMarkVouchesForNoNewSession(t *testing.T) {
+	w := NewWorld(1, rules(t), calm)
+	cities := tree(w)
+	var v Votes
+	voteFor(t, w, &v, cities[0], alice, 5)
+	copied := maps.Clone(cities[0].disk.durable)
+	meta := *copied["meta"].(*tiers.Meta)
+	meta.Marks = 5
+	copied["meta"] = &meta
+	voteFor(t, w, &v, cities[0], alice, 20)
+	country := w.Node("eu.a")
+	theirs := maps.Clone(country.disk.durable)
+	cities[0].Crash()
+	cities[0].disk.durable = copied
+	cities[0].Start()
+	voteFor(t, w, &v, cities[0], bob, 4)
+	country.Crash()
+	country.disk.durable = theirs
+	country.Start()
+	w.Run(10 * time.Second)
+	voteFor(t, w, &v, cities[0], alice, 1)
+	w.Run(10 * time.Second)
+	if country.Total(bob).Added != 4 {
+		t.Fatal("the country lacks what its city has")
+	}
+}
+
+// An owner that lost its disk starts with a file that has a shorter lease than
+// the root's rules, by which it had lent.
+func TestSilenceLastsAsLongAsTheRootsLease(t *testing.T) {
+	burst := int64(1000)
+	leased := func(lease string) *limiter.Rules {
+		r, err := limiter.Compile(limiter.Spec{Lease: lease, Namespaces: map[string]limiter.NamespaceSpec{"votes": {}, "api": {Limits: []limiter.LimitSpec{{Scope: "country", Rate: "100/s", Burst: &burst}}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	w := NewWorld(1, leased("60s"), calm)
+	w.Lease = 0
+	w.Add(tiers.Root, false)
+	w.Add("eu", false)
+	country := w.Add("eu.a", false)
+	x, y := w.Add("eu.a.x", true), w.Add("eu.a.y", true)
+	o := NewOracle(&w.Rules.Rule("api").Limits[0])
+	w.Run(2 * time.Second)
+	each(w, 20*time.Second, 4, func() { o.Check(x, user, 1, 500*time.Millisecond) })
+	w.Run(20 * time.Second)
+	w.Rules = leased("5s")
+	x.Cut = true
+	country.Crash()
+	country.Wipe()
+	country.Start()
+	w.Run(18 * time.Second)
+	o.Check(x, user, 700, 0)
+	o.Check(y, user, 700, time.Second)
+	w.Run(1500 * time.Millisecond)
+	if o.Err() != nil {
+		t.Fatal(o.Err())
+	}
+}
