@@ -42,7 +42,7 @@ func (m *Machine) save(p *pool) {
 	if !m.cfg.Leaf {
 		tokens = p.bucket.Tokens()
 	}
-	m.write(p.savedKey(), &SavedBucket{Tokens: tokens, Burst: p.limit.Burst, Window: p.window, Known: m.meta.Lost && !p.waits})
+	m.write(p.savedKey(), &SavedBucket{Tokens: tokens - p.debt, Burst: p.limit.Burst, Window: p.window, Known: m.meta.Lost && !p.waits})
 }
 
 // draw takes a part off the vault, if need is more than what is at hand, or

@@ -523,7 +523,7 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 	}
 	if saved != nil {
 		// However old it is, the bucket has gained since, so it is never too much.
-		whole.Tokens = saved.left(l)
+		whole.Tokens = max(0, saved.left(l))
 		m.write(p.savedKey(), nil)
 	}
 	switch {
@@ -557,7 +557,9 @@ func (m *Machine) recall(now limiter.Time, p *pool, saved *SavedBucket) {
 	}
 	switch {
 	case saved != nil && (saved.Known || !lost):
-		p.stock(now, saved.left(p.limit))
+		left := saved.left(p.limit)
+		p.stock(now, max(0, left))
+		p.debt = max(0, -left)
 	case lost:
 		p.waits = true
 	case m.young():

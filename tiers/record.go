@@ -65,19 +65,20 @@ type Fold struct {
 // SavedBucket is what was in an owner's bucket at a clean stop; of a budget
 // or quota what may still be lent or spent.
 type SavedBucket struct {
-	Tokens int64
+	Tokens int64 // below 0: so much more was spent than the limit, once lowered, allows
 	Burst  int64 // of the limit then; 0: not written by that version
 	Window int64 // of a quota: the window that it belongs to
 	Known  bool  // an operator's figure, on a disk that lost what was lent
 }
 
 // left is what is in a bucket that was written down, of a limit as it is now:
-// what was spent when its figure was another stays spent.
+// what was spent when its figure was another stays spent, and may be more than
+// there is now.
 func (b *SavedBucket) left(l *limiter.Limit) int64 {
 	if b.Burst == 0 {
 		return min(b.Tokens, l.Burst)
 	}
-	return max(0, min(l.Burst, l.Burst-(b.Burst-b.Tokens)))
+	return min(l.Burst, l.Burst-(b.Burst-b.Tokens))
 }
 
 // RulesRecord is a version of the rules.

@@ -181,6 +181,10 @@ func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit) {
 	} else {
 		more.Tokens = min(more.Tokens, more.Capacity)
 	}
+	if p.limit.Kind == limiter.Concurrency && more.Tokens < more.Capacity {
+		p.freeze(more.Capacity, m.quiet(p).Add(lenderLease(l.Hold)))
+		more.Tokens, p.own.Capacity, more.Capacity = 0, p.own.Capacity+more.Capacity, 0
+	}
 	p.bucket.Add(now, more)
 	p.own.Capacity += more.Capacity
 	p.own.Rate += more.Rate
