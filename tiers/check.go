@@ -270,8 +270,8 @@ func (m *Machine) ready(now limiter.Time, p *pool, hits int64) {
 	}
 }
 
-// opens says that a soft limit whose share is away has hits to spare: what
-// was left of the last share, or a sixteenth of the limit.
+// opens says that a soft limit whose share is away has hits to spare: a
+// sixteenth of the limit, rounded up.
 func (p *pool) opens(now limiter.Time, hits int64) bool {
 	if !p.limit.Soft || p.owner || p.usable(now) || hits > p.limit.Burst {
 		return false
