@@ -47,8 +47,10 @@ var mutants = []mutant{
 	{
 		mistake: "a vote is answered before its commit",
 		edits: []edit{
-			{"tiers/place/runner.go", "{ total, err = m.Add(now, name, delta) },", "{ total, err = m.Add(now, name, delta); done(total, err) },"},
-			{"tiers/place/runner.go", "func(e error) { done(total, errors.Join(err, e)) })", "nothing)"},
+			{
+				"tiers/place/runner.go", "{ total, err = m.Add(now, name, delta) },\n\t\tfunc(e error) { done(total, errors.Join(err, e)) })",
+				"{ total, err = m.Add(now, name, delta); done(total, err) }, nothing)",
+			},
 		},
 	},
 
@@ -133,7 +135,7 @@ var mutants = []mutant{
 		mistake: "a child spends on when its lease has ended",
 		edits: []edit{
 			{"tiers/check.go", "&& now < p.held.expires", "&& now < p.held.expires.Add(time.Second)"},
-			{"tiers/check.go", "!h.ended && now >= h.expires {", "!h.ended && now >= h.expires.Add(time.Second) {"},
+			{"tiers/check.go", "!h.ended && now >= h.expires &&", "!h.ended && now >= h.expires.Add(time.Second) &&"},
 			{"tiers/check.go", "at = min(at, h.expires)", "at = min(at, h.expires.Add(time.Second))"},
 		},
 	},
@@ -167,11 +169,11 @@ var mutants = []mutant{
 	// Starts: what is believed of the time before.
 	{
 		mistake: "an owner lends while it is silent",
-		edits:   []edit{{"tiers/machine.go", "return now >= m.silent", "return true"}},
+		edits:   []edit{{"tiers/lower.go", "(now < m.quiet(p) || !m.judged)", "!m.judged"}},
 	},
 	{
 		mistake: "an owner's bucket fills while it is silent",
-		edits:   []edit{{"tiers/machine.go", "l.Whole(), max(m.began, m.silent)", "l.Whole(), m.began"}},
+		edits:   []edit{{"tiers/machine.go", "l.Whole(), max(m.began, quiet)", "l.Whole(), m.began"}},
 	},
 	{
 		mistake: "an owner is not silent after a crash",
@@ -179,7 +181,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a bucket is full after a crash",
-		edits:   []edit{{"tiers/machine.go", "case !m.intact:", "case false:"}},
+		edits:   []edit{{"tiers/machine.go", "case !m.intact || quiet > m.silent:", "case false:"}},
 	},
 	{
 		mistake: "a disk that was lost or set back is believed",
@@ -195,7 +197,27 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a clean stop does not write what buckets hold",
-		edits:   []edit{{"tiers/machine.go", "m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens()})", ""}},
+		edits:   []edit{{"tiers/machine.go", "m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens(), Burst: p.limit.Burst})", ""}},
+	},
+	{
+		mistake: "a quota's windows go back with the wall clock",
+		edits:   []edit{{"tiers/kinds.go", "if t < c.end {", "if t < c.end && t >= c.begin {"}},
+	},
+	{
+		mistake: "a budget is lent and not written down",
+		edits:   []edit{{"tiers/lower.go", "p.bucket.Tokens() != tokens {", "p.bucket.Tokens() != tokens && false {"}},
+	},
+	{
+		mistake: "permits of a line that ended come back at once",
+		edits:   []edit{{"tiers/pool.go", "p.freeze(out.Capacity, now.Add(lenderLease(p.limit.Hold)))", "p.free(now, out.Capacity)"}},
+	},
+	{
+		mistake: "a request's id is forgotten",
+		edits:   []edit{{"tiers/requests.go", "m.write(requestKey(s.name, at.newest, id), r)", ""}},
+	},
+	{
+		mistake: "a limit that comes back is lent at once",
+		edits:   []edit{{"tiers/rules.go", "return max(m.silent, m.retired[", "return max(m.silent, 0*m.retired["}},
 	},
 	{
 		mistake: "a bucket leaves memory that is not full",
