@@ -405,7 +405,7 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 func needs(l *line, c *claim) limiter.Share {
 	out := l.out()
 	need := limiter.Share{Rate: max(0, c.base-out.Rate)}
-	if need.Rate <= out.Rate/64 {
+	if need.Rate <= out.Rate/32 {
 		need.Rate = 0 // not worth moving
 	}
 	if c.Ask > out.Capacity {
