@@ -112,6 +112,20 @@ type Rule struct {
 	weights   map[string]int64
 }
 
+// Limit returns the limit of an ID, or nil if the rule, which may be nil, has
+// none.
+func (r *Rule) Limit(id uint64) *Limit {
+	if r == nil {
+		return nil
+	}
+	for i := range r.Limits {
+		if r.Limits[i].ID == id {
+			return &r.Limits[i]
+		}
+	}
+	return nil
+}
+
 // Weighted says that the rule gives some places weights.
 func (r *Rule) Weighted() bool { return len(r.weights) > 0 }
 

@@ -163,8 +163,7 @@ func (m *Machine) turn(now limiter.Time, p *pool) {
 	for _, l := range p.lines {
 		if l.number != 0 {
 			m.event(EventWindow, l.child.place, fmt.Sprintf("a window of %s closed while it was lent", p.object.name))
-			l.number, l.lent, l.returned = 0, limiter.Share{}, limiter.Share{}
-			l.keep, l.called = Keep{All: true}, false
+			l.close()
 		}
 	}
 	p.drop()

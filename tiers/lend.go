@@ -180,8 +180,7 @@ func (m *Machine) giveSpare(now limiter.Time, p *pool) {
 	}
 	p.bucket.Settle(now)
 	if spare := p.bucket.Tokens() - lack; spare > 0 {
-		p.bucket.Cut(now, limiter.Share{Tokens: spare, Capacity: spare})
-		p.held.returned = p.held.returned.Plus(limiter.Share{Tokens: spare, Capacity: spare})
+		p.giveUp(now, limiter.Share{Tokens: spare, Capacity: spare})
 		m.tell(p)
 		m.giveBack(now, p)
 	}

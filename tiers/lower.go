@@ -317,16 +317,11 @@ func (m *Machine) forget(l *line) time.Duration {
 // pool finds the pool of a limit by its id, or nil.
 func (m *Machine) pool(now limiter.Time, n Name, limit uint64) (*object, *pool) {
 	s := m.spaces[n.Namespace]
-	if s == nil || s.rule == nil || !slices.ContainsFunc(s.rule.Limits, func(l limiter.Limit) bool { return l.ID == limit }) {
+	if s == nil || s.rule.Limit(limit) == nil {
 		return nil, nil
 	}
 	o := m.object(now, s, n.Key)
-	for _, p := range o.pools {
-		if p.limit.ID == limit {
-			return o, p
-		}
-	}
-	return o, nil
+	return o, poolOf(o.pools, limit)
 }
 
 // balance divides what a pool holds among the children's sessions that

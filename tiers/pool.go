@@ -183,6 +183,11 @@ func (p *pool) end(now limiter.Time, l *line) {
 	} else {
 		p.bucket.Add(now, out)
 	}
+	l.close()
+}
+
+// close makes the next share a new line, which starts at zero.
+func (l *line) close() {
 	l.number, l.lent, l.returned = 0, limiter.Share{}, limiter.Share{}
 	l.keep, l.called = Keep{All: true}, false
 }
@@ -201,8 +206,7 @@ func (p *pool) lose(now limiter.Time) {
 	p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{}, now)
 	p.permits, p.frozen, p.nextAt = permits{}, nil, 0
 	for _, l := range p.lines {
-		l.number, l.lent, l.returned = 0, limiter.Share{}, limiter.Share{}
-		l.keep, l.called = Keep{All: true}, false
+		l.close()
 	}
 	p.drop()
 }
@@ -227,9 +231,14 @@ func (p *pool) give(now limiter.Time, s limiter.Share) (gave bool) {
 	if s.IsZero() {
 		return false
 	}
+	p.giveUp(now, s)
+	return true
+}
+
+// giveUp cuts s off the bucket and notes it as returned to the parent.
+func (p *pool) giveUp(now limiter.Time, s limiter.Share) {
 	p.bucket.Cut(now, s)
 	p.held.returned = p.held.returned.Plus(s)
-	return true
 }
 
 // giveSpent returns what can hold no tokens any more: where nothing refills,
@@ -240,8 +249,7 @@ func (p *pool) giveSpent(now limiter.Time) {
 	}
 	p.bucket.Settle(now)
 	if s := (limiter.Share{Capacity: p.bucket.Capacity() - p.bucket.Tokens()}); s.Capacity > 0 && p.bucket.Share().Rate == 0 {
-		p.bucket.Cut(now, s)
-		p.held.returned = p.held.returned.Plus(s)
+		p.giveUp(now, s)
 	}
 }
 

@@ -112,7 +112,7 @@ func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) 
 	for _, name := range old.Namespaces() {
 		was, is := old.Rule(name), rules.Rule(name)
 		for i := range was.Limits {
-			if l := &was.Limits[i]; m.owns(l) && limitOf(is, l.ID) == nil {
+			if l := &was.Limits[i]; m.owns(l) && is.Limit(l.ID) == nil {
 				m.retired[retiredLimit{name, l.ID}] = now.Add(lenderLease(time.Duration(m.meta.Lease)))
 			}
 		}
@@ -176,7 +176,7 @@ func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit) {
 		m.restock(now, p, l.Burst-before.Capacity)
 	}
 	more := l.Whole().Minus(p.own).Max(limiter.Share{})
-	if p.limit.Durable() || now < m.quiet(p) || p.limit.Kind == limiter.Rate && !m.filling(now) {
+	if p.limit.Durable() || now < m.quiet(p) {
 		more.Tokens = 0
 	} else {
 		more.Tokens = min(more.Tokens, more.Capacity)
@@ -229,18 +229,6 @@ func (m *Machine) shrink(now limiter.Time, p *pool) {
 	}
 	p.bucket.Cut(now, cut)
 	p.own = p.own.Minus(limiter.Share{Capacity: cut.Capacity, Rate: cut.Rate})
-}
-
-func limitOf(rule *limiter.Rule, id uint64) *limiter.Limit {
-	if rule == nil {
-		return nil
-	}
-	for i := range rule.Limits {
-		if rule.Limits[i].ID == id {
-			return &rule.Limits[i]
-		}
-	}
-	return nil
 }
 
 func poolOf(pools []*pool, id uint64) *pool {

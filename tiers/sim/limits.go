@@ -124,16 +124,7 @@ func ruleLimit(rules *limiter.Rules, t *target, id uint64) *limiter.Limit {
 	if rules == nil {
 		return nil
 	}
-	rule := rules.Rule(t.name.Namespace)
-	if rule == nil {
-		return nil
-	}
-	for i := range rule.Limits {
-		if rule.Limits[i].ID == id {
-			return &rule.Limits[i]
-		}
-	}
-	return nil
+	return rules.Rule(t.name.Namespace).Limit(id)
 }
 
 // faster is a limit as a share whose rate is per 100 periods and 1 % above.
