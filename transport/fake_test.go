@@ -167,3 +167,8 @@ func await[T any](tb testing.TB, c <-chan T, what string) (v T) {
 	}
 	return v
 }
+
+// Rules makes a fake an [Admin].
+func (*fake) Rules(q RulesRequest, done func(RulesReply, *Error)) {
+	done(RulesReply{Place: "eu.de.berlin", Version: 7}, nil)
+}

@@ -42,8 +42,10 @@ func TestMicroShowsThePlace(t *testing.T) {
 }
 
 func TestStatsCountErrors(t *testing.T) {
-	_, nc := serve(t, &fake{})
+	b := &fake{}
+	_, nc := serve(t, b, func(c *ServiceConfig, _ *ServerConfig) { c.Admin = b })
 	ask(t, nc, "tributary.check", `{}`)
+	ask(t, nc, "tributary.admin.rules.eu.de.berlin", `{"version":1}`)
 	var stats struct {
 		Endpoints []struct {
 			Name string `json:"name"`
@@ -58,7 +60,7 @@ func TestStatsCountErrors(t *testing.T) {
 	}
 	for _, e := range stats.Endpoints {
 		want := 0
-		if strings.HasPrefix(e.Name, "check") {
+		if strings.HasPrefix(e.Name, "check") || e.Name == "admin_rules" {
 			want = 1
 		}
 		if e.Data.Errors != want || e.Data.InFlight != 0 {

@@ -2,10 +2,8 @@ package transport
 
 import (
 	"context"
-	"strconv"
 
 	"github.com/go-json-experiment/json"
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
@@ -34,41 +32,8 @@ func (r RulesReply) MarshalJSON() ([]byte, error) {
 	return json.Marshal(plain(r), json.Deterministic(true))
 }
 
-// registerRules serves VerbRules on the place's own subject.
-func (s *Service) registerRules(subjects Subjects) error {
-	handle := func(req micro.Request) {
-		var q RulesRequest
-		if err := json.Unmarshal(req.Data(), &q, json.RejectUnknownMembers(true)); err != nil && len(req.Data()) > 0 {
-			s.refuseRules(req, ErrMalformed.Errorf("the request is not JSON of rules: %v", err))
-			return
-		}
-		s.cfg.Rules(q, func(r RulesReply, refused *Error) {
-			if refused != nil {
-				s.refuseRules(req, refused)
-				return
-			}
-			body, err := r.MarshalJSON()
-			if err == nil {
-				err = req.Respond(body, withVersion)
-			}
-			s.unsent(err)
-		})
-	}
-	return s.micro.AddEndpoint("admin_rules", micro.HandlerFunc(handle), micro.WithEndpointSubject(subjects.At(VerbRules, s.cfg.Place)))
-}
-
-func (s *Service) refuseRules(req micro.Request, e *Error) {
-	s.unsent(req.Error(strconv.Itoa(e.Code), e.headline(), appendError(nil, e), withVersion))
-}
-
-func (s *Service) unsent(err error) {
-	if err != nil && s.cfg.Observe.Unsent != nil {
-		s.cfg.Observe.Unsent(VerbRules, err)
-	}
-}
-
-// rules answers for a place.
-func (b backend) rules(q RulesRequest, done func(RulesReply, *Error)) {
+// Rules is [Admin.Rules].
+func (b backend) Rules(q RulesRequest, done func(RulesReply, *Error)) {
 	if q.Apply == nil {
 		rules, version := b.runner.Rules()
 		done(RulesReply{Place: string(b.cfg.Place), Version: version, Rules: rules.Spec()}, nil)
@@ -97,22 +62,11 @@ func (b backend) rules(q RulesRequest, done func(RulesReply, *Error)) {
 }
 
 // Rules returns the rules that the client's place follows; without one, the root's.
-func (c *Client) Rules(ctx context.Context) (RulesReply, error) { return c.rules(ctx, RulesRequest{}) }
+func (c *Client) Rules(ctx context.Context) (RulesReply, error) {
+	return admin[RulesRequest, RulesReply](ctx, c, VerbRules, RulesRequest{})
+}
 
 // ApplyRules makes rules the world's, at its root. They are durable there when it returns, and flow down from there.
 func (c *Client) ApplyRules(ctx context.Context, rules limiter.Spec) (RulesReply, error) {
-	return c.rules(ctx, RulesRequest{Apply: &rules})
-}
-
-func (c *Client) rules(ctx context.Context, q RulesRequest) (reply RulesReply, err error) {
-	at := *c
-	if at.place == "" {
-		at.place = string(tiers.Root)
-	}
-	body, err := json.Marshal(q, json.Deterministic(true))
-	if err != nil {
-		return reply, err
-	}
-	err = at.roundTrip(ctx, VerbRules, body, 0, &reply)
-	return reply, err
+	return admin[RulesRequest, RulesReply](ctx, c, VerbRules, RulesRequest{Apply: &rules})
 }

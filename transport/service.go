@@ -3,8 +3,8 @@ package transport
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -61,8 +61,8 @@ type ServiceConfig struct {
 	// Drain is called by [Service.Stop] when only checks are left inside, some of which may wait for long: the backend
 	// answers those now. It may be nil.
 	Drain func()
-	// Rules reads and applies rules, for [VerbRules]; nil: that is not served.
-	Rules func(q RulesRequest, done func(RulesReply, *Error))
+	// Admin answers operators; nil: they are not served.
+	Admin Admin
 	// Observe is told what happens.
 	Observe Observer
 }
@@ -128,7 +128,7 @@ func NewService(nc *nats.Conn, cfg ServiceConfig, b Backend) (*Service, error) {
 			cfg.MaxInFlight, MaxBatch)
 	}
 	s := &Service{nc: nc, cfg: cfg, backend: b, endpoints: map[Verb]*counters{}}
-	for _, v := range verbs {
+	for _, v := range slices.Concat(verbs, adminVerbs) {
 		s.endpoints[v] = &counters{gate: newGate(cfg.MaxInFlight)}
 	}
 	s.micro, err = micro.AddService(nc, micro.Config{
@@ -175,19 +175,17 @@ func (s *Service) register(subjects Subjects) error {
 		same(VerbList, newEndpoint(s, &listCodec, s.backend.List, true)),
 	} {
 		if s.cfg.Leaf {
-			if err := s.micro.AddEndpoint(string(e.verb), e.any, micro.WithEndpointSubject(subjects.Any(e.verb))); err != nil {
+			if err := s.micro.AddEndpoint(endpointName(e.verb, ""), e.any, micro.WithEndpointSubject(subjects.Any(e.verb))); err != nil {
 				return err
 			}
 		}
-		// A place has no underscore, so this name is unique and can be read back.
-		name := string(e.verb) + "_" + strings.ReplaceAll(s.cfg.Place, ".", "_")
 		subject := subjects.At(e.verb, s.cfg.Place)
-		if err := s.micro.AddEndpoint(name, e.named, micro.WithEndpointSubject(subject)); err != nil {
+		if err := s.micro.AddEndpoint(endpointName(e.verb, s.cfg.Place), e.named, micro.WithEndpointSubject(subject)); err != nil {
 			return err
 		}
 	}
-	if s.cfg.Rules != nil {
-		if err := s.registerRules(subjects); err != nil {
+	if s.cfg.Admin != nil {
+		if err := s.registerAdmin(subjects); err != nil {
 			return err
 		}
 	}
@@ -222,7 +220,7 @@ func (s *Service) Stop(ctx context.Context) error {
 	// A connection that is closed or away delivers nothing more, so these two may fail; the gates decide.
 	_ = s.micro.Stop()
 	s.settle(flush)
-	for _, v := range verbs {
+	for _, v := range slices.Concat(adminVerbs, verbs) {
 		if v == VerbCheck && s.cfg.Drain != nil {
 			s.cfg.Drain()
 		}
@@ -258,8 +256,7 @@ func (s *Service) settle(ctx context.Context) {
 // stats is what nats micro stats shows beside micro's own figures, which know nothing of answers that are sent after
 // a handler has returned, nor of errors within a batch.
 func (s *Service) stats(e *micro.Endpoint) any {
-	verb, _, _ := strings.Cut(e.Name, "_")
-	c := s.endpoints[Verb(verb)]
+	c := s.endpoints[verbOf(e.Name)]
 	return struct {
 		InFlight int64 `json:"in_flight"`
 		Errors   int64 `json:"errors"`

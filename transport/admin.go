@@ -1,0 +1,130 @@
+package transport
+
+import (
+	"context"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/tributary-io/tributary/tiers"
+)
+
+// This file serves what operators ask of a place: one request in a message, JSON both ways, on the place's own subject.
+// It happens seldom, so reflection reads and writes it.
+
+// adminVerbs are the verbs that operators ask a place for.
+var adminVerbs = []Verb{VerbRules}
+
+// Admin is what a place does for its operator. Each method calls done once, from any goroutine.
+type Admin interface {
+	// Rules reads the rules that the place follows, or at the root applies new ones.
+	Rules(q RulesRequest, done func(RulesReply, *Error))
+}
+
+// registerAdmin serves the admin verbs.
+func (s *Service) registerAdmin(subjects Subjects) error {
+	return serveAdmin(s, subjects, VerbRules, s.cfg.Admin.Rules)
+}
+
+// endpointName is what micro calls a verb's endpoint: of a place, or of any leaf (and of an admin verb) where that is
+// empty. No place has an underscore, so [verbOf] can read it back.
+func endpointName(v Verb, place string) string {
+	name := strings.ReplaceAll(string(v), ".", "_")
+	if place != "" {
+		name += "_" + strings.ReplaceAll(place, ".", "_")
+	}
+	return name
+}
+
+// verbOf is the verb of an endpoint's name.
+func verbOf(name string) Verb {
+	verb, rest, _ := strings.Cut(name, "_")
+	if admin, _, _ := strings.Cut(rest, "_"); verb == "admin" {
+		verb += "." + admin
+	}
+	return Verb(verb)
+}
+
+// serveAdmin serves one verb.
+func serveAdmin[Q, R any](s *Service, subjects Subjects, v Verb, ask func(Q, func(R, *Error))) error {
+	c := s.endpoints[v]
+	handle := func(req micro.Request) {
+		// The handler returns at once, so the answer goes around micro: see message.
+		answer := func(body []byte, refused *Error) {
+			if refused != nil {
+				c.errors.Add(1)
+				body = appendError(nil, refused)
+			}
+			err := s.nc.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: replyHeader(refused), Data: body})
+			if err != nil && req.Reply() != "" && s.cfg.Observe.Unsent != nil {
+				s.cfg.Observe.Unsent(v, err)
+			}
+			outcome := OutcomeOK
+			if refused != nil {
+				outcome = refused.Reason
+			}
+			if s.cfg.Observe.Operation != nil {
+				s.cfg.Observe.Operation(v, "", outcome)
+			}
+		}
+		if err := c.gate.enter(1); err != nil {
+			answer(nil, err)
+			return
+		}
+		var answered atomic.Bool
+		done := func(reply R, refused *Error) {
+			if answered.Swap(true) {
+				return
+			}
+			defer c.gate.leave(1)
+			if refused != nil {
+				answer(nil, refused)
+				return
+			}
+			body, err := json.Marshal(reply, json.Deterministic(true))
+			switch room := int(s.nc.MaxPayload()) - headerRoom; {
+			case err != nil:
+				answer(nil, ErrInternal.Errorf("the request was done, but its answer cannot be written: %v", err))
+			case len(body) > room:
+				answer(nil, ErrTooLarge.Errorf("the answer is %d bytes, and the NATS server takes %d: raise max_payload", len(body), room))
+			default:
+				answer(body, nil)
+			}
+		}
+		defer func() {
+			if value := recover(); value != nil {
+				if s.cfg.Observe.Panic != nil {
+					s.cfg.Observe.Panic(v, value, debug.Stack())
+				}
+				var none R
+				done(none, ErrInternal.Errorf("the service failed on this request, which may have been done: its log says how"))
+			}
+		}()
+		var q Q
+		if err := json.Unmarshal(req.Data(), &q, json.RejectUnknownMembers(true)); err != nil && len(req.Data()) > 0 {
+			var none R
+			done(none, ErrMalformed.Errorf("the request is not JSON of %s: %v", v, err))
+			return
+		}
+		ask(q, done)
+	}
+	return s.micro.AddEndpoint(endpointName(v, ""), micro.HandlerFunc(handle), micro.WithEndpointSubject(subjects.At(v, s.cfg.Place)))
+}
+
+// admin asks the client's place, or without one the root.
+func admin[Q, R any](ctx context.Context, c *Client, v Verb, q Q) (reply R, err error) {
+	at := *c
+	if at.place == "" {
+		at.place = string(tiers.Root)
+	}
+	body, err := json.Marshal(q, json.Deterministic(true))
+	if err != nil {
+		return reply, err
+	}
+	err = at.roundTrip(ctx, v, body, 0, &reply)
+	return reply, err
+}
