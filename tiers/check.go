@@ -445,7 +445,9 @@ func (m *Machine) unused(now limiter.Time, p *pool) bool {
 
 // keeps says that a line outlives its lease: what was lent of a budget or
 // quota is the child's until its session ends.
-func (p *pool) keeps(l *line) bool { return p.limit.Durable() && l.session == l.child.session }
+func (p *pool) keeps(l *line) bool {
+	return p.limit.Durable() && l.session == l.child.session && !l.forfeit && !l.child.record.Forgotten
+}
 
 // arm sets an object's timer to what is due next.
 func (m *Machine) arm(now limiter.Time, o *object) {

@@ -11,7 +11,8 @@ import (
 
 // A count is a key's totals at one place: what each source counted, and the
 // sum. At a leaf the only source is the place itself, "", in one pair for
-// each session; elsewhere the sources are children.
+// each session; elsewhere the sources are children, and "" for those that
+// were forgotten.
 type count struct {
 	object  *object
 	sources []source // sorted by place
@@ -24,9 +25,27 @@ type count struct {
 }
 
 type source struct {
-	place Place
-	mark  uint64
-	pairs []Pair // sorted by session; never changed in place once written
+	place  Place
+	mark   uint64
+	pairs  []Pair // sorted by session; never changed in place once written
+	folded Total  // of sessions that were folded
+	kept   Total  // of children that were forgotten: the pair of an interior place has it too
+}
+
+// total is what a source adds to its count.
+func (s *source) total() Total {
+	sum := s.folded // it all fitted when it was taken
+	for _, p := range s.pairs {
+		sum, _ = sum.plus(p.Total)
+	}
+	if s.place == "" {
+		sum, _ = sum.plus(s.kept)
+	}
+	return sum
+}
+
+func (s *source) record() *CountRecord {
+	return &CountRecord{Mark: s.mark, Pairs: s.pairs, Folded: s.folded, Kept: s.kept}
 }
 
 // counted returns an object's count, reading it if need be.
@@ -36,11 +55,10 @@ func (m *Machine) counted(o *object) *count {
 	}
 	c := &count{object: o}
 	take := func(from Place, r *CountRecord) {
-		c.sources = append(c.sources, source{from, r.Mark, r.Pairs})
+		s := source{from, r.Mark, r.Pairs, r.Folded, r.Kept}
+		c.sources = append(c.sources, s)
 		c.mark = max(c.mark, r.Mark)
-		for _, p := range r.Pairs {
-			c.total, _ = c.total.plus(p.Total) // fitted when it was written
-		}
+		c.total, _ = c.total.plus(s.total()) // fitted when it was written
 	}
 	if m.cfg.Leaf {
 		if r, _ := m.read(countKey(o.name, "")).(*CountRecord); r != nil {
@@ -67,25 +85,45 @@ func (c *count) source(from Place) *source {
 }
 
 // merge keeps, for each session, the larger of what the source had and what
-// it is told. Nothing changes if the sum would not fit.
-func (c *count) merge(s *source, told []Pair) (changed bool, err error) {
-	pairs, total := s.pairs, c.total
-	for _, p := range told {
+// it is told, and so for the sum of those that the list says are folded, and
+// for what was kept of forgotten children. Moved: only how it is kept changed.
+// Nothing changes if the sum would not fit.
+func (c *count) merge(s *source, list []uint64, told Count) (changed, moved bool, err error) {
+	pairs, ours, fits := fold(list, s.pairs)
+	toldPairs, theirs, fits2 := fold(list, told.Pairs)
+	if !fits || !fits2 {
+		return false, false, c.tooLarge()
+	}
+	moved = len(pairs) < len(s.pairs)
+	if ours, fits = ours.plus(s.folded); !fits {
+		return false, false, c.tooLarge()
+	}
+	if theirs, fits = theirs.plus(told.Folded); !fits {
+		return false, false, c.tooLarge()
+	}
+	folded, kept := ours.larger(theirs), s.kept.larger(told.Kept)
+	changed = folded != ours || kept != s.kept
+	total, fits := c.total.plus(Total{folded.Added - ours.Added, folded.Removed - ours.Removed})
+	if !fits {
+		return false, false, c.tooLarge()
+	}
+	cloned := false
+	for _, p := range toldPairs {
 		i, found := slices.BinarySearchFunc(pairs, p.Session, func(q Pair, session uint64) int { return cmp.Compare(q.Session, session) })
 		var old Total
 		if found {
 			old = pairs[i].Total
 		}
-		larger := Total{max(old.Added, p.Added), max(old.Removed, p.Removed)}
+		larger := old.larger(p.Total)
 		if found && larger == old {
 			continue
 		}
 		var fits bool
 		if total, fits = total.plus(Total{larger.Added - old.Added, larger.Removed - old.Removed}); !fits {
-			return false, fmt.Errorf("the total of %s would pass 2^64-1", c.object.name)
+			return false, false, c.tooLarge()
 		}
-		if !changed {
-			pairs, changed = slices.Clone(pairs), true
+		if changed = true; !cloned {
+			pairs, cloned = slices.Clone(pairs), true
 		}
 		if found {
 			pairs[i].Total = larger
@@ -93,8 +131,12 @@ func (c *count) merge(s *source, told []Pair) (changed bool, err error) {
 			pairs = slices.Insert(pairs, i, Pair{p.Session, larger})
 		}
 	}
-	s.pairs, c.total = pairs, total
-	return changed, nil
+	s.pairs, s.folded, s.kept, c.total = pairs, folded, kept, total
+	return changed, moved, nil
+}
+
+func (c *count) tooLarge() error {
+	return fmt.Errorf("the total of %s would pass 2^64-1", c.object.name)
 }
 
 // changed gives a source's change its mark, writes it and queues it for the
@@ -102,7 +144,7 @@ func (c *count) merge(s *source, told []Pair) (changed bool, err error) {
 func (m *Machine) changed(c *count, s *source) {
 	s.mark = m.nextMark()
 	c.mark = s.mark
-	m.write(countKey(c.object.name, s.place), &CountRecord{Mark: s.mark, Pairs: s.pairs})
+	m.write(countKey(c.object.name, s.place), s.record())
 	if m.cfg.Place != Root {
 		m.upper.dirty.push(c)
 	}
@@ -143,11 +185,26 @@ func (m *Machine) grow(c *count, delta int64) (Total, error) {
 		}
 		own.Removed += uint64(-delta)
 	}
-	if _, err := c.merge(s, []Pair{own}); err != nil {
+	if _, _, err := c.merge(s, m.folded(s.pairs), Count{Pairs: []Pair{own}}); err != nil {
 		return Total{}, err
 	}
 	m.changed(c, s)
 	return c.total, nil
+}
+
+// folded lists the sessions of this leaf that are folded: as its parent says,
+// or if it has none, all before this one, since nobody asks for them.
+func (m *Machine) folded(pairs []Pair) []uint64 {
+	if m.cfg.Place != Root {
+		return m.meta.Folded
+	}
+	var before []uint64
+	for _, p := range pairs { // sorted
+		if p.Session != m.cfg.Session {
+			before = append(before, p.Session)
+		}
+	}
+	return before
 }
 
 // countable returns the object of a name that may be counted.
@@ -188,10 +245,10 @@ func (m *Machine) List(namespace, prefix, after string, limit int) (keys []Liste
 			}
 			keys = append(keys, Listed{Key: name.Key})
 		}
-		last := &keys[len(keys)-1]
-		for _, p := range r.(*CountRecord).Pairs {
-			last.Total, _ = last.Total.plus(p.Total)
-		}
+		last, record := &keys[len(keys)-1], r.(*CountRecord)
+		_, from := parseCountKey(k)
+		s := source{from, record.Mark, record.Pairs, record.Folded, record.Kept}
+		last.Total, _ = last.Total.plus(s.total())
 		return true
 	})
 	return keys, more, m.err

@@ -67,8 +67,8 @@ func TestMergeKeepsTheLargest(t *testing.T) {
 			next := maps.Clone(model)
 			next[from] = largest(model[from], told)
 			want, fits := sum(next["eu.de"], next["eu.fr"])
-			changed, err := c.merge(s, told)
-			if fits != (err == nil) {
+			changed, moved, err := c.merge(s, nil, Count{Pairs: told})
+			if moved || fits != (err == nil) {
 				t.Fatalf("merging %v: %v, but the sum fits: %v", told, err, fits)
 			}
 			if err != nil {
@@ -81,7 +81,7 @@ func TestMergeKeepsTheLargest(t *testing.T) {
 			if !slices.Equal(s.pairs, model[from]) || c.total != want || changed == slices.Equal(before, s.pairs) {
 				t.Fatalf("merging %v into %v: %v, total %v, changed %v; want %v, %v", told, before, s.pairs, c.total, changed, model[from], want)
 			}
-			if again, err := c.merge(s, told); again || err != nil || c.total != want {
+			if again, _, err := c.merge(s, nil, Count{Pairs: told}); again || err != nil || c.total != want {
 				t.Fatalf("merging %v twice: %v, %v, total %v", told, again, err, c.total)
 			}
 		}
@@ -101,7 +101,7 @@ func TestMergeIsCommutative(t *testing.T) {
 		merged := func(order []int) ([]Pair, Total) {
 			c := &count{object: &object{}}
 			for _, i := range order {
-				if _, err := c.merge(c.source("eu"), lists[i]); err != nil {
+				if _, _, err := c.merge(c.source("eu"), nil, Count{Pairs: lists[i]}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -121,11 +121,11 @@ func TestMergeIsCommutative(t *testing.T) {
 func TestWrittenPairsDoNotChange(t *testing.T) {
 	c := &count{object: &object{}}
 	s := c.source("eu")
-	if _, err := c.merge(s, []Pair{{1, Total{1, 0}}, {3, Total{1, 0}}}); err != nil {
+	if _, _, err := c.merge(s, nil, Count{Pairs: []Pair{{1, Total{1, 0}}, {3, Total{1, 0}}}}); err != nil {
 		t.Fatal(err)
 	}
 	written := s.pairs
-	if _, err := c.merge(s, []Pair{{1, Total{5, 0}}, {2, Total{1, 0}}}); err != nil {
+	if _, _, err := c.merge(s, nil, Count{Pairs: []Pair{{1, Total{5, 0}}, {2, Total{1, 0}}}}); err != nil {
 		t.Fatal(err)
 	}
 	if want := []Pair{{1, Total{1, 0}}, {3, Total{1, 0}}}; !slices.Equal(written, want) {

@@ -36,6 +36,7 @@ type child struct {
 	known    bool // through is
 	behind   int
 
+	ended []endedSession // that wait for being folded, the longest known first
 	watch map[Name]*watched
 	sent  uint64 // sequence of the report whose Ack carried the last totals
 }
@@ -56,14 +57,20 @@ func (m *Machine) addChild(place Place, r *ChildRecord) *child {
 			c.session = s.Session
 		}
 	}
+	for _, e := range r.Ended {
+		c.ended = append(c.ended, endedSession{e.Session, m.began - limiter.Time(max(0, e.For))})
+	}
 	m.lower.children[place] = c
+	if r.Forgotten {
+		return c
+	}
 	i, _ := slices.BinarySearchFunc(m.lower.order, place, func(c *child, p Place) int { return strings.Compare(string(c.place), string(p)) })
 	m.lower.order = slices.Insert(m.lower.order, i, c)
 	return c
 }
 
 func worldsDiffer(parent Place, its, ours uint64) string {
-	return fmt.Sprintf("the parent %s is of world %016x, this store of world %016x: they must not be summed; use another --prefix, or another data folder", parent, its, ours)
+	return fmt.Sprintf("the parent %s is of world %016x, this store of world %016x: they must not be summed; use another --prefix, or another data folder, or where %s lost its disk: tributary join %016x --at %s", parent, its, ours, parent, ours, parent)
 }
 
 // Reported takes a child's report and returns the answer, to be sent when
@@ -75,7 +82,7 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	}
 	a := &Ack{World: m.meta.World, Session: r.Session, Sequence: r.Sequence, Parent: m.cfg.Session, Stamp: now}
 	c := m.lower.children[r.Child]
-	if a.Refused = m.refuse(r, c); a.Refused != "" {
+	if a.Refused, a.Fenced = m.refuse(r, c); a.Refused != "" {
 		if a.Pause = lastRetry; m.meta.World == 0 {
 			a.Pause = 4 * firstRetry
 		} else if c == nil || c.refused != a.Refused {
@@ -91,10 +98,12 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	}
 	c.refused = ""
 	follows := m.rulesFor(c, r, a)
+	m.toldFolded(now, c, r.Folded)
 	if r.Number == 0 {
 		return m.hello(c, r, a)
 	}
-	progress, known := m.session(c, r)
+	m.foldEnded(now, c)
+	progress, known := m.session(now, c, r)
 	if !known {
 		return a // Number is 0: its number is taken, it must ask for another
 	}
@@ -109,7 +118,7 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	m.mergeCounts(now, c, r, a)
 	if r.From <= progress.Acked && r.To > progress.Acked {
 		progress.Acked = r.To
-		m.saveProgress(c, progress)
+		m.saveProgress(now, c, progress)
 	}
 	a.Acked = progress.Acked
 	if r.Session == c.session {
@@ -124,19 +133,26 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	return a
 }
 
-// refuse says why a report cannot be taken, if so.
-func (m *Machine) refuse(r *Report, c *child) string {
+// refuse says why a report cannot be taken, if so, and whether none of the
+// session ever will be.
+func (m *Machine) refuse(r *Report, c *child) (why string, ends bool) {
 	switch {
 	case m.meta.World == 0:
-		return "this place has not heard from its own parent yet"
+		return "this place has not heard from its own parent yet", false
 	case r.World != 0 && r.World != m.meta.World:
-		return worldsDiffer(m.cfg.Place, m.meta.World, r.World)
+		return worldsDiffer(m.cfg.Place, m.meta.World, r.World), false
 	case max(r.Number, r.Highest) > maxNumber:
-		return fmt.Sprintf("session number %d is too high to be true; at most %d is allowed", max(r.Number, r.Highest), uint64(maxNumber))
+		return fmt.Sprintf("session number %d is too high to be true; at most %d is allowed", max(r.Number, r.Highest), uint64(maxNumber)), false
+	case listed(m.meta.Folded, r.Child.mark64()):
+		return fmt.Sprintf("%s was forgotten here, and its counts are kept: start it under another name", r.Child), true
+	case c != nil && listed(c.record.Folded, r.Session):
+		return fmt.Sprintf("session %016x of %s ended long ago here, and its counts are folded: what it counted since is not taken", r.Session, r.Child), true
+	case len(r.Folded) > 2*maxFolded:
+		return fmt.Sprintf("%d folded sessions cannot be true; at most %d are allowed", len(r.Folded), 2*maxFolded), false
 	case c == nil && len(m.lower.order) >= maxChildren:
-		return fmt.Sprintf("%s has %d children already; no more are allowed", m.cfg.Place, maxChildren)
+		return fmt.Sprintf("%s has %d children already; no more are allowed", m.cfg.Place, maxChildren), false
 	}
-	return ""
+	return "", false
 }
 
 // hello gives a session its number, and tells how far the changes on its
@@ -146,7 +162,7 @@ func (m *Machine) hello(c *child, r *Report, a *Ack) *Ack {
 	if known := c.progress(r.Session); known.Session != 0 {
 		a.Acked = known.Acked
 	}
-	a.Pause = 0
+	a.Pause, a.Folded = 0, c.record.Folded
 	// The first to use it has it; another that was given the same is told to
 	// ask again. One that this place cannot know to be new is not the first:
 	// 1 says that there was none before.
@@ -169,7 +185,7 @@ func (c *child) progress(session uint64) ChildSession {
 
 // session finds the progress of a report's session. The first report that
 // uses a number makes its session the newest, and fences the older ones.
-func (m *Machine) session(c *child, r *Report) (ChildSession, bool) {
+func (m *Machine) session(now limiter.Time, c *child, r *Report) (ChildSession, bool) {
 	s := c.progress(r.Session)
 	if s.Session != 0 && s.Number == r.Number {
 		return s, true
@@ -188,22 +204,22 @@ func (m *Machine) session(c *child, r *Report) (ChildSession, bool) {
 	s.Number = r.Number
 	if r.Number > c.record.Number {
 		c.session, c.sequence = r.Session, 0
-		c.record = &ChildRecord{Number: r.Number, Sessions: c.record.Sessions}
+		c.record = c.record.with(func(record *ChildRecord) { record.Number = r.Number })
 		m.event(EventChild, c.place, fmt.Sprintf("session %016x, number %d", r.Session, r.Number))
 	}
-	m.saveProgress(c, s)
+	m.saveProgress(now, c, s)
 	return s, true
 }
 
-func (m *Machine) saveProgress(c *child, s ChildSession) {
+func (m *Machine) saveProgress(now limiter.Time, c *child, s ChildSession) {
 	sessions := slices.DeleteFunc(slices.Clone(c.record.Sessions), func(o ChildSession) bool { return o.Session == s.Session })
 	sessions = append(sessions, s)
 	slices.SortFunc(sessions, func(a, b ChildSession) int { return cmp.Compare(a.Number, b.Number) })
 	if n := len(sessions) - maxSessions; n > 0 {
 		sessions = slices.Delete(sessions, 0, n)
 	}
-	c.record = &ChildRecord{Number: c.record.Number, Sessions: sessions}
-	m.write(childKey(c.place), c.record)
+	c.record = c.record.with(func(r *ChildRecord) { r.Sessions = sessions })
+	m.saveChild(now, c)
 }
 
 // mergeCounts takes the totals of a report, and hands back what is known of
@@ -212,17 +228,29 @@ func (m *Machine) mergeCounts(now limiter.Time, c *child, r *Report, a *Ack) {
 	for _, entry := range r.Counts {
 		n := m.counted(m.object(now, m.space(entry.Name.Namespace), entry.Name.Key))
 		s := n.source(c.place)
-		changed, err := n.merge(s, entry.Pairs)
+		changed, moved, err := n.merge(s, c.record.Folded, entry)
 		if err != nil {
 			m.event(EventOverflow, c.place, err.Error())
 		}
-		if changed {
+		switch {
+		case changed:
 			m.changed(n, s)
+		case moved:
+			m.write(countKey(n.object.name, c.place), s.record())
 		}
+		c.noteEnded(now, s.pairs)
+		back := Count{Name: entry.Name}
 		if entry.First {
-			if others := unknown(s.pairs, entry.Pairs, r.Session); len(others) > 0 {
-				a.Pairs = append(a.Pairs, Count{Name: entry.Name, Pairs: others})
+			if back.Pairs = unknown(s.pairs, entry.Pairs, r.Session); entry.Folded != s.folded {
+				back.Folded = s.folded
 			}
+		}
+		if entry.Kept != s.kept {
+			back.Kept = s.kept
+		}
+		if len(back.Pairs) > 0 || back.Folded != (Total{}) || back.Kept != (Total{}) {
+			a.Pairs = append(a.Pairs, back)
+			a.Folded = c.record.Folded
 		}
 	}
 }

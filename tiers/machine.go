@@ -37,6 +37,7 @@ type Config struct {
 	Lease          time.Duration // how long an owner lends; 0: as the rules say
 	Heartbeat      time.Duration // an idle place reports as often
 	ReportInterval time.Duration // the least pause that a busy parent asks for
+	FoldAfter      time.Duration // counts of a child's session are folded so long after its end; 0: DefaultFoldAfter
 	MaxAwake       int           // objects kept in memory, about
 }
 
@@ -180,6 +181,10 @@ const (
 	EventWindow      EventKind = "window"       // a quota's window closed while it was lent
 	EventSilent      EventKind = "silent"       // an owner that starts lends nothing until old leases have ended
 	EventOverflow    EventKind = "overflow"     // a sum would not fit; the entry is not taken
+	EventFold        EventKind = "fold"         // what an ended session of a child counted is a part of one total now
+	EventForgotten   EventKind = "forgotten"    // a child left for good: its counts are kept here
+	EventWorld       EventKind = "world"        // an operator joined the store to another world
+	EventForfeit     EventKind = "forfeit"      // what a child was lent of budgets and quotas counts as spent
 )
 
 // Start reads a store and returns its place's machine, a new session. It
@@ -187,6 +192,9 @@ const (
 func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	if cfg.Session == 0 || cfg.Place == Root && cfg.NewWorld == 0 {
 		panic("tiers: a session and a new world need numbers other than 0")
+	}
+	if cfg.FoldAfter <= 0 {
+		cfg.FoldAfter = DefaultFoldAfter
 	}
 	m := &Machine{cfg: cfg, reader: r, began: now, wallAt: now, wall: cfg.Wall, usedAt: limiter.Never, spaces: map[string]*space{}, retired: map[retiredLimit]limiter.Time{}}
 	if err := m.startRules(); err != nil {
@@ -201,13 +209,18 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	}
 	if rec == nil {
 		m.isNew = true
-		m.meta = Meta{Place: cfg.Place, Partition: cfg.Partition, Partitions: cfg.Partitions}
+		m.meta = Meta{Place: cfg.Place, Partition: cfg.Partition, Partitions: cfg.Partitions, Leaf: cfg.Leaf}
 	} else {
 		m.meta = *rec.(*Meta)
 	}
 	if m.meta.Place != cfg.Place || m.meta.Partition != cfg.Partition || m.meta.Partitions != cfg.Partitions {
 		return nil, fmt.Errorf("the store belongs to %s, partition %d of %d, not to %s, partition %d of %d: give each place a folder of its own",
 			m.meta.Place, m.meta.Partition, m.meta.Partitions, cfg.Place, cfg.Partition, cfg.Partitions)
+	}
+	if m.meta.Leaf != cfg.Leaf {
+		role := map[bool]string{true: "a leaf's, that counted by itself", false: "a place's with others below it"}
+		return nil, fmt.Errorf("the store of %s is %s, and this is to be %s: counts of the two must not be mixed, so give it a folder of its own",
+			cfg.Place, role[m.meta.Leaf], role[cfg.Leaf])
 	}
 	m.prior = m.meta
 	if m.meta.World == 0 && cfg.Place == Root {

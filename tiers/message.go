@@ -18,7 +18,7 @@ type Report struct {
 	Number   uint64   // its number, given by the parent; 0 is a hello that asks for one
 	Highest  uint64   // the highest session number on the child's disk
 	Previous uint64   // the session that wrote the disk before; 0: the disk was new
-	Folded   []uint64 // in a hello: the place's sessions whose counts were folded, in order
+	Folded   []uint64 // the Folded of the child's Meta, in a hello and where a count has Folded or Kept
 	Sequence uint64   // of this session's reports; an older one that comes late is dropped
 
 	// Counts holds every key that changed in (From, To], marks of this
@@ -44,10 +44,10 @@ type Report struct {
 
 // Count is one key's entry in a Report or an Ack.
 type Count struct {
-	Name  Name
-	Pairs []Pair
-	Fold  Fold  // what ended sessions counted, of a leaf
-	Kept  Total // of an interior place's pair, what children counted that were forgotten
+	Name   Name
+	Pairs  []Pair
+	Folded Total // what folded sessions counted, of a leaf
+	Kept   Total // what forgotten children counted, of an interior place; its pair has it too
 	// First asks for what the parent has of the child beside the session.
 	First bool
 }
@@ -87,7 +87,7 @@ type Ack struct {
 	Refused  string       // the report was not taken, and why
 	Fenced   bool         // a newer session of this place exists
 	Pause    time.Duration
-	Folded   []uint64 // in the answer to a hello: the child's folded sessions, in order
+	Folded   []uint64 // what the child's Meta.Folded should have, in the answer to a hello and where Pairs have Folded or Kept
 	Pairs    []Count  // handed back: what this child's other sessions counted
 	Lines    []Grant
 	Above    []Watermark // the parent and its ancestors, upwards

@@ -105,6 +105,9 @@ func (t Total) plus(o Total) (Total, bool) {
 	return sum, sum.Added >= t.Added && sum.Removed >= t.Removed
 }
 
+// larger is the larger of the two in each part.
+func (t Total) larger(o Total) Total { return Total{max(t.Added, o.Added), max(t.Removed, o.Removed)} }
+
 // A Pair is what one replica counted of one key. At a leaf a replica is a
 // session; an interior place is one replica, with session 0.
 type Pair struct {

@@ -74,6 +74,7 @@ type line struct {
 	until    limiter.Time // its ask can be met before then
 	called   bool         // a recall is under way
 	resets   uint64       // how often it was reset: a running total
+	forfeit  bool         // it does not outlive its lease, whatever it is of
 }
 
 // maxLent ends a line before its running totals could overflow.
@@ -189,7 +190,7 @@ func (p *pool) end(now limiter.Time, l *line) {
 // close makes the next share a new line, which starts at zero.
 func (l *line) close() {
 	l.number, l.lent, l.returned = 0, limiter.Share{}, limiter.Share{}
-	l.keep, l.called = Keep{All: true}, false
+	l.keep, l.called, l.forfeit = Keep{All: true}, false, false
 }
 
 // drop removes the lines that nothing is lent on and nothing demanded.

@@ -2,6 +2,7 @@ package tiers
 
 import (
 	"strings"
+	"time"
 
 	"github.com/tributary-io/tributary/limiter"
 )
@@ -27,15 +28,17 @@ type Meta struct {
 	Lease      int64    // the longest lease that was ever lent, ns
 	Clean      bool     // the last session stopped in good order, with nothing lent
 	Lost       bool     // an earlier disk of this owner is lost: what it lent of budgets is not known
-	Folded     []uint64 // this place's sessions whose counts were folded, in order
+	Folded     []uint64 // sorted: at a leaf its sessions whose counts are folded, elsewhere which children were forgotten
+	Leaf       bool     // it was a leaf's
 }
 
 // ChildRecord is what a parent knows of a child.
 type ChildRecord struct {
 	Number    uint64 // of the newest session
 	Sessions  []ChildSession
-	Folded    []uint64 // sessions whose counts are folded, or may be, in order
-	Forgotten bool     // its counts are kept by the place itself
+	Ended     []EndedSession // those with counts that are neither the newest nor folded, the longest known first
+	Folded    []uint64       // what the child's Meta.Folded should have
+	Forgotten bool           // its counts are kept by the place itself
 }
 
 // ChildSession is how far a parent has a child's changes, for one of the
@@ -43,23 +46,22 @@ type ChildRecord struct {
 type ChildSession struct {
 	Session, Number uint64
 	Acked           uint64
-	Ended           int64 // when a newer session was first heard of, Unix seconds; 0: it runs
+}
+
+// EndedSession is a session that is not the newest, and how long the parent
+// ran since it was first seen to be so.
+type EndedSession struct {
+	Session uint64
+	For     time.Duration
 }
 
 // CountRecord is what one source counted of one key: at a leaf the place
 // itself, elsewhere a child.
 type CountRecord struct {
-	Mark  uint64 // of the last change
-	Pairs []Pair // sorted by session
-	Fold  Fold
-	Kept  Total // of the source "" of an interior place: counts of forgotten children
-}
-
-// A Fold is what a leaf's sessions counted that ended long ago: the first
-// Upto of those that its parent folded.
-type Fold struct {
-	Upto  uint64
-	Total Total
+	Mark   uint64 // of the last change
+	Pairs  []Pair // sorted by session
+	Folded Total  // what folded sessions counted, of a leaf
+	Kept   Total  // what forgotten children counted, of an interior place; its pair has it too
 }
 
 // SavedBucket is what was in an owner's bucket at a clean stop; of a budget

@@ -207,6 +207,9 @@ func (m *Machine) restock(now limiter.Time, p *pool, diff int64) {
 	} else {
 		less := min(-diff, p.vault.rest)
 		p.vault.rest -= less
+		coming := min(-diff-less, p.vault.coming) // its commit may end after this
+		p.vault.coming -= coming
+		less += coming
 		p.bucket.Settle(now)
 		here := min(-diff-less, p.bucket.Tokens())
 		p.bucket.Spend(here)

@@ -2,6 +2,7 @@ package tiers
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -170,7 +171,9 @@ func (m *Machine) flush(now limiter.Time) {
 		r.Echo, r.EchoOf = u.stamp.Add(now.Sub(u.stampAt)), u.parent
 	}
 	u.full = false
-	if u.number != 0 {
+	if u.number == 0 {
+		r.Folded = m.meta.Folded
+	} else {
 		m.fillCounts(r)
 		if !u.fenced {
 			m.fillLines(now, r)
@@ -203,11 +206,17 @@ func (m *Machine) fillCounts(r *Report) {
 		entry := Count{Name: c.object.name}
 		if !m.cfg.Leaf {
 			entry.Pairs = []Pair{{Total: c.total}}
-		} else if own := c.sources[0].pairs; c.handed {
-			entry.Pairs = slices.DeleteFunc(slices.Clone(own), func(p Pair) bool { return p.Session != m.cfg.Session })
+			if own := &c.sources[0]; own.place == "" {
+				entry.Kept = own.kept
+			}
+		} else if own := &c.sources[0]; c.handed {
+			entry.Pairs = slices.DeleteFunc(slices.Clone(own.pairs), func(p Pair) bool { return p.Session != m.cfg.Session })
 		} else {
-			entry.Pairs, entry.First = own, true
+			entry.Pairs, entry.Folded, entry.First = own.pairs, own.folded, true
 			u.firsts = append(u.firsts, c)
+		}
+		if entry.Folded != (Total{}) || entry.Kept != (Total{}) {
+			r.Folded = m.meta.Folded
 		}
 		r.Counts = append(r.Counts, entry)
 		r.To = c.mark
@@ -261,6 +270,9 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		if u.refused != a.Refused {
 			m.event(EventRefused, m.cfg.Place.Parent(), a.Refused)
 		}
+		if a.Fenced {
+			u.fenced, m.out.Exit = true, fmt.Errorf("%w: %s", ErrEnded, a.Refused)
+		}
 		m.requeue()
 		u.refused, u.resumeAt = a.Refused, now.Add(min(max(a.Pause, 0), lastPause))
 		return
@@ -299,6 +311,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		}
 	}
 	m.progress(now, r, a)
+	m.adoptFolded(now, a.Folded)
 	for _, back := range a.Pairs {
 		m.handedBack(now, back)
 	}
@@ -410,18 +423,21 @@ func (m *Machine) rescan(now limiter.Time, after uint64) {
 
 // handedBack takes what the parent knows of this place's other sessions.
 func (m *Machine) handedBack(now limiter.Time, back Count) {
+	c := m.counted(m.object(now, m.space(back.Name.Namespace), back.Name.Key))
 	if !m.cfg.Leaf {
+		if _, err := m.keep(c, back.Kept); err != nil {
+			m.event(EventOverflow, m.cfg.Place, err.Error())
+		}
 		return
 	}
-	c := m.counted(m.object(now, m.space(back.Name.Namespace), back.Name.Key))
 	s := c.source("")
-	others := slices.DeleteFunc(slices.Clone(back.Pairs), func(p Pair) bool { return p.Session == m.cfg.Session })
-	changed, err := c.merge(s, others)
+	back.Pairs = slices.DeleteFunc(slices.Clone(back.Pairs), func(p Pair) bool { return p.Session == m.cfg.Session })
+	changed, moved, err := c.merge(s, m.meta.Folded, back)
 	if err != nil {
 		m.event(EventOverflow, m.cfg.Place, err.Error())
 	}
-	if changed { // no news for the parent: the mark stays
-		m.write(countKey(c.object.name, ""), &CountRecord{Mark: s.mark, Pairs: s.pairs})
+	if changed || moved { // no news for the parent: the mark stays
+		m.write(countKey(c.object.name, ""), s.record())
 	}
 }
 

@@ -34,9 +34,10 @@ func (s sender) Event(e tiers.Event) {
 	switch e.Kind {
 	case tiers.EventFenced, tiers.EventOverflow:
 		line = s.log.Error()
-	case tiers.EventRefused, tiers.EventChildRefuse, tiers.EventRulesDiffer, tiers.EventRefill, tiers.EventLost, tiers.EventSilent:
+	case tiers.EventRefused, tiers.EventChildRefuse, tiers.EventRulesDiffer, tiers.EventRefill, tiers.EventLost, tiers.EventSilent,
+		tiers.EventForgotten, tiers.EventForfeit, tiers.EventWorld:
 		line = s.log.Warn()
-	case tiers.EventWindow:
+	case tiers.EventWindow, tiers.EventFold:
 		line = s.log.Debug()
 	case tiers.EventJoined, tiers.EventChild, tiers.EventRules:
 	}
@@ -59,4 +60,8 @@ var eventTexts = map[tiers.EventKind]string{
 	tiers.EventLost:        "this store is not the place's last",
 	tiers.EventSilent:      "after a crash an owner of limits waits until old leases have ended",
 	tiers.EventOverflow:    "a total does not fit",
+	tiers.EventFold:        "a session ended long ago: its counts are folded",
+	tiers.EventForgotten:   "a child left for good",
+	tiers.EventForfeit:     "what a child was lent is forfeited",
+	tiers.EventWorld:       "joined to another world",
 }

@@ -121,6 +121,9 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 		if err == nil && out.Commit > 0 {
 			r.step(func(m *tiers.Machine, now limiter.Time) { m.Committed(now, out.Commit) }, nothing)
 		}
+		if err == nil && out.Exit != nil { // what it ends with is durable
+			r.stop(out.Exit)
+		}
 	})
 	for _, e := range out.Events {
 		r.sender.Event(e)
@@ -129,9 +132,6 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 		r.sender.Recall(c.Child, c.Recall)
 	}
 	r.tell(out.Decided, false)
-	if out.Exit != nil {
-		r.stop(out.Exit)
-	}
 }
 
 // tell answers checks that waited: those whose decision needs no disk at
@@ -385,6 +385,35 @@ func (r *Runner) Reset(name tiers.Name, done func(error)) {
 	var err error
 	r.step(func(m *tiers.Machine, now limiter.Time) { err = m.Reset(now, name) },
 		func(e error) { done(errors.Join(err, e)) })
+}
+
+// Forget drops a child that left for good, as [tiers.Machine.Forget] says.
+func (r *Runner) Forget(child tiers.Place, done func(error)) {
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { err = m.Forget(now, child) },
+		func(e error) { done(errors.Join(err, e)) })
+}
+
+// Forfeit ends what a child was lent of budgets and quotas, as
+// [tiers.Machine.Forfeit] says.
+func (r *Runner) Forfeit(child tiers.Place, done func(lines int, err error)) {
+	var lines int
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { lines, err = m.Forfeit(now, child) },
+		func(e error) { done(lines, errors.Join(err, e)) })
+}
+
+// Figure says what is left of a key's limits whose disk was lost, as
+// [tiers.Machine.Figure] says.
+func (r *Runner) Figure(name tiers.Name, left int64, done func(error)) {
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { err = m.Figure(now, name, left) },
+		func(e error) { done(errors.Join(err, e)) })
+}
+
+// Join makes the store a part of another world, as [tiers.Machine.Join] says.
+func (r *Runner) Join(world uint64, done func(error)) {
+	r.step(func(m *tiers.Machine, now limiter.Time) { m.Join(now, world) }, done)
 }
 
 // Reported gives a child's report to the machine; reply gets the answer when

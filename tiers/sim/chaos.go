@@ -185,10 +185,11 @@ var faultDone = [numFaults]func(*chaos) bool{
 		if !root.ready() {
 			return false
 		}
-		rules := c.compile(c.changed())
+		spec, changed := c.changed()
+		rules := c.compile(spec)
 		root.proc.runner.Apply(rules, func(version uint64, err error) {
 			if err == nil {
-				c.world.say(root, "follows version %d of the rules", version)
+				c.world.say(root, "follows version %d of the rules: %s is %s", version, changed, showNamespace(spec, changed))
 			}
 		})
 		return true
@@ -244,8 +245,18 @@ func (c *chaos) start(n *Node, within time.Duration) {
 // restart is what becomes of a process that died, or stopped by itself.
 func (c *chaos) restart(n *Node) {
 	if errors.Is(n.broken, tiers.ErrFenced) {
+		if !slices.ContainsFunc(n.site.nodes, func(o *Node) bool { return o != n && !o.gone }) {
+			c.start(n, 2*time.Second) // a late message of a session that is gone fenced it: an operator finds no other
+			return
+		}
 		n.gone = true // its twin goes on
 		c.laws.path("session exited, fenced")
+		return
+	}
+	if errors.Is(n.broken, tiers.ErrEnded) { // what it counted last is on its disk only, which an operator keeps
+		n.gone = true
+		c.laws.mayLose(n.site)
+		c.laws.path("session exited, ended")
 		return
 	}
 	c.start(n, 2*time.Second)
@@ -291,11 +302,12 @@ func (c *chaos) end() {
 }
 
 // changed are the rules of the scenario with one namespace as it never was:
-// other figures, gone, or there again as at first. What is steady stays.
-func (c *chaos) changed() limiter.Spec {
+// other figures, gone, or there again as at first. What is steady stays. It
+// returns which one changed as well.
+func (c *chaos) changed() (spec limiter.Spec, name string) {
 	names := slices.Sorted(maps.Keys(c.spec.Namespaces))
 	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, "api") })
-	name := names[c.rand.IntN(len(names))]
+	name = names[c.rand.IntN(len(names))]
 	if c.now == nil {
 		c.now = maps.Clone(c.spec.Namespaces)
 	}
@@ -323,5 +335,5 @@ func (c *chaos) changed() limiter.Spec {
 		}
 		c.now[name] = ns
 	}
-	return limiter.Spec{Namespaces: maps.Clone(c.now)}
+	return limiter.Spec{Namespaces: maps.Clone(c.now)}, name
 }

@@ -73,7 +73,7 @@ func recorded(r tiers.Record, own bool) (t tiers.Total) {
 	for _, p := range c.Pairs {
 		t = sum(t, p.Total)
 	}
-	t = sum(t, c.Fold.Total)
+	t = sum(t, c.Folded)
 	if own {
 		t = sum(t, c.Kept)
 	}
@@ -296,7 +296,7 @@ func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
 func holds(r *tiers.CountRecord, pair tiers.Pair) bool {
 	i := slices.IndexFunc(r.Pairs, func(p tiers.Pair) bool { return p.Session == pair.Session })
 	if i < 0 {
-		return r.Fold.Upto > 0 || pair.Total == tiers.Total{}
+		return r.Folded != tiers.Total{} || pair.Total == tiers.Total{}
 	}
 	return atMost(pair.Total, r.Pairs[i].Total)
 }

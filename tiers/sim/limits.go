@@ -182,9 +182,8 @@ func (o *oracle) become(w *World, limit *limiter.Limit) {
 func (o *oracle) settle(now limiter.Time) {
 	if o.lowerAt != 0 && now >= o.lowerAt {
 		is := faster(&o.next)
-		o.bucket.Settle(o.lowerAt)
 		have := o.bucket.Share()
-		o.bucket = limiter.NewBucket(o.limit.Period*100, limiter.Share{Tokens: min(have.Tokens, is.Capacity), Capacity: is.Capacity, Rate: is.Rate}, o.lowerAt)
+		o.bucket.Cut(o.lowerAt, limiter.Share{Capacity: have.Capacity - is.Capacity, Rate: have.Rate - is.Rate}) // a part of a token stays
 		o.limit, o.lowerAt = o.next, 0
 	}
 	o.bucket.Settle(now)
@@ -350,32 +349,26 @@ func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
 		if o.owner != n.site || o.node != nil && o.node != n || !o.limit.Durable() {
 			continue
 		}
-		burst := o.limit.Burst
-		if r, _ := n.disk.durable["rules"].(*tiers.RulesRecord); r != nil { // older rules come back, too
-			if l := ruleLimit(r.Rules, o.target, o.id); l != nil {
-				burst = max(burst, l.Burst)
-			}
-		}
-		left := func(records map[tiers.Key]tiers.Record) (tokens, window int64) {
+		spent := func(records map[tiers.Key]tiers.Record) (tokens, window int64) {
 			key := tiers.Key(fmt.Sprintf("bucket/%s/%s\x00%016x", o.target.name.Namespace, o.target.name.Key, o.id))
 			if b, _ := records[key].(*tiers.SavedBucket); b != nil {
-				return b.Tokens, b.Window
+				return b.Burst - b.Tokens, b.Window
 			}
-			return burst, 0
+			return 0, 0
 		}
-		was, window := left(before)
-		is, old := left(n.disk.durable)
-		if len(n.disk.durable) == 0 || was >= is && old == window {
+		was, window := spent(before)
+		is, old := spent(n.disk.durable)
+		if len(n.disk.durable) == 0 || was <= is && old == window {
 			continue // a lost disk is known to be lost: nothing is lent
 		}
 		l.excepted[OldOwner]++
 		if o.limit.Kind == limiter.Quota {
 			if old != window {
-				is = burst
+				is = 0
 			}
-			o.window(window).extra += is - was
+			o.window(window).extra += was - is
 		} else {
-			o.extra += is - was
+			o.extra += was - is
 			o.extraUntil = limiter.Never
 		}
 	}

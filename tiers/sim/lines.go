@@ -202,8 +202,8 @@ func (l *laws) balance(n *Node, t *target, e *tiers.Explanation) {
 		}
 		// What fills, or is lent, while leases of an earlier session may run is
 		// there twice, but seldom so much of it that the one bucket overflows.
-		if s.Owner && s.Limit.Kind == limiter.Rate && e.Now < e.Silent && (s.Bucket.Tokens > 0 || len(s.Lines) > 0) {
-			l.broken("a silent owner neither fills nor lends", n, "%s %s: %+v, %d lines, silent for %s", t.name, s.Limit, s.Bucket, len(s.Lines), e.Silent.Sub(e.Now))
+		if s.Owner && s.Limit.Kind == limiter.Rate && e.Now < s.Quiet && (s.Bucket.Tokens > 0 || len(s.Lines) > 0) {
+			l.broken("a silent owner neither fills nor lends", n, "%s %s: %+v, %d lines, silent for %s", t.name, s.Limit, s.Bucket, len(s.Lines), s.Quiet.Sub(e.Now))
 		}
 		if s.Bucket.Tokens > s.Bucket.Capacity {
 			l.broken("tokens fit their capacity", n, "%s %s: %+v", t.name, s.Limit, s.Bucket)
@@ -227,7 +227,7 @@ func (l *laws) sums(o *oracle) {
 		s := limitState(e, o.id)
 		switch {
 		case s == nil, s.Window != o.newest: // what is left of an older window is no part of this one
-		case s.Owner && e.Now >= e.Silent, s.Held != nil && !s.Held.Ended && e.Now < s.Held.Expires:
+		case s.Owner && e.Now >= s.Quiet, s.Held != nil && !s.Held.Ended && e.Now < s.Held.Expires:
 			all = all.Plus(s.Bucket)
 		}
 	}

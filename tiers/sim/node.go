@@ -77,6 +77,7 @@ func (n *Node) Start() {
 	cfg := tiers.Config{
 		Place: n.Place, Partitions: 1, Leaf: n.Leaf, Rules: w.Rules, Session: w.rng.Uint64() | 1, NewWorld: w.rng.Uint64() | 1,
 		Lease: w.Lease, Heartbeat: tiers.DefaultHeartbeat, ReportInterval: tiers.DefaultReportInterval, MaxAwake: tiers.DefaultMaxAwake,
+		FoldAfter: w.FoldAfter,
 	}
 	if w.laws != nil {
 		cfg.MaxAwake = w.laws.maxAwake

@@ -81,6 +81,7 @@ func (s *scenario) pace() {
 	if d.IntN(3) == 0 {
 		s.laws.maxAwake = 1 + d.IntN(6)
 	}
+	w.FoldAfter = pick(d, 0, time.Second, 3*time.Second, 10*time.Second)
 }
 
 func pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }

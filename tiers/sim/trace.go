@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
 )
 
@@ -68,4 +69,23 @@ func showRecall(to tiers.Place, r *tiers.Recall) string {
 		fmt.Fprintf(&b, " %s line %d keep %d +%d", l.Name, l.Line, l.Keep.Capacity, l.Keep.Rate)
 	}
 	return b.String()
+}
+
+// showNamespace is what rules say of a namespace.
+func showNamespace(spec limiter.Spec, name string) string {
+	ns, there := spec.Namespaces[name]
+	if !there {
+		return "gone"
+	}
+	var limits []string
+	for _, l := range ns.Limits {
+		figure := l.Rate + l.Quota
+		for kind, n := range map[string]*int64{" budget": l.Budget, " concurrency": l.Concurrency, " burst": l.Burst} {
+			if n != nil {
+				figure += fmt.Sprint(kind, " ", *n)
+			}
+		}
+		limits = append(limits, l.Scope+" "+strings.TrimSpace(figure))
+	}
+	return strings.Join(limits, ", ")
 }

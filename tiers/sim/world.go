@@ -26,10 +26,11 @@ const lateBy = 8 * time.Second
 
 // A World runs places until told to stop.
 type World struct {
-	Faults Faults
-	Rules  *limiter.Rules
-	Lease  time.Duration
-	Trace  func(format string, args ...any) // may be nil
+	Faults    Faults
+	Rules     *limiter.Rules
+	Lease     time.Duration
+	FoldAfter time.Duration                    // 0: tiers.DefaultFoldAfter
+	Trace     func(format string, args ...any) // may be nil
 
 	rng    *rand.Rand
 	now    limiter.Time // true time

@@ -236,7 +236,7 @@ func absurd(t testing.TB, w *tree) (seeds []seed) {
 				r.Lines[i].Returned, r.Lines[i].Demand = share, tiers.Demand{Now: n, Peak: n, Ask: n, Until: time.Duration(n), Weight: n}
 			}
 			for i := range r.Counts {
-				r.Counts[i].Fold, r.Counts[i].Kept = tiers.Fold{Upto: uint64(size), Total: total}, total
+				r.Counts[i].Folded, r.Counts[i].Kept = total, total
 			}
 			r.Rules, r.Folded = uint64(size), []uint64{uint64(size), r.Session}
 			r.Age, r.Echo, r.Behind = time.Duration(n), limiter.Time(-n), math.MaxUint32

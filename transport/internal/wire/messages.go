@@ -197,11 +197,11 @@ func toPlace(s string, problem *error) tiers.Place {
 }
 
 func fromCount(c tiers.Count) *Count {
-	return &Count{Name: fromName(c.Name), Pairs: each(c.Pairs, fromPair), Fold: fromFold(c.Fold), Kept: fromSum(c.Kept), First: c.First}
+	return &Count{Name: fromName(c.Name), Pairs: each(c.Pairs, fromPair), Folded: fromSum(c.Folded), Kept: fromSum(c.Kept), First: c.First}
 }
 
 func toCount(c *Count, problem *error) tiers.Count {
-	return tiers.Count{Name: toName(c.Name, problem), Pairs: each(c.Pairs, toPair), Fold: toFold(c.Fold), Kept: toTotal(c.Kept), First: c.First}
+	return tiers.Count{Name: toName(c.Name, problem), Pairs: each(c.Pairs, toPair), Folded: toTotal(c.Folded), Kept: toTotal(c.Kept), First: c.First}
 }
 
 func fromPair(p tiers.Pair) *Pair {
@@ -224,17 +224,6 @@ func fromSum(t tiers.Total) *Total {
 
 func toTotal(t *Total) tiers.Total {
 	return tiers.Total{Added: t.GetAdded(), Removed: t.GetRemoved()}
-}
-
-func fromFold(f tiers.Fold) *Fold {
-	if f == (tiers.Fold{}) {
-		return nil
-	}
-	return &Fold{Upto: f.Upto, Total: fromSum(f.Total)}
-}
-
-func toFold(f *Fold) tiers.Fold {
-	return tiers.Fold{Upto: f.GetUpto(), Total: toTotal(f.GetTotal())}
 }
 
 func toDemand(l *LineReport) tiers.Demand {

@@ -18,17 +18,20 @@ func AppendRecord(b []byte, r tiers.Record) ([]byte, error) {
 	case *tiers.Meta:
 		m = &Meta{
 			Format: Format, World: r.World, Place: string(r.Place), Partition: r.Partition, Partitions: r.Partitions, Session: r.Session,
-			Number: r.Number, Marks: r.Marks, Lease: r.Lease, Clean: r.Clean, Lost: r.Lost, Folded: r.Folded,
+			Number: r.Number, Marks: r.Marks, Lease: r.Lease, Clean: r.Clean, Lost: r.Lost, Folded: r.Folded, Leaf: r.Leaf,
 		}
 	case *tiers.ChildRecord:
 		m = &Child{
 			Number: r.Number, Folded: r.Folded, Forgotten: r.Forgotten,
 			Sessions: each(r.Sessions, func(s tiers.ChildSession) *ChildSession {
-				return &ChildSession{Session: s.Session, Number: s.Number, Acked: s.Acked, Ended: s.Ended}
+				return &ChildSession{Session: s.Session, Number: s.Number, Acked: s.Acked}
+			}),
+			Ended: each(r.Ended, func(s tiers.EndedSession) *EndedSession {
+				return &EndedSession{Session: s.Session, For: int64(s.For)}
 			}),
 		}
 	case *tiers.CountRecord:
-		m = &CountRecord{Mark: r.Mark, Pairs: each(r.Pairs, fromPair), Fold: fromFold(r.Fold), Kept: fromSum(r.Kept)}
+		m = &CountRecord{Mark: r.Mark, Pairs: each(r.Pairs, fromPair), Folded: fromSum(r.Folded), Kept: fromSum(r.Kept)}
 	case *tiers.SavedBucket:
 		m = &SavedBucket{Tokens: r.Tokens, Burst: r.Burst, Window: r.Window, Known: r.Known}
 	case *tiers.RulesRecord:
@@ -69,7 +72,7 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 		}
 		return &tiers.Meta{
 			World: m.World, Place: tiers.Place(m.Place), Partition: m.Partition, Partitions: m.Partitions, Session: m.Session,
-			Number: m.Number, Marks: m.Marks, Lease: m.Lease, Clean: m.Clean, Lost: m.Lost, Folded: m.Folded,
+			Number: m.Number, Marks: m.Marks, Lease: m.Lease, Clean: m.Clean, Lost: m.Lost, Folded: m.Folded, Leaf: m.Leaf,
 		}, nil
 	case "child":
 		var c Child
@@ -79,7 +82,10 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 		return &tiers.ChildRecord{
 			Number: c.Number, Folded: c.Folded, Forgotten: c.Forgotten,
 			Sessions: each(c.Sessions, func(s *ChildSession) tiers.ChildSession {
-				return tiers.ChildSession{Session: s.Session, Number: s.Number, Acked: s.Acked, Ended: s.Ended}
+				return tiers.ChildSession{Session: s.Session, Number: s.Number, Acked: s.Acked}
+			}),
+			Ended: each(c.Ended, func(s *EndedSession) tiers.EndedSession {
+				return tiers.EndedSession{Session: s.Session, For: time.Duration(s.For)}
 			}),
 		}, nil
 	case "count":
@@ -87,7 +93,7 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 		if err := parse(&c); err != nil {
 			return nil, err
 		}
-		return &tiers.CountRecord{Mark: c.Mark, Pairs: each(c.Pairs, toPair), Fold: toFold(c.Fold), Kept: toTotal(c.Kept)}, nil
+		return &tiers.CountRecord{Mark: c.Mark, Pairs: each(c.Pairs, toPair), Folded: toTotal(c.Folded), Kept: toTotal(c.Kept)}, nil
 	case "bucket":
 		var b SavedBucket
 		if err := parse(&b); err != nil {

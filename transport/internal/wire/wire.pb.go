@@ -649,72 +649,20 @@ func (x *Pair) GetRemoved() uint64 {
 	return 0
 }
 
-type Fold struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Upto          uint64                 `protobuf:"varint,1,opt,name=upto,proto3" json:"upto,omitempty"`
-	Total         *Total                 `protobuf:"bytes,2,opt,name=total,proto3" json:"total,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Fold) Reset() {
-	*x = Fold{}
-	mi := &file_wire_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Fold) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Fold) ProtoMessage() {}
-
-func (x *Fold) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Fold.ProtoReflect.Descriptor instead.
-func (*Fold) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *Fold) GetUpto() uint64 {
-	if x != nil {
-		return x.Upto
-	}
-	return 0
-}
-
-func (x *Fold) GetTotal() *Total {
-	if x != nil {
-		return x.Total
-	}
-	return nil
-}
-
 type Count struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          *Name                  `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Pairs         []*Pair                `protobuf:"bytes,2,rep,name=pairs,proto3" json:"pairs,omitempty"`
 	First         bool                   `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`
-	Fold          *Fold                  `protobuf:"bytes,4,opt,name=fold,proto3" json:"fold,omitempty"` // absent: nothing
-	Kept          *Total                 `protobuf:"bytes,5,opt,name=kept,proto3" json:"kept,omitempty"` // absent: nothing
+	Folded        *Total                 `protobuf:"bytes,4,opt,name=folded,proto3" json:"folded,omitempty"` // absent: nothing
+	Kept          *Total                 `protobuf:"bytes,5,opt,name=kept,proto3" json:"kept,omitempty"`     // absent: nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +674,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +687,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Count) GetName() *Name {
@@ -763,9 +711,9 @@ func (x *Count) GetFirst() bool {
 	return false
 }
 
-func (x *Count) GetFold() *Fold {
+func (x *Count) GetFolded() *Total {
 	if x != nil {
-		return x.Fold
+		return x.Folded
 	}
 	return nil
 }
@@ -788,7 +736,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +748,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +761,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Share) GetTokens() int64 {
@@ -856,7 +804,7 @@ type LineReport struct {
 
 func (x *LineReport) Reset() {
 	*x = LineReport{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +816,7 @@ func (x *LineReport) String() string {
 func (*LineReport) ProtoMessage() {}
 
 func (x *LineReport) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +829,7 @@ func (x *LineReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineReport.ProtoReflect.Descriptor instead.
 func (*LineReport) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LineReport) GetName() *Name {
@@ -971,7 +919,7 @@ type Keep struct {
 
 func (x *Keep) Reset() {
 	*x = Keep{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +931,7 @@ func (x *Keep) String() string {
 func (*Keep) ProtoMessage() {}
 
 func (x *Keep) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +944,7 @@ func (x *Keep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keep.ProtoReflect.Descriptor instead.
 func (*Keep) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Keep) GetCapacity() int64 {
@@ -1031,7 +979,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +991,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1004,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Grant) GetName() *Name {
@@ -1140,7 +1088,7 @@ type Watermark struct {
 
 func (x *Watermark) Reset() {
 	*x = Watermark{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1100,7 @@ func (x *Watermark) String() string {
 func (*Watermark) ProtoMessage() {}
 
 func (x *Watermark) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1113,7 @@ func (x *Watermark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watermark.ProtoReflect.Descriptor instead.
 func (*Watermark) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Watermark) GetPlace() string {
@@ -1199,7 +1147,7 @@ type Totals struct {
 
 func (x *Totals) Reset() {
 	*x = Totals{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1159,7 @@ func (x *Totals) String() string {
 func (*Totals) ProtoMessage() {}
 
 func (x *Totals) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1172,7 @@ func (x *Totals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totals.ProtoReflect.Descriptor instead.
 func (*Totals) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Totals) GetName() *Name {
@@ -1253,7 +1201,7 @@ type RecallLine struct {
 
 func (x *RecallLine) Reset() {
 	*x = RecallLine{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1213,7 @@ func (x *RecallLine) String() string {
 func (*RecallLine) ProtoMessage() {}
 
 func (x *RecallLine) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1226,7 @@ func (x *RecallLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallLine.ProtoReflect.Descriptor instead.
 func (*RecallLine) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RecallLine) GetName() *Name {
@@ -1323,13 +1271,14 @@ type Meta struct {
 	Partitions    uint32                 `protobuf:"varint,10,opt,name=partitions,proto3" json:"partitions,omitempty"`
 	Lost          bool                   `protobuf:"varint,11,opt,name=lost,proto3" json:"lost,omitempty"`
 	Folded        []uint64               `protobuf:"fixed64,12,rep,packed,name=folded,proto3" json:"folded,omitempty"`
+	Leaf          bool                   `protobuf:"varint,13,opt,name=leaf,proto3" json:"leaf,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Meta) Reset() {
 	*x = Meta{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1290,7 @@ func (x *Meta) String() string {
 func (*Meta) ProtoMessage() {}
 
 func (x *Meta) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1303,7 @@ func (x *Meta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Meta.ProtoReflect.Descriptor instead.
 func (*Meta) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Meta) GetFormat() uint32 {
@@ -1441,19 +1390,27 @@ func (x *Meta) GetFolded() []uint64 {
 	return nil
 }
 
+func (x *Meta) GetLeaf() bool {
+	if x != nil {
+		return x.Leaf
+	}
+	return false
+}
+
 type Child struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	Sessions      []*ChildSession        `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"`
 	Folded        []uint64               `protobuf:"fixed64,3,rep,packed,name=folded,proto3" json:"folded,omitempty"`
 	Forgotten     bool                   `protobuf:"varint,4,opt,name=forgotten,proto3" json:"forgotten,omitempty"`
+	Ended         []*EndedSession        `protobuf:"bytes,5,rep,name=ended,proto3" json:"ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1422,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1435,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Child) GetNumber() uint64 {
@@ -1509,12 +1466,70 @@ func (x *Child) GetForgotten() bool {
 	return false
 }
 
+func (x *Child) GetEnded() []*EndedSession {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+type EndedSession struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"fixed64,1,opt,name=session,proto3" json:"session,omitempty"`
+	For           int64                  `protobuf:"varint,2,opt,name=for,proto3" json:"for,omitempty"` // ns
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndedSession) Reset() {
+	*x = EndedSession{}
+	mi := &file_wire_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndedSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndedSession) ProtoMessage() {}
+
+func (x *EndedSession) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndedSession.ProtoReflect.Descriptor instead.
+func (*EndedSession) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *EndedSession) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *EndedSession) GetFor() int64 {
+	if x != nil {
+		return x.For
+	}
+	return 0
+}
+
 type ChildSession struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint64                 `protobuf:"fixed64,1,opt,name=session,proto3" json:"session,omitempty"`
 	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
 	Acked         uint64                 `protobuf:"varint,3,opt,name=acked,proto3" json:"acked,omitempty"`
-	Ended         int64                  `protobuf:"zigzag64,4,opt,name=ended,proto3" json:"ended,omitempty"` // Unix s
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1570,19 +1585,12 @@ func (x *ChildSession) GetAcked() uint64 {
 	return 0
 }
 
-func (x *ChildSession) GetEnded() int64 {
-	if x != nil {
-		return x.Ended
-	}
-	return 0
-}
-
 type CountRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mark          uint64                 `protobuf:"varint,1,opt,name=mark,proto3" json:"mark,omitempty"`
 	Pairs         []*Pair                `protobuf:"bytes,2,rep,name=pairs,proto3" json:"pairs,omitempty"`
-	Fold          *Fold                  `protobuf:"bytes,3,opt,name=fold,proto3" json:"fold,omitempty"` // absent: nothing
-	Kept          *Total                 `protobuf:"bytes,4,opt,name=kept,proto3" json:"kept,omitempty"` // absent: nothing
+	Folded        *Total                 `protobuf:"bytes,3,opt,name=folded,proto3" json:"folded,omitempty"` // absent: nothing
+	Kept          *Total                 `protobuf:"bytes,4,opt,name=kept,proto3" json:"kept,omitempty"`     // absent: nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1631,9 +1639,9 @@ func (x *CountRecord) GetPairs() []*Pair {
 	return nil
 }
 
-func (x *CountRecord) GetFold() *Fold {
+func (x *CountRecord) GetFolded() *Total {
 	if x != nil {
-		return x.Fold
+		return x.Folded
 	}
 	return nil
 }
@@ -2106,15 +2114,12 @@ const file_wire_proto_rawDesc = "" +
 	"\x04Pair\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x14\n" +
 	"\x05added\x18\x02 \x01(\x04R\x05added\x12\x18\n" +
-	"\aremoved\x18\x03 \x01(\x04R\aremoved\"G\n" +
-	"\x04Fold\x12\x12\n" +
-	"\x04upto\x18\x01 \x01(\x04R\x04upto\x12+\n" +
-	"\x05total\x18\x02 \x01(\v2\x15.tributary.wire.TotalR\x05total\"\xc8\x01\n" +
+	"\aremoved\x18\x03 \x01(\x04R\aremoved\"\xcd\x01\n" +
 	"\x05Count\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12*\n" +
 	"\x05pairs\x18\x02 \x03(\v2\x14.tributary.wire.PairR\x05pairs\x12\x14\n" +
-	"\x05first\x18\x03 \x01(\bR\x05first\x12(\n" +
-	"\x04fold\x18\x04 \x01(\v2\x14.tributary.wire.FoldR\x04fold\x12)\n" +
+	"\x05first\x18\x03 \x01(\bR\x05first\x12-\n" +
+	"\x06folded\x18\x04 \x01(\v2\x15.tributary.wire.TotalR\x06folded\x12)\n" +
 	"\x04kept\x18\x05 \x01(\v2\x15.tributary.wire.TotalR\x04kept\"O\n" +
 	"\x05Share\x12\x16\n" +
 	"\x06tokens\x18\x01 \x01(\x03R\x06tokens\x12\x1a\n" +
@@ -2164,7 +2169,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x06R\x05limit\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\x04R\x04line\x12(\n" +
-	"\x04keep\x18\x04 \x01(\v2\x14.tributary.wire.KeepR\x04keep\"\xa8\x02\n" +
+	"\x04keep\x18\x04 \x01(\v2\x14.tributary.wire.KeepR\x04keep\"\xbc\x02\n" +
 	"\x04Meta\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -2180,21 +2185,25 @@ const file_wire_proto_rawDesc = "" +
 	" \x01(\rR\n" +
 	"partitions\x12\x12\n" +
 	"\x04lost\x18\v \x01(\bR\x04lost\x12\x16\n" +
-	"\x06folded\x18\f \x03(\x06R\x06folded\"\x8f\x01\n" +
+	"\x06folded\x18\f \x03(\x06R\x06folded\x12\x12\n" +
+	"\x04leaf\x18\r \x01(\bR\x04leaf\"\xc3\x01\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x128\n" +
 	"\bsessions\x18\x02 \x03(\v2\x1c.tributary.wire.ChildSessionR\bsessions\x12\x16\n" +
 	"\x06folded\x18\x03 \x03(\x06R\x06folded\x12\x1c\n" +
-	"\tforgotten\x18\x04 \x01(\bR\tforgotten\"l\n" +
+	"\tforgotten\x18\x04 \x01(\bR\tforgotten\x122\n" +
+	"\x05ended\x18\x05 \x03(\v2\x1c.tributary.wire.EndedSessionR\x05ended\":\n" +
+	"\fEndedSession\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x06R\asession\x12\x10\n" +
+	"\x03for\x18\x02 \x01(\x03R\x03for\"V\n" +
 	"\fChildSession\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x14\n" +
-	"\x05acked\x18\x03 \x01(\x04R\x05acked\x12\x14\n" +
-	"\x05ended\x18\x04 \x01(\x12R\x05ended\"\xa2\x01\n" +
+	"\x05acked\x18\x03 \x01(\x04R\x05acked\"\xa7\x01\n" +
 	"\vCountRecord\x12\x12\n" +
 	"\x04mark\x18\x01 \x01(\x04R\x04mark\x12*\n" +
-	"\x05pairs\x18\x02 \x03(\v2\x14.tributary.wire.PairR\x05pairs\x12(\n" +
-	"\x04fold\x18\x03 \x01(\v2\x14.tributary.wire.FoldR\x04fold\x12)\n" +
+	"\x05pairs\x18\x02 \x03(\v2\x14.tributary.wire.PairR\x05pairs\x12-\n" +
+	"\x06folded\x18\x03 \x01(\v2\x15.tributary.wire.TotalR\x06folded\x12)\n" +
 	"\x04kept\x18\x04 \x01(\v2\x15.tributary.wire.TotalR\x04kept\"i\n" +
 	"\vSavedBucket\x12\x16\n" +
 	"\x06tokens\x18\x01 \x01(\x03R\x06tokens\x12\x16\n" +
@@ -2252,17 +2261,17 @@ var file_wire_proto_goTypes = []any{
 	(*Name)(nil),          // 3: tributary.wire.Name
 	(*Total)(nil),         // 4: tributary.wire.Total
 	(*Pair)(nil),          // 5: tributary.wire.Pair
-	(*Fold)(nil),          // 6: tributary.wire.Fold
-	(*Count)(nil),         // 7: tributary.wire.Count
-	(*Share)(nil),         // 8: tributary.wire.Share
-	(*LineReport)(nil),    // 9: tributary.wire.LineReport
-	(*Keep)(nil),          // 10: tributary.wire.Keep
-	(*Grant)(nil),         // 11: tributary.wire.Grant
-	(*Watermark)(nil),     // 12: tributary.wire.Watermark
-	(*Totals)(nil),        // 13: tributary.wire.Totals
-	(*RecallLine)(nil),    // 14: tributary.wire.RecallLine
-	(*Meta)(nil),          // 15: tributary.wire.Meta
-	(*Child)(nil),         // 16: tributary.wire.Child
+	(*Count)(nil),         // 6: tributary.wire.Count
+	(*Share)(nil),         // 7: tributary.wire.Share
+	(*LineReport)(nil),    // 8: tributary.wire.LineReport
+	(*Keep)(nil),          // 9: tributary.wire.Keep
+	(*Grant)(nil),         // 10: tributary.wire.Grant
+	(*Watermark)(nil),     // 11: tributary.wire.Watermark
+	(*Totals)(nil),        // 12: tributary.wire.Totals
+	(*RecallLine)(nil),    // 13: tributary.wire.RecallLine
+	(*Meta)(nil),          // 14: tributary.wire.Meta
+	(*Child)(nil),         // 15: tributary.wire.Child
+	(*EndedSession)(nil),  // 16: tributary.wire.EndedSession
 	(*ChildSession)(nil),  // 17: tributary.wire.ChildSession
 	(*CountRecord)(nil),   // 18: tributary.wire.CountRecord
 	(*SavedBucket)(nil),   // 19: tributary.wire.SavedBucket
@@ -2272,32 +2281,32 @@ var file_wire_proto_goTypes = []any{
 	(*Decision)(nil),      // 23: tributary.wire.Decision
 }
 var file_wire_proto_depIdxs = []int32{
-	7,  // 0: tributary.wire.Report.counts:type_name -> tributary.wire.Count
-	9,  // 1: tributary.wire.Report.lines:type_name -> tributary.wire.LineReport
+	6,  // 0: tributary.wire.Report.counts:type_name -> tributary.wire.Count
+	8,  // 1: tributary.wire.Report.lines:type_name -> tributary.wire.LineReport
 	3,  // 2: tributary.wire.Report.watch:type_name -> tributary.wire.Name
-	7,  // 3: tributary.wire.Ack.pairs:type_name -> tributary.wire.Count
-	11, // 4: tributary.wire.Ack.lines:type_name -> tributary.wire.Grant
-	12, // 5: tributary.wire.Ack.above:type_name -> tributary.wire.Watermark
-	13, // 6: tributary.wire.Ack.views:type_name -> tributary.wire.Totals
+	6,  // 3: tributary.wire.Ack.pairs:type_name -> tributary.wire.Count
+	10, // 4: tributary.wire.Ack.lines:type_name -> tributary.wire.Grant
+	11, // 5: tributary.wire.Ack.above:type_name -> tributary.wire.Watermark
+	12, // 6: tributary.wire.Ack.views:type_name -> tributary.wire.Totals
 	20, // 7: tributary.wire.Ack.new_rules:type_name -> tributary.wire.RulesRecord
-	14, // 8: tributary.wire.Recall.lines:type_name -> tributary.wire.RecallLine
-	4,  // 9: tributary.wire.Fold.total:type_name -> tributary.wire.Total
-	3,  // 10: tributary.wire.Count.name:type_name -> tributary.wire.Name
-	5,  // 11: tributary.wire.Count.pairs:type_name -> tributary.wire.Pair
-	6,  // 12: tributary.wire.Count.fold:type_name -> tributary.wire.Fold
-	4,  // 13: tributary.wire.Count.kept:type_name -> tributary.wire.Total
-	3,  // 14: tributary.wire.LineReport.name:type_name -> tributary.wire.Name
-	8,  // 15: tributary.wire.LineReport.returned:type_name -> tributary.wire.Share
-	3,  // 16: tributary.wire.Grant.name:type_name -> tributary.wire.Name
-	8,  // 17: tributary.wire.Grant.lent:type_name -> tributary.wire.Share
-	10, // 18: tributary.wire.Grant.keep:type_name -> tributary.wire.Keep
-	3,  // 19: tributary.wire.Totals.name:type_name -> tributary.wire.Name
-	4,  // 20: tributary.wire.Totals.totals:type_name -> tributary.wire.Total
-	3,  // 21: tributary.wire.RecallLine.name:type_name -> tributary.wire.Name
-	10, // 22: tributary.wire.RecallLine.keep:type_name -> tributary.wire.Keep
-	17, // 23: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
+	13, // 8: tributary.wire.Recall.lines:type_name -> tributary.wire.RecallLine
+	3,  // 9: tributary.wire.Count.name:type_name -> tributary.wire.Name
+	5,  // 10: tributary.wire.Count.pairs:type_name -> tributary.wire.Pair
+	4,  // 11: tributary.wire.Count.folded:type_name -> tributary.wire.Total
+	4,  // 12: tributary.wire.Count.kept:type_name -> tributary.wire.Total
+	3,  // 13: tributary.wire.LineReport.name:type_name -> tributary.wire.Name
+	7,  // 14: tributary.wire.LineReport.returned:type_name -> tributary.wire.Share
+	3,  // 15: tributary.wire.Grant.name:type_name -> tributary.wire.Name
+	7,  // 16: tributary.wire.Grant.lent:type_name -> tributary.wire.Share
+	9,  // 17: tributary.wire.Grant.keep:type_name -> tributary.wire.Keep
+	3,  // 18: tributary.wire.Totals.name:type_name -> tributary.wire.Name
+	4,  // 19: tributary.wire.Totals.totals:type_name -> tributary.wire.Total
+	3,  // 20: tributary.wire.RecallLine.name:type_name -> tributary.wire.Name
+	9,  // 21: tributary.wire.RecallLine.keep:type_name -> tributary.wire.Keep
+	17, // 22: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
+	16, // 23: tributary.wire.Child.ended:type_name -> tributary.wire.EndedSession
 	5,  // 24: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
-	6,  // 25: tributary.wire.CountRecord.fold:type_name -> tributary.wire.Fold
+	4,  // 25: tributary.wire.CountRecord.folded:type_name -> tributary.wire.Total
 	4,  // 26: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
 	4,  // 27: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
 	23, // 28: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision

@@ -204,7 +204,7 @@ func (n *Node) supervise(ctx context.Context) {
 			continue // killed, and perhaps started again
 		}
 		err := p.Err()
-		if errors.Is(err, tiers.ErrFenced) {
+		if errors.Is(err, tiers.ErrFenced) || errors.Is(err, tiers.ErrEnded) { // another start would end the same
 			select {
 			case n.world.fatal <- fmt.Errorf("place %s: %w", n.Place, err):
 			default:

@@ -1,0 +1,84 @@
+package tiers
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// This file is what only an operator can say: what nobody is left to know.
+
+// ErrJoined ends a session whose store belongs to another world from now on:
+// the place starts again.
+var ErrJoined = errors.New("the store belongs to another world now")
+
+// ErrNothingWaits says that a figure is not wanted: the owner knows its own.
+var ErrNothingWaits = errors.New("no budget or quota of the key waits for a figure")
+
+// Forfeit ends what a child was lent and may not spend at present: of budgets
+// and quotas, whose lines outlive their leases. What was out counts as spent.
+// What it may still spend is forfeited when the lease ends. It returns how
+// many lines that were.
+func (m *Machine) Forfeit(now limiter.Time, place Place) (lines int, err error) {
+	c := m.lower.children[place]
+	if c == nil {
+		return 0, ErrNoChild
+	}
+	for _, o := range m.objects() {
+		for _, p := range o.pools {
+			for _, l := range p.lines {
+				if l.child == c && l.number != 0 && p.keeps(l) {
+					l.forfeit = true
+					lines++
+				}
+			}
+		}
+		m.tickObject(now, o)
+		m.arm(now, o)
+	}
+	m.event(EventForfeit, place, fmt.Sprintf("%d lines: what was out of them counts as spent", lines))
+	return lines, nil
+}
+
+// Figure says how much is left of those of a key's budgets and quotas that
+// this place owns and whose disk was lost: they wait for it, and lend nothing.
+func (m *Machine) Figure(now limiter.Time, name Name, left int64) error {
+	s := m.spaces[name.Namespace]
+	if s == nil || s.rule == nil {
+		return ErrUnknownNamespace
+	}
+	o := m.object(now, s, name.Key)
+	waited := false
+	for _, p := range o.pools {
+		if m.turn(now, p); !p.owner || !p.waits {
+			continue
+		}
+		waited, p.waits = true, false
+		p.stock(now, max(0, min(left, p.limit.Burst)))
+		m.save(p)
+		m.settled(now, p)
+	}
+	if !waited {
+		return ErrNothingWaits
+	}
+	return nil
+}
+
+// Join makes the store a part of another world: a root whose disk was lost
+// began a new one, which the old one's places refuse. What the other world's
+// owners lent is not known here, so this place's own limits begin as after a
+// lost disk. The session ends when that is durable.
+func (m *Machine) Join(now limiter.Time, world uint64) {
+	if world == 0 || world == m.meta.World {
+		return
+	}
+	m.event(EventWorld, m.cfg.Place, fmt.Sprintf("the store of world %016x belongs to world %016x from now on", m.meta.World, world))
+	m.meta.World = world
+	if m.cfg.Place == Root {
+		m.meta.Lost = true
+		m.loseWindows(now)
+	}
+	m.write(metaKey, m.saved())
+	m.out.Exit = ErrJoined
+}
