@@ -293,8 +293,7 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 			// now, or in an Ack that never came: a child forgets no other.
 			g := Grant{Name: l.Name, Limit: l.Limit, Line: n.number, Lent: n.lent, Lease: p.lease(now, m.lease()), Keep: n.keep, Wait: p.wait(now, n), Window: p.window, Resets: n.resets}
 			if p.limit.Kind == limiter.Quota && p.owner {
-				end := time.Duration(m.calendarOf(now, o.space, p.limit).end-m.unix(now)) * time.Second
-				g.Lease = max(0, min(g.Lease, end))
+				g.Lease = max(0, min(g.Lease, m.untilEnd(now, m.calendarOf(now, o.space, p.limit))))
 			}
 			n.expires = max(n.expires, now.Add(lenderLease(max(g.Lease, m.forget(n)))))
 			a.Lines = append(a.Lines, g)
