@@ -282,10 +282,11 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 		if a.Fenced || !follows { // returns are taken, nothing is lent or renewed
 			m.balance(now, p, nil)
 		} else {
-			n.demand, n.called = l.Demand.sane(), false
+			n.demand = l.Demand.sane()
 			n.until = now.Add(n.demand.Until)
 			before := n.number
 			m.balance(now, p, n)
+			n.called = false // only now: what it was called for comes before what others ask
 			if n.number != before {
 				n.expires = now // until then the demand was remembered, perhaps for longer
 			}
