@@ -64,7 +64,7 @@ func (m *Machine) Check(now limiter.Time, name Name, hits int64, deadline limite
 
 // CheckAwake is Check for a key that is in memory: it reads no disk. Awake is
 // false, and nothing was done, if the key is not there. The decision is
-// written to d, which is empty before.
+// written to d, whatever was in it; an error writes none.
 func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline limiter.Time, id uint64, d *Decision) (decided, awake bool, err error) {
 	s := m.checked // most checks follow one of the same namespace
 	if s == nil || s.name != name.Namespace {
@@ -76,7 +76,7 @@ func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline l
 	case !m.cfg.Leaf:
 		return true, true, ErrNotLeaf
 	case len(s.rule.Limits) == 0:
-		d.Allowed = true
+		*d = Decision{Allowed: true}
 		return true, true, nil
 	}
 	m.checked = s

@@ -91,6 +91,11 @@ func (m *Machine) unix(now limiter.Time) int64 {
 	return (m.wall + int64(now.Sub(m.wallAt))) / int64(time.Second)
 }
 
+// untilEnd is how long a window stays open, as the wall clock runs now.
+func (m *Machine) untilEnd(now limiter.Time, c *calendar) time.Duration {
+	return time.Duration(c.end*int64(time.Second) - m.wall - int64(now.Sub(m.wallAt)))
+}
+
 // A calendar is the window of one quota that is open at its owner.
 type calendar struct {
 	begin, end int64
@@ -168,7 +173,7 @@ func (m *Machine) turn(now limiter.Time, p *pool) {
 	}
 	p.drop()
 	p.window, p.spent, p.waits, p.credit = c.begin, 0, false, 0
-	p.endsAt = now.Add(time.Duration(c.end-m.unix(now)) * time.Second)
+	p.endsAt = now.Add(m.untilEnd(now, c))
 	p.vault, p.debt = vault{}, 0
 	p.own.Capacity = p.limit.Burst
 	p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.limit.Burst}, now)

@@ -310,10 +310,11 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 		if a.Fenced || !follows { // returns are taken, nothing is lent or renewed
 			m.balance(now, p, nil)
 		} else {
-			n.demand, n.called = l.Demand.sane(), false
+			n.demand = l.Demand.sane()
 			n.until = now.Add(n.demand.Until)
 			before := n.number
 			m.balance(now, p, n)
+			n.called = false // only now: what it was called for comes before what others ask
 			if n.number != before {
 				n.expires = now // until then the demand was remembered, perhaps for longer
 			}
@@ -321,8 +322,7 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 			// now, or in an Ack that never came: a child forgets no other.
 			g := Grant{Name: l.Name, Limit: l.Limit, Line: n.number, Lent: n.lent, Lease: p.lease(now, m.lease()), Keep: n.keep, Wait: p.wait(now, n), Window: p.window, Resets: n.resets}
 			if p.limit.Kind == limiter.Quota && p.owner {
-				end := time.Duration(m.calendarOf(now, o.space, p.limit).end-m.unix(now)) * time.Second
-				g.Lease = max(0, min(g.Lease, end))
+				g.Lease = max(0, min(g.Lease, m.untilEnd(now, m.calendarOf(now, o.space, p.limit))))
 			}
 			n.expires = max(n.expires, now.Add(lenderLease(max(g.Lease, m.forget(n)))))
 			a.Lines = append(a.Lines, g)
@@ -499,6 +499,7 @@ func (m *Machine) upward(now limiter.Time, p *pool) {
 	if p.owner {
 		return
 	}
+	p.giveSpent(now)
 	m.giveBack(now, p)
 	m.giveSpare(now, p)
 	d := p.demand(now)

@@ -562,7 +562,7 @@ func (m *Machine) recall(now limiter.Time, p *pool, saved *SavedBucket) {
 	if p.limit.Kind == limiter.Quota {
 		c := m.calendarOf(now, p.object.space, p.limit)
 		p.window, lost = c.begin, c.lost
-		p.endsAt = now.Add(time.Duration(c.end-m.unix(now)) * time.Second)
+		p.endsAt = now.Add(m.untilEnd(now, c))
 		if saved != nil && saved.Window != p.window {
 			m.write(p.savedKey(), nil)
 			saved = nil

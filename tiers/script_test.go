@@ -21,19 +21,26 @@ import (
 //
 // The commands, where a node is named by the last part of its place:
 //
-//	rules                       one namespace a line: votes, or api global 10/s burst 100
+//	rules                       those that places start with, as compile reads them
+//	apply global                the rules of the world, from now on
 //	place eu eu.de …            starts places; the fourth tier are leaves
 //	add berlin votes/alice 3
 //	check berlin api/user 1 wait=250ms
+//	release berlin jobs/user 7  a permit; renew as well
+//	refund berlin api/user 3
+//	reset global api/user
 //	deliver                     goes on until nobody has anything urgent to say
 //	tick 1s                     goes on for that long
-//	crash, restart, wipe, cut, mend, stop berlin
+//	wall 2026-03-01T23:59:58Z   what every wall clock shows now
+//	crash, restart, wipe, stop berlin
+//	cut, mend berlin            its link; cut berlin up: only what it sends is lost; down: what it is sent
 //	copy, restore, twin berlin  of its disk: take a copy, go back to it, start a second process on one
 //	totals votes/alice          at every place
 //	ledger api/user             who holds what of its limit, and who lends it
 //
-// A message takes 1 ms; a disk takes no time. Reports that say nothing are not
-// shown, and nothing is if a command ends in "quiet".
+// An add or a check with id=x carries that id. A message takes 1 ms; a disk
+// takes no time. Reports that say nothing are not shown, no
+// message is if a command ends in "brief", and nothing at all if in "quiet".
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -66,6 +73,8 @@ type script struct {
 	session uint64
 	check   uint64
 	quiet   bool
+	brief   bool  // messages are not shown
+	wall    int64 // minus now, nanoseconds
 	out     strings.Builder
 }
 
@@ -76,7 +85,8 @@ type scripted struct {
 	disk   memory
 	copied memory
 	m      *Machine // nil: it does not run
-	cut    bool
+	up     bool     // what it sends is lost
+	down   bool     // what it is sent is
 	starts int
 	wake   limiter.Time
 }
@@ -97,23 +107,34 @@ func (s *script) at(format string, args ...any) {
 	s.printf("%-7s "+format, append([]any{fmt.Sprintf("%.3f", time.Duration(s.now).Seconds())}, args...)...)
 }
 
+// message prints a line about one.
+func (s *script) message(format string, args ...any) {
+	if !s.brief {
+		s.at(format, args...)
+	}
+}
+
 func (s *script) run(d *datadriven.TestData) {
 	args := make([]string, 0, len(d.CmdArgs))
-	wait := time.Duration(0)
-	s.quiet = false
+	wait, id := time.Duration(0), ""
+	s.quiet, s.brief = false, false
 	for _, a := range d.CmdArgs {
 		switch a.Key {
 		case "quiet":
 			s.quiet = true
+		case "brief":
+			s.brief = true
 		case "wait":
 			wait = s.duration(a.Vals[0])
+		case "id":
+			id = a.Vals[0]
 		default:
 			args = append(args, a.Key)
 		}
 	}
 	switch d.Cmd {
 	case "rules":
-		s.compile(d.Input)
+		s.rules = s.compile(d.Input)
 	case "place":
 		for _, p := range args {
 			n := &scripted{label: p[strings.LastIndexByte(p, '.')+1:], place: Place(p), disk: memory{}}
@@ -123,18 +144,25 @@ func (s *script) run(d *datadriven.TestData) {
 	case "add":
 		n := s.running(args[0])
 		s.step(n, func(m *Machine) func() {
-			total, err := m.Add(s.now, name(args[1]), s.number(args[2]))
-			s.printf("%s has %s%s", n.label, total, failure(err))
+			total, err := s.add(m, name(args[1]), s.number(args[2]), id)
+			if err != nil {
+				s.printf("add%s", failure(err))
+			} else {
+				s.printf("%s has %s", n.label, total)
+			}
 			return nil
 		})
 	case "check":
 		n := s.running(args[0])
 		s.check++
 		s.step(n, func(m *Machine) func() {
-			decision, decided, err := m.Check(s.now, name(args[1]), s.number(args[2]), s.now.Add(wait), s.check)
-			if decided {
-				s.printf("check %d: %s%s", s.check, decision, failure(err))
-			} else {
+			decision, decided, err := s.decide(m, name(args[1]), s.number(args[2]), wait, id)
+			switch {
+			case err != nil:
+				s.printf("check %d%s", s.check, failure(err))
+			case decided:
+				s.printf("check %d: %s", s.check, decision)
+			default:
 				s.printf("check %d waits", s.check)
 			}
 			return nil
@@ -170,7 +198,13 @@ func (s *script) run(d *datadriven.TestData) {
 		s.nodes = append(s.nodes, twin)
 		s.start(twin)
 	case "cut", "mend":
-		s.node(args[0]).cut = d.Cmd == "cut"
+		n, one := s.node(args[0]), args[1:]
+		if len(one) == 0 || one[0] == "up" {
+			n.up = d.Cmd == "cut"
+		}
+		if len(one) == 0 || one[0] == "down" {
+			n.down = d.Cmd == "cut"
+		}
 	case "stop":
 		s.stop(s.running(args[0]))
 	case "totals":
@@ -178,30 +212,9 @@ func (s *script) run(d *datadriven.TestData) {
 	case "ledger":
 		s.ledger(name(args[0]))
 	default:
-		d.Fatalf(s.t, "unknown command %q", d.Cmd)
-	}
-}
-
-func (s *script) compile(input string) {
-	s.t.Helper()
-	spec := limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{}}
-	for line := range strings.Lines(input) {
-		words := strings.Fields(line)
-		var limits []limiter.LimitSpec
-		if len(words) > 1 {
-			l := limiter.LimitSpec{Scope: words[1], Rate: words[2]}
-			if len(words) > 3 {
-				burst := s.number(words[4])
-				l.Burst = &burst
-			}
-			limits = append(limits, l)
+		if !s.limits(d.Cmd, args, d.Input) {
+			d.Fatalf(s.t, "unknown command %q", d.Cmd)
 		}
-		old := spec.Namespaces[words[0]]
-		spec.Namespaces[words[0]] = limiter.NamespaceSpec{Limits: append(old.Limits, limits...)}
-	}
-	var err error
-	if s.rules, err = limiter.Compile(spec); err != nil {
-		s.t.Fatal(err)
 	}
 }
 
@@ -254,7 +267,7 @@ func (s *script) start(n *scripted) {
 	s.labels[s.session] = fmt.Sprintf("%s#%d", n.label, n.starts)
 	m, err := Start(s.now, Config{
 		Place: n.place, Partitions: 1, Leaf: n.place.Depth() == 3, Rules: s.rules, Session: s.session, NewWorld: 7,
-		Lease: DefaultLease, Heartbeat: DefaultHeartbeat, ReportInterval: DefaultReportInterval, MaxAwake: DefaultMaxAwake,
+		Wall: s.unix(), Lease: DefaultLease, Heartbeat: DefaultHeartbeat, ReportInterval: DefaultReportInterval, MaxAwake: DefaultMaxAwake,
 	}, n.disk)
 	if err != nil {
 		s.t.Fatal(err)
@@ -271,6 +284,7 @@ func (s *script) tick(n *scripted) {
 // step gives an input to a machine, and does what it wants done: it writes,
 // then sends. What do returns is sent last.
 func (s *script) step(n *scripted, do func(*Machine) func()) {
+	n.m.SetWall(s.now, s.unix())
 	send := do(n.m)
 	for _, o := range n.m.objects() {
 		for _, p := range o.pools {
@@ -297,9 +311,12 @@ func (s *script) step(n *scripted, do func(*Machine) func()) {
 	if out.Report != nil {
 		s.report(n, out.Report)
 	}
-	if out.Err != nil || out.Exit != nil {
+	switch {
+	case out.Err != nil || out.Exit != nil:
 		s.at("%s exits", n.label)
 		n.m = nil
+	case out.Commit > 0:
+		s.step(n, func(m *Machine) func() { m.Committed(s.now, out.Commit); return nil })
 	}
 }
 
@@ -363,8 +380,8 @@ func (s *script) report(n *scripted, r *Report) {
 		switch {
 		case n.m != process:
 			return // its connection ended with it
-		case n.cut:
-			s.at("%s: report %d is lost", n.label, r.Sequence)
+		case n.up:
+			s.message("%s: report %d is lost", n.label, r.Sequence)
 			return
 		case to == nil:
 			s.step(n, func(m *Machine) func() { m.Failed(s.now, r.Sequence); return nil })
@@ -387,8 +404,8 @@ func (s *script) ack(from, to *scripted, r *Report, a *Ack, shown bool) {
 		if to.m == nil || to.m != process {
 			return
 		}
-		if to.cut {
-			s.at("%s: the ack of report %d is lost", to.label, r.Sequence)
+		if to.down {
+			s.message("%s: the ack of report %d is lost", to.label, r.Sequence)
 			return
 		}
 		s.sayAck(from, to, r, a, shown)
@@ -399,7 +416,7 @@ func (s *script) ack(from, to *scripted, r *Report, a *Ack, shown bool) {
 func (s *script) recall(from *scripted, c ChildRecall) {
 	s.send(func() {
 		for _, n := range s.nodes {
-			if n.place != c.Child || n.m == nil || n.cut {
+			if n.place != c.Child || n.m == nil || n.down {
 				continue
 			}
 			var lines []string
@@ -410,7 +427,7 @@ func (s *script) recall(from *scripted, c ChildRecall) {
 				}
 				lines = append(lines, fmt.Sprintf("%s line %d: %s", l.Name, l.Line, keep))
 			}
-			s.at("%s → %s: recall: %s", from.label, n.label, strings.Join(lines, "; "))
+			s.message("%s → %s: recall: %s", from.label, n.label, strings.Join(lines, "; "))
 			s.step(n, func(m *Machine) func() { m.Recalled(s.now, c.Recall); return nil })
 		}
 	})
@@ -441,7 +458,7 @@ func (s *script) sayReport(n, to *scripted, r *Report) bool {
 	if len(says) == 0 {
 		return false
 	}
-	s.at("%s → %s: report %d (%s,%s] %s", n.label, to.label, r.Sequence, mark(r.From), mark(r.To), strings.Join(says, "; "))
+	s.message("%s → %s: report %d (%s,%s] %s", n.label, to.label, r.Sequence, mark(r.From), mark(r.To), strings.Join(says, "; "))
 	return true
 }
 
@@ -471,10 +488,16 @@ func (s *script) sayAck(from, to *scripted, r *Report, a *Ack, shown bool) {
 				line += fmt.Sprintf(", keep %d at %d/s", g.Keep.Capacity, g.Keep.Rate)
 			}
 		}
+		switch {
+		case g.Wait >= forever:
+			line += ", no more ever"
+		case g.Wait > 0:
+			line += ", more in " + g.Wait.Round(time.Millisecond).String()
+		}
 		says = append(says, fmt.Sprintf("%s %s", g.Name, line))
 	}
 	if shown || a.Refused != "" || a.Fenced || len(a.Pairs) > 0 || len(a.Lines) > 0 || a.Acked != r.From {
-		s.at("%s → %s: ack %d: %s", from.label, to.label, a.Sequence, strings.Join(says, "; "))
+		s.message("%s → %s: ack %d: %s", from.label, to.label, a.Sequence, strings.Join(says, "; "))
 	}
 }
 
@@ -499,6 +522,8 @@ func (d Decision) String() string {
 	switch {
 	case !d.Limited:
 		return "allowed"
+	case d.Permit != 0:
+		return fmt.Sprintf("allowed, %d remain, permit %d", d.Remaining, d.Permit)
 	case d.Allowed:
 		return fmt.Sprintf("allowed, %d remain", d.Remaining)
 	case d.RetryAfter > 0:

@@ -19,6 +19,7 @@ func BenchmarkDecision(b *testing.B) {
 	name := tiers.Name{Namespace: "api", Key: "user-42"}
 	local := limiter.LimitSpec{Scope: "city", Rate: "1000000000/s", Burst: &burst}
 	shared := limiter.LimitSpec{Scope: "global", Rate: "1000000000/s", Burst: &burst}
+	country := limiter.LimitSpec{Scope: "country", Rate: "1000000000/s", Burst: &burst}
 
 	b.Run("x-time-rate", func(b *testing.B) {
 		l := rate.NewLimiter(1e9, 1<<30)
@@ -41,7 +42,12 @@ func BenchmarkDecision(b *testing.B) {
 	for _, test := range []struct {
 		name   string
 		limits []limiter.LimitSpec
-	}{{"tributary-city", []limiter.LimitSpec{local}}, {"tributary-global", []limiter.LimitSpec{shared}}, {"tributary-2-limits", []limiter.LimitSpec{shared, local}}} {
+	}{
+		{"tributary-city", []limiter.LimitSpec{local}},
+		{"tributary-global", []limiter.LimitSpec{shared}},
+		{"tributary-2-limits", []limiter.LimitSpec{shared, local}},
+		{"tributary-3-limits", []limiter.LimitSpec{shared, country, local}},
+	} {
 		b.Run(test.name, func(b *testing.B) {
 			w := newTree(b, testRules(b, test.limits...), world4[:4]...)
 			runner := w.places["eu.de.berlin"].Runner()
@@ -49,8 +55,9 @@ func BenchmarkDecision(b *testing.B) {
 				b.Fatalf("%+v %v", reply, err)
 			}
 			b.ReportAllocs()
+			var d tiers.Decision
 			for b.Loop() {
-				if d, err := runner.TryCheck(name, 1); err != nil || !d.Allowed {
+				if err := runner.TryCheck(name, 1, &d); err != nil || !d.Allowed {
 					b.Fatalf("%+v %v", d, err)
 				}
 			}

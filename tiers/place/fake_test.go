@@ -177,6 +177,13 @@ func (f *fixture) check(name tiers.Name) {
 	f.runner.Check(name, 1, 1e9, func(d tiers.Decision, err error) { f.say("checked: %v, %v", d.Allowed, err) })
 }
 
+// tryCheck is Runner.TryCheck on a decision that holds something already.
+func (f *fixture) tryCheck(name tiers.Name, hits int64) (tiers.Decision, error) {
+	d := tiers.Decision{Allowed: true, Shadow: true, Reason: "before", Remaining: -1}
+	err := f.runner.TryCheck(name, hits, &d)
+	return d, err
+}
+
 // told gives a child's report to the runner.
 func (f *fixture) told(r *tiers.Report) {
 	r.Child, r.Session, r.Number = "eu", 5, 1

@@ -64,13 +64,13 @@ func TestCheckWaitsForNoDisk(t *testing.T) {
 	if f.store.steps != steps {
 		t.Errorf("a check of a key in memory took %d steps of the store", f.store.steps-steps)
 	}
-	if d, err := f.runner.TryCheck(desk, 98); err != nil || !d.Allowed {
+	if d, err := f.tryCheck(desk, 98); err != nil || !d.Allowed || d.Shadow || d.Reason != "" || d.Remaining != 0 {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if d, err := f.runner.TryCheck(desk, 1); err != nil || d.Allowed || d.Reason != tiers.ReasonLimit {
+	if d, err := f.tryCheck(desk, 1); err != nil || d.Allowed || d.Reason != tiers.ReasonLimit {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if d, err := f.runner.TryCheck(tiers.Name{Namespace: "own", Key: "other"}, 1); err != nil || !d.Allowed {
+	if d, err := f.tryCheck(tiers.Name{Namespace: "own", Key: "other"}, 1); err != nil || !d.Allowed {
 		t.Errorf("a key that is asleep: %+v, %v", d, err)
 	}
 }
@@ -86,7 +86,7 @@ func TestWaitingCheckIsDecidedByAGrant(t *testing.T) {
 		a.Lines = []tiers.Grant{{Name: user, Limit: lines[0].Limit, Line: 1, Lent: limiter.Share{Tokens: 5, Capacity: 5, Rate: 1}, Lease: time.Second, Keep: tiers.Keep{All: true}}}
 	})
 	f.said("checked: true, <nil>")
-	if d, err := f.runner.TryCheck(user, 4); err != nil || !d.Allowed || d.Remaining != 0 {
+	if d, err := f.tryCheck(user, 4); err != nil || !d.Allowed || d.Remaining != 0 {
 		t.Errorf("%+v, %v", d, err)
 	}
 	f.store.held = false
@@ -133,7 +133,7 @@ func TestFailedCommitStopsTheRunner(t *testing.T) {
 	f.said("added: 0, "+stopped, "checked: false, "+stopped, "checked: false, "+stopped)
 	f.runner.Get(alice, func(_ tiers.Total, _ []tiers.View, err error) { f.say("got: %v", err) })
 	f.said("got: " + stopped)
-	if _, err := f.runner.TryCheck(desk, 1); !errors.Is(err, place.ErrStopped) || !errors.Is(err, errDisk) {
+	if _, err := f.tryCheck(desk, 1); !errors.Is(err, place.ErrStopped) || !errors.Is(err, errDisk) {
 		t.Errorf("check: %v", err)
 	}
 	f.runner.Tick()

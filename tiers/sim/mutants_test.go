@@ -20,7 +20,8 @@ import (
 type mutant struct {
 	mistake string
 	edits   []edit
-	quick   bool // it is run with -short too
+	quick   bool   // it is run with -short too
+	test    string // catches it, where chance seldom brings about what it takes: "tiers TestX"
 }
 
 // An edit replaces old, which stands in file exactly once, file being named
@@ -87,6 +88,16 @@ var mutants = []mutant{
 		edits:   []edit{{"tiers/upper.go", "range a.Pairs {", "range a.Pairs[:0] {"}},
 	},
 	{
+		mistake: "marks of a disk that was set back pass for new ones",
+		edits:   []edit{{"tiers/upper.go", "acked = min(acked, u.start)", "_ = u.start"}},
+		test:    "tiers/sim TestOldDiskWithLowMarks",
+	},
+	{
+		mistake: "an old mark vouches for a new session",
+		edits:   []edit{{"tiers/upper.go", "if u.joined { // the parent knows", "if false { // the parent knows"}},
+		test:    "tiers/sim TestOldMarkVouchesForNoNewSession",
+	},
+	{
 		mistake: "a twin is not fenced",
 		edits:   []edit{{"tiers/lower.go", "= r.Number, r.Session != c.session", "= r.Number, false"}},
 	},
@@ -112,6 +123,16 @@ var mutants = []mutant{
 		mistake: "a line's totals carry over to the next line",
 		edits: []edit{{"tiers/pool.go", "p.bucket.Add(now, out)", `p.bucket.Add(now, out)
 	defer func(lent limiter.Share) { l.lent, l.returned = lent, lent }(l.lent)`}},
+	},
+	{
+		mistake: "a return to an earlier session of the lender is taken",
+		edits:   []edit{{"tiers/lower.go", "l.Line == n.number && l.Lender == m.cfg.Session {", "l.Line == n.number {"}},
+		test:    "tiers TestReturnToAnEarlierLender",
+	},
+	{
+		mistake: "a new lender's line is taken for the old one's",
+		edits:   []edit{{"tiers/upper.go", "if h.number != g.Line || h.lender != m.upper.parent {", "if h.number != g.Line {"}},
+		test:    "tiers TestLineOfANewLender",
 	},
 	{
 		mistake: "an expired line gives its tokens back",
@@ -208,6 +229,17 @@ var mutants = []mutant{
 		edits:   []edit{{"tiers/lower.go", "p.bucket.Tokens() != tokens {", "p.bucket.Tokens() != tokens && false {"}},
 	},
 	{
+		mistake: "a window is opened twice",
+		edits:   []edit{{"tiers/kinds.go", "m.write(windowKey(s.name, l), &WindowRecord{Begin: c.begin})", ""}},
+		test:    "tiers TestWindowIsOpenedOnce",
+	},
+	{
+		mistake: "a permit is released twice",
+		edits: []edit{{"tiers/kinds.go", "if hits := p.permits.take(serial); hits > 0 {", `if hits := p.permits.held[serial].hits; hits > 0 {
+			p.permits.out -= hits`}},
+		test: "tiers TestPermitIsReleasedOnce",
+	},
+	{
 		mistake: "permits of a line that ended come back at once",
 		edits:   []edit{{"tiers/pool.go", "p.freeze(out.Capacity, now.Add(lenderLease(p.limit.Hold)))", "p.free(now, out.Capacity)"}},
 	},
@@ -283,8 +315,17 @@ func TestMutantsAreCaught(t *testing.T) {
 				began := time.Now()
 				program := m.build(t, goCommand, root)
 				built := time.Since(began)
-				c := hunt(t, program)
-				if c.Law == "" {
+				var c caught
+				if m.test != "" {
+					c = m.directed(t, program, root)
+				} else {
+					c = hunt(t, program)
+				}
+				switch {
+				case c.Law != "":
+				case m.test != "":
+					t.Errorf("%s does not catch it", m.test)
+				default:
 					t.Errorf("no law caught it in %d seeds: a checker is missing, or it is no mistake", mutantSeeds)
 				}
 				rows[i] = fmt.Sprintf("%-60s %4d  %-48s %5.1f s, %.1f of them to build\n", m.mistake, c.Seed, c.Law, time.Since(began).Seconds(), built.Seconds())
@@ -294,7 +335,8 @@ func TestMutantsAreCaught(t *testing.T) {
 	t.Logf("%-60s %4s  %-48s time\n%s", "mutant", "seed", "caught by", strings.Join(rows, ""))
 }
 
-// build makes the mutant's program.
+// build makes the mutant's program: one that runs worlds, or the tests of the
+// package whose test is to catch it.
 func (m *mutant) build(t *testing.T, goCommand, root string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -329,12 +371,36 @@ func (m *mutant) build(t *testing.T, goCommand, root string) string {
 	if err := os.WriteFile(list, overlay, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), goCommand, "build", "-buildvcs=false", "-ldflags=-s -w", "-overlay", list, "-o", program, "./tiers/sim/mutant")
+	command := []string{"build", "-buildvcs=false", "-ldflags=-s -w", "-overlay", list, "-o", program, "./tiers/sim/mutant"}
+	if pkg, _, directed := strings.Cut(m.test, " "); directed {
+		command = append([]string{"test", "-c", "-vet=off"}, command[1:]...)
+		command[len(command)-1] = "./" + pkg
+	}
+	build := exec.CommandContext(t.Context(), goCommand, command...)
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("the mutant does not build, keep it in step with the code: %v\n%s", err, out)
 	}
 	return program
+}
+
+// directed runs the test that is to catch a mutant.
+func (m *mutant) directed(t *testing.T, program, root string) caught {
+	t.Helper()
+	pkg, name, _ := strings.Cut(m.test, " ")
+	run := exec.CommandContext(t.Context(), program, "-test.run=^"+name+"$", "-test.timeout=1m")
+	run.Dir = filepath.Join(root, pkg)
+	out, err := run.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err != nil && !errors.As(err, &exit):
+		t.Fatal(err)
+	case strings.Contains(string(out), "no tests to run"):
+		t.Fatalf("there is no %s", m.test)
+	case !strings.Contains(string(out), "--- FAIL: "+name):
+		return caught{}
+	}
+	return caught{Law: m.test}
 }
 
 // hunt runs a mutant's worlds until a law catches it that the unchanged core

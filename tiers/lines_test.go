@@ -1,0 +1,151 @@
+package tiers
+
+import (
+	"testing"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// Lines are numbered by each session of a lender from 1 on, so that a number
+// alone names none. These let numbers collide, which a world's chaos seldom
+// does.
+
+// lent is what an answer lends of its only line.
+func lent(t *testing.T, a *Ack) Grant {
+	t.Helper()
+	if a == nil || len(a.Lines) != 1 || a.Lines[0].Line == 0 {
+		t.Fatalf("nothing is lent: %+v", a)
+	}
+	return a.Lines[0]
+}
+
+// TestReturnToAnEarlierLender: a child reports what it returned to the
+// session that ran here before, of a line whose number is one of ours too.
+func TestReturnToAnEarlierLender(t *testing.T) {
+	m := start(t, memory{}, Root, false, 2)
+	user, limit := Name{"api", "user"}, m.rules.Rule("api").Limits[0].ID
+	report := func(sequence uint64, l LineReport) *Ack {
+		l.Name, l.Limit, l.Demand = user, limit, Demand{Ask: 10, Until: time.Second, Weight: 1}
+		return m.Reported(0, &Report{Child: "eu", Session: 5, Number: 1, Sequence: sequence, Hash: m.rules.Hash, Rules: m.version, Lines: []LineReport{l}})
+	}
+	line := lent(t, report(1, LineReport{}))
+	for i, of := range []LineReport{
+		{Lender: 1, Line: line.Line, Returned: line.Lent},
+		{Lender: 1, Line: line.Line, Returned: line.Lent, Ended: true},
+	} {
+		if again := lent(t, report(uint64(i+2), of)); again.Line != line.Line {
+			t.Errorf("%+v ended line %d", of, line.Line)
+		}
+		if l := m.spaces["api"].objects["user"].pools[0].lines[0]; l.out() != line.Lent {
+			t.Errorf("of %+v, %+v is out after %+v", line.Lent, l.out(), of)
+		}
+	}
+}
+
+// TestLineOfANewLender: a parent that started again lends on a line with the
+// number of the one that is held. It is another line: what was held is void,
+// and what is lent is there from the first token.
+func TestLineOfANewLender(t *testing.T) {
+	m, r := joinedCity(t)
+	user, limit := Name{"api", "user"}, m.rules.Rule("api").Limits[0].ID
+	now := limiter.Time(2)
+	for i, step := range []struct {
+		parent uint64
+		lent   int64
+		spend  int64
+		want   int64 // left
+	}{{9, 10, 0, 10}, {9, 12, 3, 9}, {8, 4, 0, 4}, {8, 4, 1, 3}} {
+		a := answer(m, r)
+		a.Parent = step.parent
+		a.Lines = []Grant{{Name: user, Limit: limit, Line: 1, Lent: limiter.Share{Tokens: step.lent, Capacity: step.lent}, Lease: 5 * time.Second, Keep: Keep{All: true}}}
+		m.Acknowledged(now, a)
+		if d, _, err := m.Check(now, user, step.spend, now, 1); err != nil || !d.Allowed || d.Remaining != step.want {
+			t.Errorf("after answer %d of parent %d, which lent %d: %+v, %v; want %d left", i, step.parent, step.lent, d, err, step.want)
+		}
+		now = now.Add(time.Second)
+		r = m.Output(now).Report
+	}
+}
+
+// leafWith starts a leaf that is alone in the world and owns a limit.
+func leafWith(t *testing.T, disk memory, session uint64, wall int64, spec limiter.LimitSpec) *Machine {
+	t.Helper()
+	rules, err := limiter.Compile(limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{"api": {Limits: []limiter.LimitSpec{spec}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Start(0, Config{Place: Root, Partitions: 1, Leaf: true, Rules: rules, Session: session, NewWorld: 7, Wall: wall, MaxAwake: DefaultMaxAwake}, disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk.apply(m.Writes())
+	return m
+}
+
+// TestPermitIsReleasedOnce: a second release of it brings nothing back, nor
+// does one after it ended.
+func TestPermitIsReleasedOnce(t *testing.T) {
+	two := int64(2)
+	m := leafWith(t, memory{}, 1, 0, limiter.LimitSpec{Scope: "global", Concurrency: &two, Hold: "10s"})
+	job := Name{"api", "job"}
+	start := func(now limiter.Time) Decision {
+		d, _, err := m.Check(now, job, 1, 0, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	first, second := start(0), start(1)
+	if !first.Allowed || !second.Allowed || start(2).Allowed {
+		t.Fatalf("two jobs are allowed at a time: %+v, %+v", first, second)
+	}
+	for i, want := range []bool{true, false, false} {
+		if released, err := m.Release(3, job, first.Permit); err != nil || released != want {
+			t.Errorf("release %d: %v, %v", i, released, err)
+		}
+	}
+	if d := start(4); !d.Allowed || d.Permit == first.Permit {
+		t.Errorf("one was released: %+v", d)
+	}
+	if d := start(5); d.Allowed {
+		t.Errorf("three jobs run: %+v", d)
+	}
+	after := limiter.Time(11 * time.Second)
+	if released, err := m.Release(after, job, second.Permit); err != nil || released {
+		t.Errorf("a permit that ended was released: %v, %v", released, err)
+	}
+	if d := start(after); !d.Allowed || d.Remaining != 1 {
+		t.Errorf("both ended: %+v", d)
+	}
+}
+
+// TestWindowIsOpenedOnce: a quota's owner that starts again on a machine whose
+// wall clock was set back goes on in the window that it had opened.
+func TestWindowIsOpenedOnce(t *testing.T) {
+	const day = int64(24 * time.Hour)
+	disk := memory{}
+	user := Name{"api", "user"}
+	for session, wall := range []int64{100 * day, 101 * day, 100 * day, 101 * day} {
+		m := leafWith(t, disk, uint64(session+1), wall, limiter.LimitSpec{Scope: "global", Quota: "100/day"})
+		spend := func(hits int64) Decision {
+			d, _, err := m.Check(0, user, hits, limiter.Time(time.Second), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := m.Output(0) // a part is written off first, and then it is decided
+			disk.apply(out.Writes)
+			if out.Commit > 0 {
+				m.Committed(0, out.Commit)
+				for _, decided := range m.Output(0).Decided {
+					d = decided.Decision
+				}
+			}
+			return d
+		}
+		want := []int64{100, 100, 0, 0}[session]
+		if d := spend(100); d.Allowed != (want == 100) {
+			t.Errorf("session %d, on day %d: %+v", session+1, wall/day, d)
+		}
+	}
+}
