@@ -20,7 +20,7 @@ const (
 
 // plus sums the demands of two children.
 func (d Demand) plus(o Demand) Demand {
-	return Demand{saturate(d.Now, o.Now), saturate(d.Peak, o.Peak), saturate(d.Ask, o.Ask), max(d.Until, o.Until), saturate(d.Weight, o.Weight)}
+	return Demand{saturate(d.Now, o.Now), saturate(d.Peak, o.Peak), saturate(d.Ask, o.Ask), max(d.Single, o.Single), max(d.Until, o.Until), saturate(d.Weight, o.Weight)}
 }
 
 func saturate(a, b int64) int64 { return min(a+b, limiter.MaxTokens) } // both â‰¤ MaxTokens: no overflow
@@ -28,11 +28,19 @@ func saturate(a, b int64) int64 { return min(a+b, limiter.MaxTokens) } // both â
 // sane bounds what another place says.
 func (d Demand) sane() Demand {
 	bound := func(n int64) int64 { return max(0, min(n, limiter.MaxTokens)) }
-	return Demand{bound(d.Now), bound(d.Peak), bound(d.Ask), max(0, min(d.Until, time.Hour)), bound(d.Weight)}
+	return Demand{bound(d.Now), bound(d.Peak), bound(d.Ask), min(bound(d.Single), bound(d.Ask)), max(0, min(d.Until, time.Hour)), bound(d.Weight)}
 }
 
 // none says that nothing is asked for.
 func (d Demand) none() bool { return d == Demand{} }
+
+// without is the demand when the checks that ask wait no longer.
+func (d Demand) without() Demand {
+	if d.Ask, d.Single, d.Until = 0, 0, 0; d.Now == 0 && d.Peak == 0 {
+		return Demand{}
+	}
+	return d
+}
 
 // A meter estimates what is offered at a leaf. It rises at once, at the end
 // of a window, falls by halves, and forgets what nobody asks for any more.

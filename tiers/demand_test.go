@@ -85,7 +85,8 @@ func TestMeterStaysInBounds(t *testing.T) {
 
 func TestDemandsOfOthersAreBounded(t *testing.T) {
 	for _, test := range []struct{ said, taken Demand }{
-		{Demand{Now: 1, Peak: 2, Ask: 3}, Demand{Now: 1, Peak: 2, Ask: 3}},
+		{Demand{Now: 1, Peak: 2, Ask: 3, Single: 2}, Demand{Now: 1, Peak: 2, Ask: 3, Single: 2}},
+		{Demand{Now: 1, Peak: 2, Ask: 3, Single: 4}, Demand{Now: 1, Peak: 2, Ask: 3, Single: 3}},
 		{Demand{Now: -1, Peak: -1 << 63, Ask: -1, Until: -1, Weight: -1}, Demand{}},
 		{Demand{Now: 1<<63 - 1, Peak: limiter.MaxTokens + 1, Ask: limiter.MaxTokens}, Demand{Now: limiter.MaxTokens, Peak: limiter.MaxTokens, Ask: limiter.MaxTokens}},
 	} {
@@ -93,7 +94,7 @@ func TestDemandsOfOthersAreBounded(t *testing.T) {
 		if d != test.taken {
 			t.Errorf("%+v is taken as %+v", test.said, d)
 		}
-		if sum := d.plus(Demand{Now: limiter.MaxTokens, Peak: limiter.MaxTokens, Ask: limiter.MaxTokens}); sum != (Demand{Now: limiter.MaxTokens, Peak: limiter.MaxTokens, Ask: limiter.MaxTokens}) {
+		if sum := d.plus(Demand{Now: limiter.MaxTokens, Peak: limiter.MaxTokens, Ask: limiter.MaxTokens, Single: limiter.MaxTokens}); sum != (Demand{Now: limiter.MaxTokens, Peak: limiter.MaxTokens, Ask: limiter.MaxTokens, Single: limiter.MaxTokens}) {
 			t.Errorf("the sum is %+v", sum)
 		}
 	}
