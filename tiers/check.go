@@ -136,22 +136,23 @@ func (m *Machine) wishFor(now limiter.Time, o *object, hits int64) {
 // wishFor is how long a check that did not wait is thought to come again.
 const wishFor = time.Second
 
-// asks are the tokens that checks lack, and until when.
-func (o *object) asks(now limiter.Time) (ask int64, until limiter.Time) {
+// asks are the tokens that checks lack, all and the largest, and until when.
+func (o *object) asks(now limiter.Time) (ask, single int64, until limiter.Time) {
 	ask = min(o.asking, limiter.MaxTokens)
 	for _, w := range o.waiters {
 		until = max(until, w.deadline)
+		single = max(single, w.hits, 1)
 	}
 	if o.wishUntil > now {
-		ask, until = saturate(ask, o.wish), max(until, o.wishUntil)
+		ask, single, until = saturate(ask, o.wish), max(single, o.wish), max(until, o.wishUntil)
 	}
-	return ask, until
+	return ask, single, until
 }
 
 // askFor tells the parent what checks lack, if it does not know.
 func (m *Machine) askFor(now limiter.Time, o *object) {
 	for _, p := range o.pools {
-		if !p.owner && p.told.Ask < p.demand(now).Ask {
+		if !p.owner && p.lacks(p.demand(now)) {
 			m.tell(p)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 // division makes of that.
 type claim struct {
 	Demand
+	least    int64 // capacity that its asks need
 	base     int64 // rate that meets its demand, as far as it can be met
 	rate     int64 // rate in all, with its part of what nobody demands
 	capacity int64
@@ -18,10 +19,11 @@ type claim struct {
 // divide splits rate and capacity among claims and sets their results. Rate
 // goes by max-min fairness first to what is offered now, then to recent
 // peaks; the rest goes in proportion to the peaks. Capacity goes first to
-// what waiting checks need, as long as it lasts, the smallest first; the
-// rest goes in proportion to the rate, or to the peaks where there is no
-// rate. Everything is given away if anybody demands anything, to the last
-// unit, and nothing otherwise.
+// where the largest check waits of each claim, as long as it lasts, the
+// smallest first, since no part of it is of use; then, where nothing refills,
+// by max-min fairness to all that is asked. The rest goes in proportion to
+// the rate, or to the peaks where there is no rate. Everything is given away
+// if anybody demands anything, to the last unit, and nothing otherwise.
 //
 // Max-min fairness by progressive filling: Bertsekas and Gallager, Data
 // Networks, section 6.5.2.
@@ -31,7 +33,7 @@ func divide(rate, capacity int64, claims []claim) {
 	now, peaks, weights, parts := make([]int64, len(claims)), make([]int64, len(claims)), make([]int64, len(claims)), make([]int64, len(claims))
 	for i := range claims {
 		c := &claims[i]
-		c.base, c.rate, c.capacity = 0, 0, 0
+		c.least, c.base, c.rate, c.capacity = 0, 0, 0, 0
 		parts[i] = max(1, c.Weight)
 		now[i] = c.Now
 		peaks[i] = max(0, c.Peak-c.Now)
@@ -62,11 +64,22 @@ func divide(rate, capacity int64, claims []claim) {
 			weights[i] = claims[i].rate
 		}
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(claims[a].Ask, claims[b].Ask) })
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(claims[a].Single, claims[b].Single) })
 	for _, i := range order {
-		if ask := claims[i].Ask; ask <= capacity {
-			claims[i].capacity = ask
-			capacity -= ask
+		c := &claims[i]
+		if c.least = c.Single; c.Single <= capacity {
+			c.capacity = c.Single
+			capacity -= c.Single
+		}
+	}
+	if whole == 0 {
+		for i := range claims {
+			claims[i].least = claims[i].Ask
+			now[i] = max(0, claims[i].Ask-claims[i].capacity)
+		}
+		for i, n := range fill(capacity, now, parts) {
+			claims[i].capacity += n
+			capacity -= n
 		}
 	}
 	for i, n := range proportion(capacity, weights) {

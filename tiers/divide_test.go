@@ -16,10 +16,15 @@ func drawAmount(t *rapid.T, label string) int64 {
 	return rapid.Int64Range(0, most).Draw(t, label)
 }
 
+func drawDemand(t *rapid.T) Demand {
+	ask := drawAmount(t, "ask")
+	return Demand{Now: drawAmount(t, "now"), Peak: drawAmount(t, "peak"), Ask: ask, Single: rapid.Int64Range(0, ask).Draw(t, "single")}
+}
+
 func drawClaims(t *rapid.T) []claim {
 	claims := make([]claim, rapid.IntRange(0, 12).Draw(t, "claims"))
 	for i := range claims {
-		claims[i].Demand = Demand{Now: drawAmount(t, "now"), Peak: drawAmount(t, "peak"), Ask: drawAmount(t, "ask")}
+		claims[i].Demand = drawDemand(t)
 	}
 	return claims
 }
@@ -64,18 +69,30 @@ func TestDivideMeetsAsks(t *testing.T) {
 		rate, capacity, claims := drawAmount(t, "rate"), drawAmount(t, "capacity"), drawClaims(t)
 		divide(rate, capacity, claims)
 		bySize := slices.Clone(claims)
-		slices.SortStableFunc(bySize, func(a, b claim) int { return int(min(1, max(-1, a.Ask-b.Ask))) })
+		slices.SortStableFunc(bySize, func(a, b claim) int { return int(min(1, max(-1, a.Single-b.Single))) })
 		left := capacity
 		for _, c := range bySize {
-			if c.Ask > left {
+			if c.Single > left {
 				break
 			}
-			left -= c.Ask
-			if c.capacity < c.Ask {
-				t.Fatalf("claim %+v is not met, though %d of %d were left", c, left+c.Ask, capacity)
+			left -= c.Single
+			if c.capacity < c.Single {
+				t.Fatalf("claim %+v is not met, though %d of %d were left", c, left+c.Single, capacity)
 			}
 		}
 	})
+}
+
+// TestDivideStarvesNobody: where nothing refills, what is asked for in sum is
+// shared, however much one claim asks for.
+func TestDivideStarvesNobody(t *testing.T) {
+	claims := []claim{{Demand: Demand{Ask: 500, Single: 2}}, {Demand: Demand{Ask: 500, Single: 3}}, {Demand: Demand{Ask: 10, Single: 1}}}
+	divide(0, 500, claims)
+	for i, want := range []int64{245, 245, 10} {
+		if c := claims[i].capacity; c < want-2 || c > want+2 {
+			t.Errorf("claim %d of %+v has %d, want %d", i, claims[i].Demand, c, want)
+		}
+	}
 }
 
 // TestDivideLosesNoRate: whoever has a rate has a capacity for what it
@@ -98,7 +115,7 @@ func TestDivideGivesALoneClaimAll(t *testing.T) {
 		for i := range claims {
 			claims[i].Demand = Demand{}
 		}
-		lone := claim{Demand: Demand{Now: drawAmount(t, "now"), Peak: drawAmount(t, "peak"), Ask: drawAmount(t, "ask")}}
+		lone := claim{Demand: drawDemand(t)}
 		lone.Now = max(1, lone.Now)
 		at := rapid.IntRange(0, len(claims)).Draw(t, "at")
 		claims = slices.Insert(claims, at, lone)

@@ -97,7 +97,8 @@ func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []c
 			p.meetAt = now.Add(max(wait, time.Millisecond))
 		}
 	}
-	lowered := p.debt > 0 || p.owner && !p.excess().IsZero()
+	e := p.excess()
+	lowered := p.debt > 0 || e.Capacity > p.bucket.Capacity()
 	for i, l := range lines {
 		keep, most := Keep{All: true}, l.demand.Ask
 		if lowered {
@@ -118,6 +119,28 @@ func btoi(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+// lacks says that what is asked for below is more than the place has and its
+// parent knows: tokens where what it has refills nothing, else room for the
+// largest check.
+func (p *pool) lacks(d Demand) bool {
+	have := p.holding()
+	switch {
+	case have.Rate > 0:
+		return d.Single > p.told.Single && d.Single > have.Capacity
+	case p.object.space.leaf:
+		have.Capacity = p.bucket.Tokens() + p.permits.out
+	}
+	return d.Ask > p.told.Ask && d.Ask > have.Capacity
+}
+
+// wants is what a line demands now: an ask that waits no longer is none.
+func (l *line) wants(now limiter.Time) Demand {
+	if l.until < now {
+		return l.demand.without()
+	}
+	return l.demand
 }
 
 // lacks is how much of its ask a line has not.

@@ -381,7 +381,7 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 	for _, l := range p.lines {
 		if l.session == l.child.session && !(l.number == 0 && l.demand.none()) {
 			lines = append(lines, l)
-			claims = append(claims, claim{Demand: l.demand})
+			claims = append(claims, claim{Demand: l.wants(now)})
 		} else { // of a session that is gone: it comes back when its lease ends
 			whole = whole.Minus(l.out())
 		}
@@ -431,7 +431,7 @@ func needs(l *line, c *claim) limiter.Share {
 	if need.Rate <= out.Rate/32 {
 		need.Rate = 0 // not worth moving
 	}
-	if c.Ask > out.Capacity {
+	if c.least > out.Capacity {
 		need.Capacity = max(0, c.capacity-out.Capacity)
 	}
 	if need.Rate > 0 {
@@ -503,7 +503,7 @@ func (m *Machine) upward(now limiter.Time, p *pool) {
 	m.giveBack(now, p)
 	m.giveSpare(now, p)
 	d := p.demand(now)
-	if d.Ask > p.told.Ask && d.Ask > p.holding().Capacity || moved(p.told.Now, d.Now) || p.told.none() && !d.none() {
+	if p.lacks(d) || moved(p.told.Now, d.Now) || p.told.none() && !d.none() {
 		m.tell(p)
 	}
 }

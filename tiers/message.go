@@ -69,6 +69,7 @@ type Demand struct {
 	Now    int64         // offered now, tokens per period of the limit
 	Peak   int64         // the decayed peak of Now
 	Ask    int64         // tokens that waiting checks lack
+	Single int64         // of them, what the largest lacks: it has to come to one place
 	Until  time.Duration // how long the last of them waits, from when the report was built
 	Weight int64         // of the leaves that demand, together
 }

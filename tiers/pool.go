@@ -269,7 +269,7 @@ func (p *pool) excess() limiter.Share {
 // demand is what is asked for at and below the place.
 func (p *pool) demand(now limiter.Time) Demand {
 	p.meter.roll(now, p.limit.Period)
-	ask, until := p.object.asks(now)
+	ask, single, until := p.object.asks(now)
 	wanted := p.meter.peak
 	if p.limit.Rate > 0 { // nobody is short of more than the limit gains
 		wanted = min(wanted, p.limit.Rate)
@@ -277,26 +277,26 @@ func (p *pool) demand(now limiter.Time) Demand {
 	if stock := scaleDown(wanted, int64(stockFor), int64(p.limit.Period)); stock > ask && !p.owner && p.dry() {
 		ask, until = stock, max(until, now.Add(stockFor)) // tokens that come before they are asked for
 	}
-	d := Demand{Now: p.meter.now, Peak: p.meter.peak, Ask: ask, Until: max(0, until.Sub(now))}
+	d := Demand{Now: p.meter.now, Peak: p.meter.peak, Ask: ask, Single: single, Until: max(0, until.Sub(now))}
 	if d.none() {
 		d.Until = 0
 	} else {
 		d.Weight = p.object.space.weight
 	}
 	if d.Ask > 0 {
-		d.Ask = saturate(d.Ask, p.permits.out) // what is out is no answer to it
+		d.Ask, d.Single = saturate(d.Ask, p.permits.out), saturate(d.Single, p.permits.out) // what is out is no answer to it
 	}
 	for _, l := range p.lines {
 		if l.session == l.child.session {
 			below := l.demand
 			below.Until = max(0, l.until.Sub(now))
 			if below.Ask == 0 || below.Until == 0 {
-				below.Ask, below.Until = 0, 0
+				below = below.without()
 			}
 			d = d.plus(below)
 		}
 	}
-	d.Ask = min(d.Ask, p.limit.Burst)
+	d.Ask, d.Single = min(d.Ask, p.limit.Burst), min(d.Single, p.limit.Burst)
 	if d.Now == 0 && d.Peak == 0 && d.Ask == 0 {
 		return Demand{}
 	}

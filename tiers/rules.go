@@ -167,12 +167,13 @@ func (m *Machine) refit(now limiter.Time, o *object) {
 // resize gives a pool's limit other figures. What is more is there at once,
 // full; what is less is taken away as it comes back.
 func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit) {
+	m.turn(now, p) // a window that opens now has the figure before, as others had
 	before := p.limit.Whole()
 	p.limit = l
 	if !p.owner {
 		return
 	}
-	if m.turn(now, p); p.limit.Durable() { // what is spent stays spent
+	if p.limit.Durable() { // what is spent stays spent
 		m.restock(now, p, l.Burst-before.Capacity)
 	}
 	more := l.Whole().Minus(p.own).Max(limiter.Share{})

@@ -233,7 +233,7 @@ func absurd(t testing.TB, w *tree) (seeds []seed) {
 				continue
 			}
 			for i := range r.Lines {
-				r.Lines[i].Returned, r.Lines[i].Demand = share, tiers.Demand{Now: n, Peak: n, Ask: n, Until: time.Duration(n), Weight: n}
+				r.Lines[i].Returned, r.Lines[i].Demand = share, tiers.Demand{Now: n, Peak: n, Ask: n, Single: n, Until: time.Duration(n), Weight: n}
 			}
 			for i := range r.Counts {
 				r.Counts[i].Folded, r.Counts[i].Kept = total, total

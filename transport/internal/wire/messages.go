@@ -42,7 +42,7 @@ func MarshalReport(r *tiers.Report) ([]byte, error) {
 		Lines: each(r.Lines, func(l tiers.LineReport) *LineReport {
 			return &LineReport{
 				Name: fromName(l.Name), Limit: l.Limit, Lender: l.Lender, Line: l.Line, Returned: fromShare(l.Returned),
-				Ended: l.Ended, DemandNow: l.Demand.Now, DemandPeak: l.Demand.Peak, DemandAsk: l.Demand.Ask,
+				Ended: l.Ended, DemandNow: l.Demand.Now, DemandPeak: l.Demand.Peak, DemandAsk: l.Demand.Ask, DemandSingle: l.Demand.Single,
 				DemandUntil: int64(l.Demand.Until), DemandWeight: l.Demand.Weight,
 			}
 		}),
@@ -228,7 +228,7 @@ func toTotal(t *Total) tiers.Total {
 
 func toDemand(l *LineReport) tiers.Demand {
 	return tiers.Demand{
-		Now: max(0, l.DemandNow), Peak: max(0, l.DemandPeak), Ask: max(0, l.DemandAsk),
+		Now: max(0, l.DemandNow), Peak: max(0, l.DemandPeak), Ask: max(0, l.DemandAsk), Single: max(0, l.DemandSingle),
 		Until: time.Duration(max(0, l.DemandUntil)), Weight: max(0, l.DemandWeight),
 	}
 }
