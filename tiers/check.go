@@ -30,6 +30,7 @@ type Decision struct {
 	RetryAfter time.Duration // 0: not known
 	Reset      time.Duration // until the limit is whole again if nobody comes; 0: it is, or not known
 	Permit     uint64        // of a concurrency: to be released; 0: none
+	Session    uint64        // that the permit is of, if the decision was remembered; 0: this one
 	Hold       time.Duration // how long the permit lives that is not renewed
 }
 

@@ -468,11 +468,18 @@ const useEach = 100 * time.Millisecond
 // countUsed counts them.
 func (m *Machine) countUsed() {
 	for _, o := range m.used {
-		c := m.counted(o)
-		if _, err := m.grow(c, o.used); err != nil {
-			m.event(EventOverflow, m.cfg.Place, err.Error())
-		}
-		o.used = 0
+		m.countUse(o)
 	}
 	m.used, m.usedAt = nil, limiter.Never
+}
+
+// countUse counts those of one key.
+func (m *Machine) countUse(o *object) {
+	if o.used == 0 {
+		return
+	}
+	if _, err := m.grow(m.counted(o), o.used); err != nil {
+		m.event(EventOverflow, m.cfg.Place, err.Error())
+	}
+	o.used = 0
 }

@@ -1923,7 +1923,8 @@ type Decision struct {
 	RetryAfter    int64                  `protobuf:"varint,9,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`  // ns
 	ResetAfter    int64                  `protobuf:"varint,10,opt,name=reset_after,json=resetAfter,proto3" json:"reset_after,omitempty"` // ns
 	Permit        uint64                 `protobuf:"fixed64,11,opt,name=permit,proto3" json:"permit,omitempty"`
-	Hold          int64                  `protobuf:"varint,12,opt,name=hold,proto3" json:"hold,omitempty"` // ns
+	Hold          int64                  `protobuf:"varint,12,opt,name=hold,proto3" json:"hold,omitempty"`        // ns
+	Session       uint64                 `protobuf:"fixed64,13,opt,name=session,proto3" json:"session,omitempty"` // that the permit is of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2038,6 +2039,13 @@ func (x *Decision) GetPermit() uint64 {
 func (x *Decision) GetHold() int64 {
 	if x != nil {
 		return x.Hold
+	}
+	return 0
+}
+
+func (x *Decision) GetSession() uint64 {
+	if x != nil {
+		return x.Session
 	}
 	return 0
 }
@@ -2214,7 +2222,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x03add\x18\x03 \x01(\bR\x03add\x12\x12\n" +
 	"\x04hits\x18\x04 \x01(\x03R\x04hits\x12+\n" +
 	"\x05total\x18\x05 \x01(\v2\x15.tributary.wire.TotalR\x05total\x124\n" +
-	"\bdecision\x18\x06 \x01(\v2\x18.tributary.wire.DecisionR\bdecision\"\xba\x02\n" +
+	"\bdecision\x18\x06 \x01(\v2\x18.tributary.wire.DecisionR\bdecision\"\xd4\x02\n" +
 	"\bDecision\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x18\n" +
 	"\alimited\x18\x02 \x01(\bR\alimited\x12\x16\n" +
@@ -2230,7 +2238,8 @@ const file_wire_proto_rawDesc = "" +
 	" \x01(\x03R\n" +
 	"resetAfter\x12\x16\n" +
 	"\x06permit\x18\v \x01(\x06R\x06permit\x12\x12\n" +
-	"\x04hold\x18\f \x01(\x03R\x04holdB;Z9github.com/tributary-io/tributary/transport/internal/wireb\x06proto3"
+	"\x04hold\x18\f \x01(\x03R\x04hold\x12\x18\n" +
+	"\asession\x18\r \x01(\x06R\asessionB;Z9github.com/tributary-io/tributary/transport/internal/wireb\x06proto3"
 
 var (
 	file_wire_proto_rawDescOnce sync.Once
