@@ -26,8 +26,8 @@ type Admin interface {
 }
 
 // registerAdmin serves the admin verbs.
-func (s *Service) registerAdmin(subjects Subjects) error {
-	return serveAdmin(s, subjects, VerbRules, s.cfg.Admin.Rules)
+func (s *Service) registerAdmin() error {
+	return serveAdmin(s, VerbRules, s.cfg.Admin.Rules)
 }
 
 // endpointName is what micro calls a verb's endpoint: of a place, or of any leaf (and of an admin verb) where that is
@@ -50,7 +50,7 @@ func verbOf(name string) Verb {
 }
 
 // serveAdmin serves one verb.
-func serveAdmin[Q, R any](s *Service, subjects Subjects, v Verb, ask func(Q, func(R, *Error))) error {
+func serveAdmin[Q, R any](s *Service, v Verb, ask func(Q, func(R, *Error))) error {
 	c := s.endpoints[v]
 	handle := func(req micro.Request) {
 		// The handler returns at once, so the answer goes around micro: see message.
@@ -112,7 +112,7 @@ func serveAdmin[Q, R any](s *Service, subjects Subjects, v Verb, ask func(Q, fun
 		}
 		ask(q, done)
 	}
-	return s.micro.AddEndpoint(endpointName(v, ""), micro.HandlerFunc(handle), micro.WithEndpointSubject(subjects.At(v, s.cfg.Place)))
+	return s.micro.AddEndpoint(endpointName(v, ""), micro.HandlerFunc(handle), micro.WithEndpointSubject(s.subjects.At(v, s.cfg.Place)))
 }
 
 // admin asks the client's place, or without one the root.

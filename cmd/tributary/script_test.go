@@ -147,7 +147,7 @@ func (fakeBackend) Check(q transport.CheckRequest, done func(transport.CheckRepl
 	default:
 		reply.Allowed = true
 	}
-	done(reply, unknownNamespace(q.Namespace))
+	done(reply, either(unknownNamespace(q.Namespace), takenID(q.ID)))
 }
 
 func (fakeBackend) Release(q transport.ReleaseRequest, done func(transport.ReleaseReply, *transport.Error)) {
@@ -165,7 +165,7 @@ func (fakeBackend) Add(q transport.AddRequest, done func(transport.AddReply, *tr
 	} else {
 		total.Added += uint64(q.Delta)
 	}
-	done(transport.AddReply{Total: total, Place: "eu.de.berlin"}, unknownNamespace(q.Namespace))
+	done(transport.AddReply{Total: total, Place: "eu.de.berlin"}, either(unknownNamespace(q.Namespace), takenID(q.ID)))
 }
 
 func (fakeBackend) Get(q transport.GetRequest, done func(transport.GetReply, *transport.Error)) {
@@ -194,6 +194,20 @@ func (fakeBackend) List(q transport.ListRequest, done func(transport.ListReply, 
 		reply.Keys = append(reply.Keys, transport.KeyTotal{Key: key, Total: transport.Total{Added: uint64(len(key)) * 100}})
 	}
 	done(reply, unknownNamespace(q.Namespace))
+}
+
+func takenID(id string) *transport.Error {
+	if id == "taken" {
+		return transport.ErrIDReused.Errorf("id %q was another request's", id)
+	}
+	return nil
+}
+
+func either(first, second *transport.Error) *transport.Error {
+	if first != nil {
+		return first
+	}
+	return second
 }
 
 func unknownNamespace(namespace string) *transport.Error {
