@@ -431,11 +431,13 @@ func (m *Machine) Reset(now limiter.Time, name Name) error {
 		}
 		owned = true
 		m.turn(now, p)
-		p.waits, p.credit = false, 0
-		m.refill(now, p)
+		p.waits, p.credit, p.debt = false, 0, 0
 		if p.limit.Durable() && m.cfg.Leaf {
 			p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.limit.Burst}, now)
 			p.vault = vault{rest: p.limit.Burst}
+			m.decideAll(o, now)
+		} else {
+			m.refill(now, p)
 		}
 		if p.limit.Durable() {
 			m.save(p)

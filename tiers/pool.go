@@ -74,6 +74,7 @@ type line struct {
 	until    limiter.Time // its ask can be met before then
 	called   bool         // a recall is under way
 	resets   uint64       // how often it was reset: a running total
+	unaware  bool         // the child had not heard of the last reset when it reported
 }
 
 // maxLent ends a line before its running totals could overflow.
@@ -156,7 +157,8 @@ func (p *pool) lend(now limiter.Time, l *line, s limiter.Share) {
 	l.lent = l.lent.Plus(s)
 }
 
-// takeBack enters a child's running totals of what it returned.
+// takeBack enters a child's running totals of what it returned. Where the child
+// has not heard of a reset yet, what it returned is filled as the rest was.
 func (p *pool) takeBack(now limiter.Time, l *line, returned limiter.Share) {
 	// A child cannot return more than it was lent, but for tokens: it may
 	// have gained some.
@@ -168,6 +170,9 @@ func (p *pool) takeBack(now limiter.Time, l *line, returned limiter.Share) {
 	// Tokens travel with the capacity that holds them: more would let the
 	// sum of tokens pass the sum of capacities while they are under way.
 	got.Tokens = min(got.Tokens, got.Capacity)
+	if l.unaware {
+		got.Tokens = got.Capacity
+	}
 	paid := min(p.debt, got.Tokens)
 	p.debt -= paid
 	got.Tokens -= paid

@@ -850,6 +850,7 @@ type LineReport struct {
 	DemandAsk     int64                  `protobuf:"varint,9,opt,name=demand_ask,json=demandAsk,proto3" json:"demand_ask,omitempty"`
 	DemandUntil   int64                  `protobuf:"varint,10,opt,name=demand_until,json=demandUntil,proto3" json:"demand_until,omitempty"` // ns
 	DemandWeight  int64                  `protobuf:"varint,11,opt,name=demand_weight,json=demandWeight,proto3" json:"demand_weight,omitempty"`
+	Resets        uint64                 `protobuf:"varint,12,opt,name=resets,proto3" json:"resets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -957,6 +958,13 @@ func (x *LineReport) GetDemandUntil() int64 {
 func (x *LineReport) GetDemandWeight() int64 {
 	if x != nil {
 		return x.DemandWeight
+	}
+	return 0
+}
+
+func (x *LineReport) GetResets() uint64 {
+	if x != nil {
+		return x.Resets
 	}
 	return 0
 }
@@ -2127,7 +2135,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x05Share\x12\x16\n" +
 	"\x06tokens\x18\x01 \x01(\x03R\x06tokens\x12\x1a\n" +
 	"\bcapacity\x18\x02 \x01(\x03R\bcapacity\x12\x12\n" +
-	"\x04rate\x18\x03 \x01(\x03R\x04rate\"\xe8\x02\n" +
+	"\x04rate\x18\x03 \x01(\x03R\x04rate\"\x80\x03\n" +
 	"\n" +
 	"LineReport\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12\x14\n" +
@@ -2144,7 +2152,8 @@ const file_wire_proto_rawDesc = "" +
 	"demand_ask\x18\t \x01(\x03R\tdemandAsk\x12!\n" +
 	"\fdemand_until\x18\n" +
 	" \x01(\x03R\vdemandUntil\x12#\n" +
-	"\rdemand_weight\x18\v \x01(\x03R\fdemandWeight\"6\n" +
+	"\rdemand_weight\x18\v \x01(\x03R\fdemandWeight\x12\x16\n" +
+	"\x06resets\x18\f \x01(\x04R\x06resets\"6\n" +
 	"\x04Keep\x12\x1a\n" +
 	"\bcapacity\x18\x01 \x01(\x03R\bcapacity\x12\x12\n" +
 	"\x04rate\x18\x02 \x01(\x03R\x04rate\"\x9c\x02\n" +
