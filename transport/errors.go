@@ -46,6 +46,8 @@ var (
 	ErrWrongPlace = &Error{Code: 409, Reason: "wrong_place", Message: "the permit is another place's"}
 	// ErrIDReused: the request's id is another request's, of the same namespace and place. Nothing was done.
 	ErrIDReused = &Error{Code: 409, Reason: "id_reused", Message: "the id is another request's"}
+	// ErrNotOwner: the place owns no limit of the namespace; the message names those that do.
+	ErrNotOwner = &Error{Code: 409, Reason: "not_owner", Message: "the place owns no such limit"}
 	// ErrNotCounted: an add, get or list in a namespace that has limits, which is not counted.
 	ErrNotCounted = &Error{Code: 409, Reason: "not_counted", Message: "the namespace is limited, not counted"}
 	// ErrInternal: the service failed; the request may have been done.
