@@ -33,6 +33,12 @@ type pool struct {
 	lowAt  int64        // the lender is told when so little is left of what does not refill here
 	nextAt limiter.Time // when the lender could have more; 0: not known; Never: not any more
 
+	recalled struct {
+		keep  Keep
+		count uint64
+		at    limiter.Time
+	} // the recalls that came
+
 	lines  []*line      // sorted by child, then by session
 	pooled bool         // too small to be divided: whole tokens are lent to single asks
 	meetAt limiter.Time // an ask that was not met can be then; 0: none waits for that

@@ -544,6 +544,8 @@ func (m *Machine) Recalled(now limiter.Time, r *Recall) {
 				h.keep = l.Keep
 				m.settled(now, p)
 			}
+			p.recalled.keep, p.recalled.at = l.Keep, now
+			p.recalled.count++
 			m.tell(p)
 		}
 	}
