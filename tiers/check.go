@@ -30,6 +30,7 @@ type Decision struct {
 	RetryAfter time.Duration // 0: not known
 	Reset      time.Duration // until the limit is whole again if nobody comes; 0: it is, or not known
 	Permit     uint64        // of a concurrency: to be released; 0: none
+	Session    uint64        // that the permit is of, if the decision was remembered; 0: this one
 	Hold       time.Duration // how long the permit lives that is not renewed
 }
 
@@ -94,7 +95,7 @@ func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline l
 	if !m.decide(o, now, hits, d, false) {
 		return true, true, nil
 	}
-	if s.rule.Shadow {
+	if s.rule.Shadow && !o.drawing() {
 		m.wishFor(now, o, hits)
 		d.Allowed, d.Shadow = true, true
 		return true, true, nil
@@ -201,7 +202,7 @@ func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision, l
 		reason, waits := p.deny(now, hits)
 		switch {
 		case reason == "":
-			if p.bucket.Tokens() < nearest.bucket.Tokens() {
+			if p.whole() < nearest.whole() {
 				nearest = p
 			}
 		case last && p.opens(now, hits):
@@ -375,7 +376,8 @@ func (m *Machine) decideAll(o *object, now limiter.Time) {
 	for _, w := range o.waiters {
 		var d Decision
 		if m.decide(o, now, w.hits, &d, false) {
-			if now.Add(d.RetryAfter) < w.deadline && !m.upper.stopping && !m.upper.fenced {
+			patient := !o.space.rule.Shadow || o.drawing()
+			if patient && now.Add(d.RetryAfter) < w.deadline && !m.upper.stopping && !m.upper.fenced {
 				left = append(left, w)
 				continue
 			}

@@ -10,9 +10,109 @@ type Explanation struct {
 	Parent  uint64 // the parent's session; 0: none answered yet
 	Now     limiter.Time
 	Silent  limiter.Time  // an owner lends nothing before
+	Refused string        // why the parent takes none of our reports
+	Fenced  bool          // a newer session of the place runs
 	Version uint64        // of the rules
 	Rule    *limiter.Rule // nil: the namespace is not known here
 	Limits  []LimitState
+}
+
+// Foreseen is how a check would be decided.
+type Foreseen struct {
+	Decision Decision
+	Limit    int  // the one of the rule that the decision speaks of
+	Waits    bool // it would wait for what may come first, as long as it may
+}
+
+// Explain is Inspect of any key whose namespace is known, and at a leaf it
+// foresees a check of so many hits, which it does not carry out. A key that
+// sleeps is woken, as by a check: awake says that it was not asleep.
+func (m *Machine) Explain(now limiter.Time, name Name, hits int64, e *Explanation) (f Foreseen, awake bool, err error) {
+	s := m.spaces[name.Namespace]
+	if s == nil || s.rule == nil {
+		return f, false, ErrUnknownNamespace
+	}
+	if len(s.rule.Limits) == 0 {
+		*e = m.explain(now, s)
+		f.Decision.Allowed = true
+		return f, true, nil
+	}
+	awake = s.objects[name.Key] != nil
+	o := m.object(now, s, name.Key)
+	if m.Inspect(now, name, e); m.cfg.Leaf {
+		f = m.foresee(o, now, hits)
+	}
+	return f, awake, nil
+}
+
+// foresee is decide on copies of the pools, for a check that does not wait.
+func (m *Machine) foresee(o *object, now limiter.Time, hits int64) (f Foreseen) {
+	d := &f.Decision
+	denied := false
+	var nearest *pool
+	at := 0 // its limit
+	for i, p := range o.pools {
+		p = p.ahead(now, m.young())
+		switch reason, waits := p.deny(now, hits); {
+		case reason == "":
+			if nearest == nil || p.whole() < nearest.whole() {
+				nearest, at = p, i
+			}
+		case !o.space.rule.Shadow && p.opens(now, hits): // a shadow denies at once
+			if nearest == nil {
+				nearest, at = p, i
+			}
+		case !denied || !waits:
+			denied, f.Limit, f.Waits = true, i, waits
+			p.describe(now, d)
+			d.Reason, d.RetryAfter = reason, p.retryAfter(now, hits, reason)
+			if !waits {
+				m.shadowed(o, d)
+				return f
+			}
+		}
+	}
+	switch {
+	case denied:
+		m.shadowed(o, d)
+	case nearest == nil: // its limits left the rules
+		d.Allowed = true
+	default:
+		nearest.describe(now, d)
+		d.Allowed, f.Limit = true, at
+	}
+	return f
+}
+
+// ahead is a copy of the pool, as a check would find it now.
+func (p *pool) ahead(now limiter.Time, young bool) *pool {
+	c := *p
+	p = &c
+	if p.spare != nil {
+		spare := *p.spare
+		p.spare = &spare
+	}
+	switch {
+	case !p.owner || p.limit.Kind == limiter.Rate:
+	case p.limit.Kind == limiter.Concurrency:
+		for _, e := range p.permits.queue[p.permits.first:] {
+			if got := p.permits.held[e.serial]; e.at <= now && got.until == e.at {
+				p.free(now, got.hits)
+			}
+		}
+	case p.limit.Kind == limiter.Quota && p.endsAt <= now: // the next window opens
+		p.waits, p.vault, p.credit = false, vault{}, 0
+		whole := limiter.Share{Tokens: p.limit.Burst, Capacity: p.limit.Burst}
+		if young {
+			p.credit, whole.Tokens = p.limit.Burst, 0
+		}
+		p.bucket = limiter.NewBucket(p.limit.Period, whole, now)
+	default: // what is on disk comes in a moment
+		p.bucket.Add(now, limiter.Share{Tokens: p.vault.rest + p.vault.coming})
+		p.vault = vault{}
+	}
+	p.bucket.Settle(now)
+	return p
 }
 
 // Inspect says in e what is known of a key that is awake, and reuses e. It
@@ -23,7 +123,7 @@ func (m *Machine) Inspect(now limiter.Time, name Name, e *Explanation) bool {
 		return false
 	}
 	limits := e.Limits
-	*e = Explanation{Place: m.cfg.Place, Session: m.cfg.Session, Parent: m.upper.parent, Now: now, Silent: m.silent, Version: m.version, Rule: s.rule}
+	*e = m.explain(now, s)
 	pools := s.objects[name.Key].pools
 	for len(limits) < len(pools) {
 		limits = append(limits, LimitState{})
@@ -36,12 +136,25 @@ func (m *Machine) Inspect(now limiter.Time, name Name, e *Explanation) bool {
 	return true
 }
 
+// explain says what is true of all keys of a namespace.
+func (m *Machine) explain(now limiter.Time, s *space) Explanation {
+	return Explanation{
+		Place: m.cfg.Place, Session: m.cfg.Session, Parent: m.upper.parent, Now: now, Silent: m.silent,
+		Refused: m.upper.refused, Fenced: m.upper.fenced, Version: m.version, Rule: s.rule,
+	}
+}
+
 // inspect says in s what the pool is, and reuses s.
 func (p *pool) inspect(now limiter.Time, s *LimitState) {
 	bucket := p.bucket
 	bucket.Settle(now)
 	lines, demand := s.Lines[:0], p.told
-	*s = LimitState{Limit: p.limit, Owner: p.owner, Holding: p.holding(), Bucket: bucket.Share(), Demand: demand, Waiting: len(p.object.waiters), Waits: p.waits, Permits: len(p.permits.held), Frozen: p.permits.out, Window: p.window}
+	*s = LimitState{
+		Limit: p.limit, Owner: p.owner, Holding: p.holding(), Bucket: bucket.Share(), Stored: p.vault.rest + p.vault.coming,
+		Demand: demand, Pooled: p.pooled, Next: p.nextAt, Waiting: len(p.object.waiters), Waits: p.waits,
+		Permits: len(p.permits.held), Frozen: p.permits.out, Window: p.window,
+		Recall: p.recalled.keep, Recalls: p.recalled.count, Recalled: p.recalled.at,
+	}
 	for _, f := range p.frozen {
 		s.Frozen += f.capacity
 	}
@@ -64,10 +177,13 @@ type LimitState struct {
 	Waits    bool          // an owner whose disk was lost waits for a figure
 	Holding  limiter.Share // what the place has of the limit, lent out or not
 	Bucket   limiter.Share // what of it is here
+	Stored   int64         // tokens of a budget or quota that a leaf owns, and reads off its disk ahead
 	Frozen   int64         // permits that are out, and those of lines that ended, which come back
 	Held     *HeldState    // the line from the parent, if there is one
 	Lines    []LineState   // to children
 	Demand   Demand
+	Pooled   bool         // too little to be divided: whole tokens are lent to single asks
+	Next     limiter.Time // when the lender could have more; 0: not known; Never: not any more
 	Waiting  int          // checks
 	Permits  int          // of a concurrency
 	Window   int64        // of a quota: its begin, Unix seconds

@@ -436,11 +436,13 @@ func (m *Machine) Reset(now limiter.Time, name Name) error {
 		}
 		owned = true
 		m.turn(now, p)
-		p.waits, p.credit = false, 0
-		m.refill(now, p)
+		p.waits, p.credit, p.debt = false, 0, 0
 		if p.limit.Durable() && m.cfg.Leaf {
 			p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.limit.Burst}, now)
 			p.vault = vault{rest: p.limit.Burst}
+			m.decideAll(o, now)
+		} else {
+			m.refill(now, p)
 		}
 		if p.limit.Durable() {
 			m.save(p)
@@ -473,11 +475,18 @@ const useEach = 100 * time.Millisecond
 // countUsed counts them.
 func (m *Machine) countUsed() {
 	for _, o := range m.used {
-		c := m.counted(o)
-		if _, err := m.grow(c, o.used); err != nil {
-			m.event(EventOverflow, m.cfg.Place, err.Error())
-		}
-		o.used = 0
+		m.countUse(o)
 	}
 	m.used, m.usedAt = nil, limiter.Never
+}
+
+// countUse counts those of one key.
+func (m *Machine) countUse(o *object) {
+	if o.used == 0 {
+		return
+	}
+	if _, err := m.grow(m.counted(o), o.used); err != nil {
+		m.event(EventOverflow, m.cfg.Place, err.Error())
+	}
+	o.used = 0
 }

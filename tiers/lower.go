@@ -302,6 +302,7 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 		}
 		n := p.line(c, r.Session)
 		if n.number != 0 && l.Line == n.number && l.Lender == m.cfg.Session {
+			n.unaware = l.Resets < n.resets
 			p.takeBack(now, n, l.Returned)
 			if l.Ended {
 				p.end(now, n)

@@ -62,6 +62,7 @@ type LineReport struct {
 	Returned limiter.Share
 	Ended    bool // nothing more is spent from it
 	Demand   Demand
+	Resets   uint64 // how often the line was reset, as far as the child has heard
 }
 
 // Demand is what is asked of a limit below a place.

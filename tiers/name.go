@@ -64,6 +64,15 @@ func (p Place) Parent() Place {
 	return Root
 }
 
+// Ancestor returns the place itself, or the one above it that lies at depth,
+// which is not below it.
+func (p Place) Ancestor(depth int) Place {
+	for p.Depth() > depth {
+		p = p.Parent()
+	}
+	return p
+}
+
 // Tier is the name of the place's depth.
 func (p Place) Tier() string {
 	names := [...]string{"global", "region", "country", "city"}

@@ -33,6 +33,12 @@ type pool struct {
 	lowAt  int64        // the lender is told when so little is left of what does not refill here
 	nextAt limiter.Time // when the lender could have more; 0: not known; Never: not any more
 
+	recalled struct {
+		keep  Keep
+		count uint64
+		at    limiter.Time
+	} // the recalls that came
+
 	lines  []*line      // sorted by child, then by session
 	pooled bool         // too small to be divided: whole tokens are lent to single asks
 	meetAt limiter.Time // an ask that was not met can be then; 0: none waits for that
@@ -75,6 +81,7 @@ type line struct {
 	called   bool         // a recall is under way
 	resets   uint64       // how often it was reset: a running total
 	forfeit  bool         // it does not outlive its lease, whatever it is of
+	unaware  bool         // the child had not heard of the last reset when it reported
 }
 
 // maxLent ends a line before its running totals could overflow.
@@ -157,7 +164,8 @@ func (p *pool) lend(now limiter.Time, l *line, s limiter.Share) {
 	l.lent = l.lent.Plus(s)
 }
 
-// takeBack enters a child's running totals of what it returned.
+// takeBack enters a child's running totals of what it returned. Where the child
+// has not heard of a reset yet, what it returned is filled as the rest was.
 func (p *pool) takeBack(now limiter.Time, l *line, returned limiter.Share) {
 	// A child cannot return more than it was lent, but for tokens: it may
 	// have gained some.
@@ -169,6 +177,9 @@ func (p *pool) takeBack(now limiter.Time, l *line, returned limiter.Share) {
 	// Tokens travel with the capacity that holds them: more would let the
 	// sum of tokens pass the sum of capacities while they are under way.
 	got.Tokens = min(got.Tokens, got.Capacity)
+	if l.unaware {
+		got.Tokens = got.Capacity
+	}
 	paid := min(p.debt, got.Tokens)
 	p.debt -= paid
 	got.Tokens -= paid

@@ -97,7 +97,8 @@ func (m *Machine) remember(now limiter.Time, s *space, id string, r *RequestReco
 }
 
 // CheckID is Check for a request with an id. What it decides may leave only
-// when the writes of the step's Output are durable.
+// when the writes of the step's Output are durable. A retry that comes while
+// the first still waits is decided with it, by the first one's deadline.
 func (m *Machine) CheckID(now limiter.Time, name Name, hits int64, deadline limiter.Time, id uint64, request string) (d Decision, decided bool, err error) {
 	s := m.spaces[name.Namespace]
 	switch {
@@ -114,6 +115,9 @@ func (m *Machine) CheckID(now limiter.Time, name Name, hits int64, deadline limi
 		return r.Decision, true, nil
 	}
 	if first := m.underWay[requestID{s.name, request}]; first != nil {
+		if first.name != name || first.hits != hits {
+			return d, true, ErrIDReused
+		}
 		first.others = append(first.others, id) // it gets the same answer
 		return d, false, nil
 	}
@@ -128,9 +132,21 @@ func (m *Machine) CheckID(now limiter.Time, name Name, hits int64, deadline limi
 		m.underWay[requestID{s.name, request}] = &waitingRequest{name: name, hits: hits}
 		m.requests[id] = requestID{s.name, request}
 	case d.Allowed:
-		m.remember(now, s, request, &RequestRecord{Key: name.Key, Hits: hits, Decision: d})
+		m.rememberCheck(now, s, request, name.Key, hits, d)
 	}
 	return d, decided, err
+}
+
+// rememberCheck writes down a check that was allowed, and what it counts: no
+// retry will.
+func (m *Machine) rememberCheck(now limiter.Time, s *space, request, key string, hits int64, d Decision) {
+	if d.Permit != 0 {
+		d.Session = m.cfg.Session
+	}
+	m.remember(now, s, request, &RequestRecord{Key: key, Hits: hits, Decision: d})
+	if o := s.objects[key]; o != nil {
+		m.countUse(o)
+	}
 }
 
 // A requestID is an id of a namespace's requests.
@@ -155,7 +171,7 @@ func (m *Machine) carriedOut(now limiter.Time, id uint64, d *Decision) {
 	delete(m.requests, id)
 	delete(m.underWay, request)
 	if s := m.spaces[request.namespace]; d.Allowed && s.rule != nil && s.rule.Dedupe > 0 {
-		m.remember(now, s, request.id, &RequestRecord{Key: w.name.Key, Hits: w.hits, Decision: *d})
+		m.rememberCheck(now, s, request.id, w.name.Key, w.hits, *d)
 	}
 	for _, other := range w.others {
 		m.out.Decided = append(m.out.Decided, Decided{other, *d, true})
@@ -174,6 +190,8 @@ func (m *Machine) AddID(now limiter.Time, name Name, delta int64, request string
 		return Total{}, err
 	case r != nil:
 		return r.Total, nil
+	case m.underWay[requestID{s.name, request}] != nil: // of a check
+		return Total{}, ErrIDReused
 	}
 	total, err := m.Add(now, name, delta)
 	if err == nil {

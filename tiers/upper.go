@@ -248,7 +248,7 @@ func (m *Machine) fillLines(now limiter.Time, r *Report) {
 		h := &p.held
 		r.Lines = append(r.Lines, LineReport{
 			Name: p.object.name, Limit: p.limit.ID, Lender: h.lender, Line: h.number,
-			Returned: h.returned, Ended: h.ended, Demand: p.told,
+			Returned: h.returned, Ended: h.ended, Demand: p.told, Resets: h.resets,
 		})
 		h.renewAt = limiter.Never
 		u.pools = append(u.pools, p)
@@ -560,6 +560,8 @@ func (m *Machine) Recalled(now limiter.Time, r *Recall) {
 				h.keep = l.Keep
 				m.settled(now, p)
 			}
+			p.recalled.keep, p.recalled.at = l.Keep, now
+			p.recalled.count++
 			m.tell(p)
 		}
 	}

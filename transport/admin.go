@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -17,17 +18,22 @@ import (
 // It happens seldom, so reflection reads and writes it.
 
 // adminVerbs are the verbs that operators ask a place for.
-var adminVerbs = []Verb{VerbRules}
+var adminVerbs = []Verb{VerbRules, VerbReset}
 
 // Admin is what a place does for its operator. Each method calls done once, from any goroutine.
 type Admin interface {
 	// Rules reads the rules that the place follows, or at the root applies new ones.
 	Rules(q RulesRequest, done func(RulesReply, *Error))
+	// Reset fills a key's limits again that the place owns.
+	Reset(q ResetRequest, done func(ResetReply, *Error))
 }
 
 // registerAdmin serves the admin verbs.
-func (s *Service) registerAdmin(subjects Subjects) error {
-	return serveAdmin(s, subjects, VerbRules, s.cfg.Admin.Rules)
+func (s *Service) registerAdmin() error {
+	return errors.Join(
+		serveAdmin(s, VerbRules, s.cfg.Admin.Rules),
+		serveAdmin(s, VerbReset, s.cfg.Admin.Reset),
+	)
 }
 
 // endpointName is what micro calls a verb's endpoint: of a place, or of any leaf (and of an admin verb) where that is
@@ -50,7 +56,7 @@ func verbOf(name string) Verb {
 }
 
 // serveAdmin serves one verb.
-func serveAdmin[Q, R any](s *Service, subjects Subjects, v Verb, ask func(Q, func(R, *Error))) error {
+func serveAdmin[Q, R any](s *Service, v Verb, ask func(Q, func(R, *Error))) error {
 	c := s.endpoints[v]
 	handle := func(req micro.Request) {
 		// The handler returns at once, so the answer goes around micro: see message.
@@ -112,7 +118,7 @@ func serveAdmin[Q, R any](s *Service, subjects Subjects, v Verb, ask func(Q, fun
 		}
 		ask(q, done)
 	}
-	return s.micro.AddEndpoint(endpointName(v, ""), micro.HandlerFunc(handle), micro.WithEndpointSubject(subjects.At(v, s.cfg.Place)))
+	return s.micro.AddEndpoint(endpointName(v, ""), micro.HandlerFunc(handle), micro.WithEndpointSubject(s.subjects.At(v, s.cfg.Place)))
 }
 
 // admin asks the client's place, or without one the root.

@@ -16,6 +16,8 @@ const (
 	MaxNamespace = limiter.MaxNamespace
 	// MaxKey is the longest key, in bytes of UTF-8.
 	MaxKey = tiers.MaxKey
+	// MaxID is the longest id of a request, in bytes of UTF-8.
+	MaxID = tiers.MaxID
 	// MaxBatch is the most requests in one message.
 	MaxBatch = 1000
 	// DefaultHits is what a check asks for when it does not say.
@@ -43,6 +45,11 @@ type CheckRequest struct {
 	// Wait is how long a check that finds no share, or too small a one, may wait for more: 0 to [MaxWait], in whole
 	// milliseconds on the wire (rounded up), or [RuleWait].
 	Wait time.Duration
+	// ID, if not empty, is the request's own: 1 to [MaxID] bytes of UTF-8 without control characters. The place that
+	// answers remembers it for as long as the namespace's rule says (dedupe): asked again there, it gives the first
+	// answer, with the same permit, and spends nothing. A denial is not remembered. One that is asked again while the
+	// first still waits is answered with it.
+	ID string
 }
 
 // Why a check was denied.
@@ -119,6 +126,8 @@ type RefundReply struct {
 type AddRequest struct {
 	Namespace, Key string
 	Delta          int64
+	// ID is as of a [CheckRequest]: asked again, the add counts nothing.
+	ID string
 }
 
 // AddReply is sent when the addition is durable.

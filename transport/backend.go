@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -28,9 +29,9 @@ func (b backend) Ready() *Error {
 
 func (b backend) Check(req CheckRequest, done func(CheckReply, *Error)) {
 	name := tiers.Name{Namespace: req.Namespace, Key: req.Key}
-	b.runner.Check(name, req.Hits, b.wait(req), func(d tiers.Decision, err error) {
+	answer := func(d tiers.Decision, err error) {
 		if err != nil {
-			done(CheckReply{}, b.wireError(err))
+			done(CheckReply{}, b.idError(req.Namespace, req.ID, err))
 			return
 		}
 		reply := CheckReply{Allowed: d.Allowed, Place: string(b.cfg.Place)}
@@ -42,11 +43,16 @@ func (b backend) Check(req CheckRequest, done func(CheckReply, *Error)) {
 				reply.Kind = d.Kind.String()
 			}
 			if d.Permit != 0 {
-				reply.Permit, reply.Hold = permit{string(b.cfg.Place), b.session, d.Permit}.String(), d.Hold
+				reply.Permit, reply.Hold = permit{string(b.cfg.Place), cmp.Or(d.Session, b.session), d.Permit}.String(), d.Hold
 			}
 		}
 		done(reply, nil)
-	})
+	}
+	if req.ID != "" {
+		b.runner.CheckID(name, req.Hits, b.wait(req), req.ID, answer)
+		return
+	}
+	b.runner.Check(name, req.Hits, b.wait(req), answer)
 }
 
 // wait is how long a check may wait: what it says, or its rule, or [DefaultWait].
@@ -92,13 +98,19 @@ func (b backend) Refund(req RefundRequest, done func(RefundReply, *Error)) {
 }
 
 func (b backend) Add(req AddRequest, done func(AddReply, *Error)) {
-	b.runner.Add(tiers.Name{Namespace: req.Namespace, Key: req.Key}, req.Delta, func(t tiers.Total, err error) {
+	name := tiers.Name{Namespace: req.Namespace, Key: req.Key}
+	answer := func(t tiers.Total, err error) {
 		if err != nil {
-			done(AddReply{}, b.wireError(err))
+			done(AddReply{}, b.idError(req.Namespace, req.ID, err))
 			return
 		}
 		done(AddReply{Total: Total(t), Place: string(b.cfg.Place)}, nil)
-	})
+	}
+	if req.ID != "" {
+		b.runner.AddID(name, req.Delta, req.ID, answer)
+		return
+	}
+	b.runner.Add(name, req.Delta, answer)
 }
 
 func (b backend) Get(req GetRequest, done func(GetReply, *Error)) {
@@ -131,6 +143,17 @@ func (b backend) List(req ListRequest, done func(ListReply, *Error)) {
 		}
 		done(reply, nil)
 	})
+}
+
+// idError says what failed of a request that may have an id.
+func (b backend) idError(namespace, id string, err error) *Error {
+	switch {
+	case errors.Is(err, tiers.ErrNoDedupe):
+		return ErrUnsupportedID.Errorf("id %s: the rule of %s remembers no ids; give it for example dedupe: 1h, or leave the id out", quote(id), namespace)
+	case errors.Is(err, tiers.ErrIDReused):
+		return ErrIDReused.Errorf("id %s was another request's, with another verb, key, hits or delta: give each request of %s an id of its own", quote(id), namespace)
+	}
+	return b.wireError(err)
 }
 
 // wireError says what failed as the caller is told.

@@ -22,7 +22,7 @@ const DefaultTimeout = 5 * time.Second
 //
 // An error that a place answered is an [*Error], to be compared with [errors.Is]. [ErrNoResponders] says that nobody
 // listens. When no answer came in time the error wraps [context.DeadlineExceeded] (or [context.Canceled]): the
-// request may have been done all the same, so retrying an add may count it twice.
+// request may have been done all the same, so retrying an add may count it twice, unless it has an id: see [WithID].
 type Client struct {
 	nc       *nats.Conn
 	subjects Subjects
@@ -73,20 +73,55 @@ func NewClient(nc *nats.Conn, opts ...Option) (*Client, error) {
 }
 
 // CheckOption changes what a [Client.Check] asks for.
-type CheckOption func(*CheckRequest)
+type CheckOption interface{ check(*CheckRequest) *Error }
+
+// AddOption changes what a [Client.Add] asks for.
+type AddOption interface{ add(*AddRequest) *Error }
+
+// IDOption is [WithID], for either.
+type IDOption interface {
+	CheckOption
+	AddOption
+}
+
+type checkOption func(*CheckRequest)
+
+func (o checkOption) check(q *CheckRequest) *Error {
+	o(q)
+	return nil
+}
+
+type idOption string
+
+func (id idOption) check(q *CheckRequest) *Error {
+	q.ID = string(id)
+	return checkID("id", q.ID)
+}
+
+func (id idOption) add(q *AddRequest) *Error {
+	q.ID = string(id)
+	return checkID("id", q.ID)
+}
 
 // WithHits asks for more than one hit, or with 0 looks without spending.
-func WithHits(n int64) CheckOption { return func(q *CheckRequest) { q.Hits = n } }
+func WithHits(n int64) CheckOption { return checkOption(func(q *CheckRequest) { q.Hits = n }) }
 
 // WithWait sets how long the check may wait for a share. Without it the namespace's rule says, or else it is
 // [DefaultWait]; the client does not know the rule, so where that is more than its timeout, give it here.
-func WithWait(d time.Duration) CheckOption { return func(q *CheckRequest) { q.Wait = d } }
+func WithWait(d time.Duration) CheckOption { return checkOption(func(q *CheckRequest) { q.Wait = d }) }
+
+// WithID gives a check or an add an id, so that it can be asked again until an answer comes: it is carried out once, and
+// every time answered as the first time. The id is the caller's, for this request alone in its namespace. The place that
+// answers remembers it, as long as the namespace's rule says (dedupe), and no other place does: so it needs [WithPlace].
+func WithID(id string) IDOption { return idOption(id) }
 
 // Check asks whether a hit on a key is allowed, and spends it if so. A denial is no error.
 func (c *Client) Check(ctx context.Context, namespace, key string, opts ...CheckOption) (CheckReply, error) {
 	q := CheckRequest{Namespace: namespace, Key: key, Hits: DefaultHits, Wait: RuleWait}
 	for _, opt := range opts {
-		opt(&q)
+		if err := opt.check(&q); err != nil {
+			return CheckReply{}, err
+		}
 	}
 	return single(ctx, c, &checkCodec, q, q.mayWait(), (*checkWire).reply)
 }
@@ -147,8 +182,14 @@ func (c *Client) RefundBatch(ctx context.Context, requests []RefundRequest) ([]R
 }
 
 // Add adds delta, which may be negative, to a key, and returns when that is durable.
-func (c *Client) Add(ctx context.Context, namespace, key string, delta int64) (AddReply, error) {
-	return single(ctx, c, &addCodec, AddRequest{Namespace: namespace, Key: key, Delta: delta}, 0, (*addWire).reply)
+func (c *Client) Add(ctx context.Context, namespace, key string, delta int64, opts ...AddOption) (AddReply, error) {
+	q := AddRequest{Namespace: namespace, Key: key, Delta: delta}
+	for _, opt := range opts {
+		if err := opt.add(&q); err != nil {
+			return AddReply{}, err
+		}
+	}
+	return single(ctx, c, &addCodec, q, 0, (*addWire).reply)
 }
 
 // AddBatch makes up to [MaxBatch] additions in one message, and returns when all are durable. They are not atomic: the
@@ -184,7 +225,7 @@ type Result[R any] struct {
 
 func single[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], q Q, wait time.Duration, reply func(*W) (R, *Error)) (R, error) {
 	var none R
-	if err := k.validate(&q); err != nil {
+	if err := valid(c, k, &q); err != nil {
 		return none, err
 	}
 	var w W
@@ -204,7 +245,7 @@ func batch[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], requests
 	}
 	body := []byte(`{"requests":[`)
 	for i := range requests {
-		if err := k.validate(&requests[i]); err != nil {
+		if err := valid(c, k, &requests[i]); err != nil {
 			return nil, err.Errorf("request %d of the batch, nothing was sent: %s", i, err.Message)
 		}
 		if i > 0 {
@@ -233,6 +274,14 @@ func batch[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], requests
 		results[i].Reply = r
 	}
 	return results, nil
+}
+
+// valid says what is wrong with a request before it is sent.
+func valid[Q, R any](c *Client, k *codec[Q, R], q *Q) *Error {
+	if k.id != nil && c.place == "" && *k.id(q) != "" {
+		return ErrUnsupportedID.Errorf("id %s: the place that answers remembers it, and no other; say which to ask, by WithPlace", quote(*k.id(q)))
+	}
+	return k.validate(q)
 }
 
 func (c *Client) subject(v Verb) string {

@@ -60,15 +60,15 @@ func TestClientReadsWhatThePlaceSays(t *testing.T) {
 			want any
 			sent any
 		}{
-			{func() (any, error) { return c.Check(ctx, "api", "a\"é") }, check, CheckRequest{"api", "a\"é", 1, RuleWait}},
-			{func() (any, error) { return c.Check(ctx, "api", "permit", WithWait(RuleWait)) }, permitted, CheckRequest{"api", "permit", 1, RuleWait}},
-			{func() (any, error) { return c.Check(ctx, "api", "a", WithHits(0), WithWait(1)) }, check, CheckRequest{"api", "a", 0, time.Millisecond}},
+			{func() (any, error) { return c.Check(ctx, "api", "a\"é") }, check, CheckRequest{"api", "a\"é", 1, RuleWait, ""}},
+			{func() (any, error) { return c.Check(ctx, "api", "permit", WithWait(RuleWait)) }, permitted, CheckRequest{"api", "permit", 1, RuleWait, ""}},
+			{func() (any, error) { return c.Check(ctx, "api", "a", WithHits(0), WithWait(1)) }, check, CheckRequest{"api", "a", 0, time.Millisecond, ""}},
 			{func() (any, error) { return c.Release(ctx, "api", "held", somePermit) }, ReleaseReply{false, true, "x"}, ReleaseRequest{"api", "held", somePermit, false}},
 			{func() (any, error) { return c.Release(ctx, "api", "gone", somePermit) }, ReleaseReply{false, false, "x"}, ReleaseRequest{"api", "gone", somePermit, false}},
 			{func() (any, error) { return c.Renew(ctx, "api", "held", somePermit) }, ReleaseReply{true, true, "x"}, ReleaseRequest{"api", "held", somePermit, true}},
 			{func() (any, error) { return c.Renew(ctx, "api", "gone", somePermit) }, ReleaseReply{true, false, "x"}, ReleaseRequest{"api", "gone", somePermit, true}},
 			{func() (any, error) { return c.Refund(ctx, "api", "a", 3) }, RefundReply{2, "x"}, RefundRequest{"api", "a", 3}},
-			{func() (any, error) { return c.Add(ctx, "votes", "a", -2) }, AddReply{Total{0, 2}, "x"}, AddRequest{"votes", "a", -2}},
+			{func() (any, error) { return c.Add(ctx, "votes", "a", -2) }, AddReply{Total{0, 2}, "x"}, AddRequest{"votes", "a", -2, ""}},
 			{func() (any, error) { return c.Get(ctx, "votes", "a") }, get, GetRequest{"votes", "a"}},
 			{func() (any, error) { return c.List(ctx, ListRequest{Namespace: "votes", After: "é"}) }, list, ListRequest{"votes", "", "é", 100}},
 		} {
@@ -86,7 +86,7 @@ func TestClientReadsWhatThePlaceSays(t *testing.T) {
 func TestClientBatch(t *testing.T) {
 	_, nc := serve(t, &fake{})
 	c := newClient(t, nc)
-	results, err := c.AddBatch(t.Context(), []AddRequest{{"votes", "a", 1}, {"unknown", "b", 1}, {"votes", "c", 0}})
+	results, err := c.AddBatch(t.Context(), []AddRequest{{"votes", "a", 1, ""}, {"unknown", "b", 1, ""}, {"votes", "c", 0, ""}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestClientBatch(t *testing.T) {
 	if _, err := c.AddBatch(t.Context(), make([]AddRequest, 1001)); !errors.Is(err, ErrOutOfRange) {
 		t.Errorf("a batch of 1,001: %v", err)
 	}
-	if _, err := c.AddBatch(t.Context(), []AddRequest{{"votes", "a", 1}, {"votes", "\xff", 1}}); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "request 1 of the batch") {
+	if _, err := c.AddBatch(t.Context(), []AddRequest{{"votes", "a", 1, ""}, {"votes", "\xff", 1, ""}}); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "request 1 of the batch") {
 		t.Errorf("a batch with a bad key: %v", err)
 	}
 }
@@ -169,7 +169,7 @@ func TestClientWaitsAsLongAsItsCheckMay(t *testing.T) {
 	if _, err := c.Check(t.Context(), "api", "a", WithWait(soon)); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.CheckBatch(t.Context(), []CheckRequest{{"api", "a", 1, 0}, {"api", "a", 1, soon}}); err != nil {
+	if _, err := c.CheckBatch(t.Context(), []CheckRequest{{"api", "a", 1, 0, ""}, {"api", "a", 1, soon, ""}}); err != nil {
 		t.Error(err)
 	}
 	if _, err := c.Check(t.Context(), "api", "a", WithWait(0)); !errors.Is(err, context.DeadlineExceeded) {

@@ -28,6 +28,8 @@ type codec[Q, R any] struct {
 	appendWithin func([]byte, *R, int) ([]byte, bool)
 	// most is the most bytes that a reply of a place takes, an error in its stead included.
 	most func(place string) int
+	// id is where a request has its id; nil: it has none.
+	id func(*Q) *string
 	// outcome names what became of a request that is no error, and namespace where.
 	outcome   func(*R) string
 	namespace func(*Q) string
@@ -35,7 +37,7 @@ type codec[Q, R any] struct {
 
 var checkCodec = codec[CheckRequest, CheckReply]{
 	verb:  VerbCheck,
-	known: []field{fieldNamespace, fieldKey, fieldHits, fieldWait},
+	known: []field{fieldNamespace, fieldKey, fieldHits, fieldWait, fieldID},
 	batch: true,
 	request: func(f *fields) (q CheckRequest, err *Error) {
 		if err := f.require(VerbCheck, fieldNamespace, fieldKey); err != nil {
@@ -50,6 +52,9 @@ var checkCodec = codec[CheckRequest, CheckReply]{
 		if f.has(fieldWait) {
 			q.Wait = time.Duration(f.integers[fieldWait]) * time.Millisecond
 		}
+		if q.ID, err = f.id(); err != nil {
+			return q, err
+		}
 		return q, q.validate()
 	},
 	validate: (*CheckRequest).validate,
@@ -59,8 +64,9 @@ var checkCodec = codec[CheckRequest, CheckReply]{
 		if q.Wait != RuleWait {
 			b = strconv.AppendInt(append(b, `,"wait_ms":`...), milliseconds(q.Wait), 10)
 		}
-		return append(b, '}')
+		return append(appendID(b, q.ID), '}')
 	},
+	id:          func(q *CheckRequest) *string { return &q.ID },
 	appendReply: appendCheckReply,
 	// Names, digits and punctuation: five integers of 20 digits, a scope of at most a token, a permit.
 	most: func(place string) int { return max(mostError, 350+tiers.MaxToken+maxPermit+2*len(place)) },
@@ -145,7 +151,7 @@ var refundCodec = codec[RefundRequest, RefundReply]{
 
 var addCodec = codec[AddRequest, AddReply]{
 	verb:  VerbAdd,
-	known: []field{fieldNamespace, fieldKey, fieldDelta},
+	known: []field{fieldNamespace, fieldKey, fieldDelta, fieldID},
 	batch: true,
 	request: func(f *fields) (q AddRequest, err *Error) {
 		if err := f.require(VerbAdd, fieldNamespace, fieldKey, fieldDelta); err != nil {
@@ -156,14 +162,18 @@ var addCodec = codec[AddRequest, AddReply]{
 			Key:       f.texts[fieldKey],
 			Delta:     f.integers[fieldDelta],
 		}
+		if q.ID, err = f.id(); err != nil {
+			return q, err
+		}
 		return q, q.validate()
 	},
 	validate: (*AddRequest).validate,
 	appendRequest: func(b []byte, q *AddRequest) []byte {
 		b = appendName(b, q.Namespace, q.Key)
 		b = strconv.AppendInt(append(b, `,"delta":`...), q.Delta, 10)
-		return append(b, '}')
+		return append(appendID(b, q.ID), '}')
 	},
+	id: func(q *AddRequest) *string { return &q.ID },
 	appendReply: func(b []byte, r *AddReply) []byte {
 		b = r.Total.appendJSON(append(b, `{"total":`...))
 		b = appendText(append(b, `,"place":`...), r.Place)
@@ -345,6 +355,13 @@ func appendError(b []byte, e *Error) []byte {
 func appendName(b []byte, namespace, key string) []byte {
 	b = appendText(append(b, `{"namespace":`...), namespace)
 	return appendText(append(b, `,"key":`...), key)
+}
+
+func appendID(b []byte, id string) []byte {
+	if id == "" {
+		return b
+	}
+	return appendText(append(b, `,"id":`...), id)
 }
 
 // appendText writes a JSON string. The library is asked only where something may need escaping.

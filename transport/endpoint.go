@@ -19,6 +19,8 @@ type endpoint[Q, R any] struct {
 	svc   *Service
 	codec *codec[Q, R]
 	ask   func(Q, func(R, *Error))
+	// anywhere is true on the subject that some leaf answers on.
+	anywhere bool
 	// served is false for what this place only listens for to refuse it.
 	served bool
 	// hurry, if any, makes a request one that is answered without waiting, for when half of the room is taken.
@@ -27,6 +29,13 @@ type endpoint[Q, R any] struct {
 
 func newEndpoint[Q, R any](s *Service, c *codec[Q, R], ask func(Q, func(R, *Error)), served bool) *endpoint[Q, R] {
 	return &endpoint[Q, R]{counters: s.endpoints[c.verb], svc: s, codec: c, ask: ask, served: served}
+}
+
+// onAny is the same endpoint on the subject that some leaf answers on.
+func (e *endpoint[Q, R]) onAny() *endpoint[Q, R] {
+	other := *e
+	other.anywhere = true
+	return &other
 }
 
 // Handle is called by micro, one message after another for each subject.
@@ -54,7 +63,7 @@ func (e *endpoint[Q, R]) accept(req micro.Request) (one entry[Q], batch []entry[
 			err = e.panicked(v)
 		}
 	}()
-	if err := checkHeaders(req.Headers()); err != nil {
+	if err := checkVersion(req.Headers()); err != nil {
 		return one, nil, err
 	}
 	if err := e.svc.backend.Ready(); err != nil {
@@ -68,6 +77,9 @@ func (e *endpoint[Q, R]) accept(req micro.Request) (one entry[Q], batch []entry[
 	if err != nil {
 		return one, nil, err
 	}
+	if err := e.identify(req.Headers(), &one, batch); err != nil {
+		return one, nil, err
+	}
 	if batch != nil {
 		if err := e.fits(len(batch)); err != nil {
 			return one, nil, err
@@ -76,21 +88,55 @@ func (e *endpoint[Q, R]) accept(req micro.Request) (one entry[Q], batch []entry[
 	return one, batch, e.gate.enter(max(1, len(batch)))
 }
 
-// checkHeaders refuses the headers that would change what a request means.
-func checkHeaders(h micro.Headers) *Error {
-	if len(h) == 0 {
-		return nil
-	}
+// checkVersion refuses a version of the wire that is not served.
+func checkVersion(h micro.Headers) *Error {
 	for _, v := range h[VersionHeader] {
 		if v != wireVersion {
 			return ErrUnsupportedVersion.Errorf("%s %s is not served: this place serves %s", VersionHeader, quote(v), wireVersion)
 		}
 	}
-	if _, ok := h[nats.MsgIdHdr]; ok {
-		return ErrUnsupportedID.Errorf("%s: requests are not remembered yet, so a retry would count again; "+
-			"leave the header out", nats.MsgIdHdr)
-	}
 	return nil
+}
+
+// identify gives a request the id that its message's header has, and refuses ids that a retry might not find again.
+func (e *endpoint[Q, R]) identify(h micro.Headers, one *entry[Q], batch []entry[Q]) *Error {
+	if values, has := h[nats.MsgIdHdr]; has {
+		switch {
+		case e.codec.id == nil:
+			return notRemembered(nats.MsgIdHdr, e.codec.verb)
+		case batch != nil:
+			return ErrMalformed.Errorf("%s: a batch as a whole has no id; give its requests each an id of their own", nats.MsgIdHdr)
+		case len(values) != 1:
+			return ErrMalformed.Errorf("%s has %d values: send one", nats.MsgIdHdr, len(values))
+		}
+		if err := checkID(nats.MsgIdHdr, values[0]); err != nil {
+			return err
+		}
+		id := e.codec.id(&one.req)
+		if *id != "" && *id != values[0] {
+			return ErrMalformed.Errorf("%s is %s and id is %s: send the same, or one of them", nats.MsgIdHdr, quote(values[0]), quote(*id))
+		}
+		*id = values[0]
+	}
+	if e.codec.id == nil || !e.anywhere {
+		return nil
+	}
+	for i := range batch {
+		if b := &batch[i]; b.err == nil {
+			b.err = e.homeless(*e.codec.id(&b.req))
+		}
+	}
+	return e.homeless(*e.codec.id(&one.req))
+}
+
+// homeless refuses an id of a request that any leaf may answer.
+func (e *endpoint[Q, R]) homeless(id string) *Error {
+	if id == "" {
+		return nil
+	}
+	v := e.codec.verb
+	return ErrUnsupportedID.Errorf("id %s: only the place that answers remembers it, and a retry on %s may reach another city; "+
+		"ask a named place, on %s.<place>", quote(id), e.svc.subjects.Any(v), e.svc.subjects.Any(v))
 }
 
 const (

@@ -33,8 +33,9 @@ var (
 	ErrOutOfRange = &Error{Code: 400, Reason: "out_of_range", Message: "a value is out of range"}
 	// ErrUnsupportedVersion: the request's Tributary-Version is none that is served.
 	ErrUnsupportedVersion = &Error{Code: 400, Reason: "unsupported_version", Message: "the version is not served"}
-	// ErrUnsupportedID: the request carries an id, and requests are not remembered yet.
-	ErrUnsupportedID = &Error{Code: 400, Reason: "unsupported_id", Message: "ids are not remembered yet"}
+	// ErrUnsupportedID: the request carries an id that is not remembered there: its verb is not, or the namespace's
+	// rule has no dedupe, or it was sent to any leaf, so that its retry may reach another. Nothing was done.
+	ErrUnsupportedID = &Error{Code: 400, Reason: "unsupported_id", Message: "the id is not remembered"}
 	// ErrTooLarge: the batch's answer could exceed the largest message that the NATS server takes; nothing was done.
 	ErrTooLarge = &Error{Code: 400, Reason: "too_large", Message: "the answer would be too large"}
 	// ErrUnknownNamespace: no rule names the request's namespace.
@@ -43,6 +44,10 @@ var (
 	ErrNotServed = &Error{Code: 409, Reason: "not_served", Message: "the place does not serve this"}
 	// ErrWrongPlace: the permit is another place's, which the message names; only that one can release it.
 	ErrWrongPlace = &Error{Code: 409, Reason: "wrong_place", Message: "the permit is another place's"}
+	// ErrIDReused: the request's id is another request's, of the same namespace and place. Nothing was done.
+	ErrIDReused = &Error{Code: 409, Reason: "id_reused", Message: "the id is another request's"}
+	// ErrNotOwner: the place owns no limit of the namespace; the message names those that do.
+	ErrNotOwner = &Error{Code: 409, Reason: "not_owner", Message: "the place owns no such limit"}
 	// ErrNotCounted: an add, get or list in a namespace that has limits, which is not counted.
 	ErrNotCounted = &Error{Code: 409, Reason: "not_counted", Message: "the namespace is limited, not counted"}
 	// ErrInternal: the service failed; the request may have been done.

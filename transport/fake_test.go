@@ -172,3 +172,8 @@ func await[T any](tb testing.TB, c <-chan T, what string) (v T) {
 func (*fake) Rules(q RulesRequest, done func(RulesReply, *Error)) {
 	done(RulesReply{Place: "eu.de.berlin", Version: 7}, nil)
 }
+
+// Reset is of an [Admin].
+func (*fake) Reset(q ResetRequest, done func(ResetReply, *Error)) {
+	done(ResetReply{Place: "eu.de.berlin", Limits: []string{q.Namespace + "/" + q.Key}}, nil)
+}

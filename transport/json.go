@@ -29,11 +29,11 @@ const (
 	fieldLimit
 	fieldPermit
 	fieldRenew
+	fieldID
 	fieldCount
 
-	// Fields of every request, which hold no value of their own.
+	// Names that hold no value of their own.
 	fieldRequests = fieldCount + iota
-	fieldID
 	fieldUnknown
 )
 
@@ -53,6 +53,7 @@ var fieldSpecs = [fieldCount]struct {
 	fieldLimit:     {name: "limit", integer: true, least: 1, most: MaxList},
 	fieldPermit:    {name: "permit"},
 	fieldRenew:     {name: "renew", boolean: true},
+	fieldID:        {name: "id"},
 }
 
 // fields holds what one request said; a boolean is 1 or 0.
@@ -70,6 +71,14 @@ func (f *fields) integer(i field, absent int64) int64 {
 		return f.integers[i]
 	}
 	return absent
+}
+
+// id returns the request's id, or says why it is none; "": it has none.
+func (f *fields) id() (string, *Error) {
+	if !f.has(fieldID) {
+		return "", nil
+	}
+	return f.texts[fieldID], checkID("id", f.texts[fieldID])
 }
 
 // require reports the first of these fields that the request lacks.
@@ -271,11 +280,8 @@ func lookup(name []byte, known []field) field {
 			return i
 		}
 	}
-	switch string(name) {
-	case "requests":
+	if string(name) == "requests" {
 		return fieldRequests
-	case "id":
-		return fieldID
 	}
 	return fieldUnknown
 }

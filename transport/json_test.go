@@ -18,10 +18,10 @@ func TestRequestDefaultsAndBounds(t *testing.T) {
 		body string
 		want CheckRequest
 	}{
-		{`{"namespace":"api","key":"a"}`, CheckRequest{"api", "a", 1, RuleWait}},
-		{` { "wait_ms" : 0 , "hits" : 0 , "key" : "a" , "namespace" : "api" } `, CheckRequest{"api", "a", 0, 0}},
-		{`{"namespace":"a_-9","key":"` + key + `","hits":9007199254740991,"wait_ms":60000}`, CheckRequest{"a_-9", key, MaxInteger, time.Minute}},
-		{`{"n\u0061mespace":"api","key":"\u0061\"\\/\ud83d\ude00\ufffd","hits":-0}`, CheckRequest{"api", "a\"\\/😀\ufffd", 0, RuleWait}},
+		{`{"namespace":"api","key":"a"}`, CheckRequest{"api", "a", 1, RuleWait, ""}},
+		{` { "wait_ms" : 0 , "hits" : 0 , "key" : "a" , "namespace" : "api" } `, CheckRequest{"api", "a", 0, 0, ""}},
+		{`{"namespace":"a_-9","key":"` + key + `","hits":9007199254740991,"wait_ms":60000}`, CheckRequest{"a_-9", key, MaxInteger, time.Minute, ""}},
+		{`{"n\u0061mespace":"api","key":"\u0061\"\\/\ud83d\ude00\ufffd","hits":-0}`, CheckRequest{"api", "a\"\\/😀\ufffd", 0, RuleWait, ""}},
 	} {
 		one, batch, err := decode([]byte(c.body), &checkCodec)
 		if err != nil || batch != nil || one.req != c.want {
@@ -32,8 +32,16 @@ func TestRequestDefaultsAndBounds(t *testing.T) {
 	if want := (ListRequest{Namespace: "votes", Limit: 100}); err != nil || one.req != want {
 		t.Errorf("list: %+v, %v", one.req, err)
 	}
+	for body, want := range map[string]CheckRequest{
+		`{"namespace":"api","key":"a","id":"x"}`:                          {"api", "a", 1, RuleWait, "x"},
+		`{"id":"` + key[:128] + `","key":"a","namespace":"api","hits":2}`: {"api", "a", 2, RuleWait, key[:128]},
+	} {
+		if one, _, err := decode([]byte(body), &checkCodec); err != nil || one.req != want {
+			t.Errorf("%s: %+v, %v", body, one.req, err)
+		}
+	}
 	add, _, err := decode([]byte(`{"namespace":"votes","key":"a","delta":-9007199254740991}`), &addCodec)
-	if want := (AddRequest{"votes", "a", -MaxInteger}); err != nil || add.req != want {
+	if want := (AddRequest{"votes", "a", -MaxInteger, ""}); err != nil || add.req != want {
 		t.Errorf("add: %+v, %v", add.req, err)
 	}
 	for body, want := range map[string]ReleaseRequest{
@@ -57,11 +65,11 @@ func TestRequestDefaultsAndBounds(t *testing.T) {
 
 // A field that a message lacks must not be filled from the one before it, which the pooled reader held.
 func TestDecodedRequestsShareNothing(t *testing.T) {
-	_, batch, err := decode([]byte(`{"requests":[{"namespace":"api","key":"a","hits":7,"wait_ms":9},{"namespace":"api","key":"b"},{"namespace":"api"}]}`), &checkCodec)
+	_, batch, err := decode([]byte(`{"requests":[{"namespace":"api","key":"a","hits":7,"wait_ms":9,"id":"x"},{"namespace":"api","key":"b"},{"namespace":"api"}]}`), &checkCodec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (CheckRequest{"api", "b", 1, RuleWait}); batch[1].req != want {
+	if want := (CheckRequest{"api", "b", 1, RuleWait, ""}); batch[1].req != want {
 		t.Errorf("second: %+v", batch[1].req)
 	}
 	if batch[2].err == nil {
@@ -197,7 +205,8 @@ func FuzzRequest(f *testing.F) {
 		}
 	}
 	f.Add([]byte(`{"namespace":"api","key":"\u0061\"\\😀","hits":3,"wait_ms":0}`))
-	f.Add([]byte(`{"requests":[{"namespace":"votes","key":"a","delta":-1},{"namespace":"votes","key":"b","delta":1}]}`))
+	f.Add([]byte(`{"namespace":"api","key":"a","id":"\u00e9 x","wait_ms":1}`))
+	f.Add([]byte(`{"requests":[{"namespace":"votes","key":"a","delta":-1,"id":"7"},{"namespace":"votes","key":"b","delta":1}]}`))
 	f.Add([]byte(`{"namespace":"votes","prefix":"a","after":"ab","limit":7}`))
 	f.Add([]byte(`{"namespace":"api","key":"a","permit":"` + somePermit + `","renew":true}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

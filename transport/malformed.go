@@ -12,10 +12,10 @@ import (
 
 // misfit says why a name is none of the request's fields.
 func misfit(i field, name string, v Verb, known []field) *Error {
-	switch i {
-	case fieldID:
-		return ErrUnsupportedID.Errorf("id: requests are not remembered yet, so a retry would count again; leave id out")
-	case fieldRequests:
+	switch {
+	case name == "id":
+		return notRemembered(name, v)
+	case i == fieldRequests:
 		if v == VerbList {
 			return ErrMalformed.Errorf("unknown field \"requests\": a list is asked for alone, not in a batch")
 		}
@@ -29,6 +29,11 @@ func misfit(i field, name string, v Verb, known []field) *Error {
 		}
 	}
 	return ErrMalformed.Errorf("unknown field %s: the fields of %s are %s", quote(name), v, strings.Join(names, ", "))
+}
+
+// notRemembered refuses the id of a request whose verb is not remembered; what is the field or header that has it.
+func notRemembered(what string, v Verb) *Error {
+	return ErrUnsupportedID.Errorf("%s: only a check and an add are remembered by an id, and a %s is not; leave it out", what, v)
 }
 
 // otherThanRequests names what stands beside a batch: the field just read, or one that came before.

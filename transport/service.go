@@ -98,6 +98,7 @@ type Observer struct {
 // Service is the NATS micro service of one place.
 type Service struct {
 	nc        *nats.Conn
+	subjects  Subjects
 	cfg       ServiceConfig
 	backend   Backend
 	micro     micro.Service
@@ -127,7 +128,7 @@ func NewService(nc *nats.Conn, cfg ServiceConfig, b Backend) (*Service, error) {
 		return nil, fmt.Errorf("at most %d requests in flight leave no room for a batch: allow %d or more",
 			cfg.MaxInFlight, MaxBatch)
 	}
-	s := &Service{nc: nc, cfg: cfg, backend: b, endpoints: map[Verb]*counters{}}
+	s := &Service{nc: nc, subjects: subjects, cfg: cfg, backend: b, endpoints: map[Verb]*counters{}}
 	for _, v := range slices.Concat(verbs, adminVerbs) {
 		s.endpoints[v] = &counters{gate: newGate(cfg.MaxInFlight)}
 	}
@@ -151,7 +152,7 @@ func NewService(nc *nats.Conn, cfg ServiceConfig, b Backend) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serving %s over NATS: %w", cfg.Place, err)
 	}
-	if err := s.register(subjects); err != nil {
+	if err := s.register(); err != nil {
 		_ = s.micro.Stop()
 		return nil, fmt.Errorf("serving %s over NATS: %w", cfg.Place, err)
 	}
@@ -159,33 +160,34 @@ func NewService(nc *nats.Conn, cfg ServiceConfig, b Backend) (*Service, error) {
 }
 
 // register adds the endpoints. A place that is no leaf listens all the same for what only leaves do, to say so.
-func (s *Service) register(subjects Subjects) error {
+func (s *Service) register() error {
 	check := newEndpoint(s, &checkCodec, s.backend.Check, s.cfg.Leaf)
 	check.hurry = func(q *CheckRequest) { q.Wait = 0 }
+	add := newEndpoint(s, &addCodec, s.backend.Add, s.cfg.Leaf)
 	same := func(v Verb, h micro.Handler) verbEndpoints { return verbEndpoints{v, h, h} }
 	for _, e := range []verbEndpoints{
-		same(VerbCheck, check),
+		{VerbCheck, check, check.onAny()},
 		{
 			VerbRelease, newEndpoint(s, &releaseCodec, s.backend.Release, s.cfg.Leaf),
 			newEndpoint(s, &releaseCodec, s.releaseOurs, s.cfg.Leaf),
 		},
 		same(VerbRefund, newEndpoint(s, &refundCodec, s.backend.Refund, s.cfg.Leaf)),
-		same(VerbAdd, newEndpoint(s, &addCodec, s.backend.Add, s.cfg.Leaf)),
+		{VerbAdd, add, add.onAny()},
 		same(VerbGet, newEndpoint(s, &getCodec, s.backend.Get, true)),
 		same(VerbList, newEndpoint(s, &listCodec, s.backend.List, true)),
 	} {
 		if s.cfg.Leaf {
-			if err := s.micro.AddEndpoint(endpointName(e.verb, ""), e.any, micro.WithEndpointSubject(subjects.Any(e.verb))); err != nil {
+			if err := s.micro.AddEndpoint(endpointName(e.verb, ""), e.any, micro.WithEndpointSubject(s.subjects.Any(e.verb))); err != nil {
 				return err
 			}
 		}
-		subject := subjects.At(e.verb, s.cfg.Place)
+		subject := s.subjects.At(e.verb, s.cfg.Place)
 		if err := s.micro.AddEndpoint(endpointName(e.verb, s.cfg.Place), e.named, micro.WithEndpointSubject(subject)); err != nil {
 			return err
 		}
 	}
 	if s.cfg.Admin != nil {
-		if err := s.registerAdmin(subjects); err != nil {
+		if err := s.registerAdmin(); err != nil {
 			return err
 		}
 	}

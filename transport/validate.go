@@ -16,7 +16,7 @@ func (q *CheckRequest) validate() *Error {
 	if q.Wait != RuleWait && (q.Wait < 0 || q.Wait > MaxWait) {
 		return checkRange("wait_ms", milliseconds(q.Wait), 0, MaxWait.Milliseconds())
 	}
-	return nil
+	return checkIDIfAny(q.ID)
 }
 
 func (q *ReleaseRequest) validate() *Error {
@@ -38,7 +38,10 @@ func (q *AddRequest) validate() *Error {
 	if err := checkName(q.Namespace, q.Key); err != nil {
 		return err
 	}
-	return checkRange("delta", q.Delta, -MaxInteger, MaxInteger)
+	if err := checkRange("delta", q.Delta, -MaxInteger, MaxInteger); err != nil {
+		return err
+	}
+	return checkIDIfAny(q.ID)
 }
 
 func (q *GetRequest) validate() *Error { return checkName(q.Namespace, q.Key) }
@@ -78,11 +81,29 @@ func checkNamespace(s string) *Error {
 
 func notNamespaceRune(r rune) bool { return notPlaceRune(r) && r != '_' }
 
-// checkText holds what is true of a key and of its parts: no longer than a key, UTF-8, no control character (C0, DEL,
-// C1). No normalisation: keys are compared as bytes.
-func checkText(field, s string) *Error {
-	if len(s) > MaxKey {
-		return ErrOutOfRange.Errorf("%s is %d bytes long: at most %d are allowed", field, len(s), MaxKey)
+// checkText holds what is true of a key and of its parts.
+func checkText(field, s string) *Error { return checkWithin(field, s, MaxKey) }
+
+// checkID holds what is true of an id, wherever it stands.
+func checkID(field, s string) *Error {
+	if s == "" {
+		return ErrOutOfRange.Errorf("%s is empty: an id is 1 to %d bytes; leave it out where there is none", field, MaxID)
+	}
+	return checkWithin(field, s, MaxID)
+}
+
+func checkIDIfAny(s string) *Error {
+	if s == "" {
+		return nil
+	}
+	return checkID("id", s)
+}
+
+// checkWithin holds what is true of every text: no longer than most, UTF-8, no control character (C0, DEL, C1). No
+// normalisation: they are compared as bytes.
+func checkWithin(field, s string, most int) *Error {
+	if len(s) > most {
+		return ErrOutOfRange.Errorf("%s is %d bytes long: at most %d are allowed", field, len(s), most)
 	}
 	for i, r := range s {
 		if r < ' ' || r >= 0x7f && r < 0xa0 {

@@ -25,6 +25,19 @@ type clientFlags struct {
 
 func (f *clientFlags) wantsJSON() bool { return f.JSON }
 
+// idFlag is what the commands have whose requests a place remembers.
+type idFlag struct {
+	ID *string `name:"id" help:"Id of the request, 1 to 128 bytes: asked again with it at the same place, it is carried out once and answered as the first time. It needs --at." placeholder:"ID" operand:""`
+}
+
+// pinned says what is wrong with an id where no place is named.
+func (f *idFlag) pinned(at string) error {
+	if f.ID != nil && at == "" {
+		return transport.ErrUnsupportedID.Errorf("--id %s has no --at: only the place that answers remembers the id, and without --at a retry may reach another; add for example --at eu.de.berlin", *f.ID)
+	}
+	return nil
+}
+
 // unreachableError says that there is no NATS server.
 type unreachableError struct{ err error }
 
@@ -137,6 +150,7 @@ type CheckCmd struct {
 	Key  target         `arg:"" name:"namespace/key" help:"What to check, such as api/user-42."`
 	Hits integer        `help:"How much to spend. 0 looks without spending." default:"1" placeholder:"N" operand:""`
 	Wait *time.Duration `help:"How long the check may wait for a share of the limit, at most 1m. Without it the rule says, or it is 250ms." placeholder:"DURATION" operand:""`
+	idFlag
 	clientFlags
 }
 
@@ -150,7 +164,8 @@ Examples:
     tributary check api/user-42
     tributary check api/user-42 --hits 10 --at eu.de.berlin
     tributary check api/user-42 --hits 0 --json | jq .remaining
-    tributary check api/deploy --wait 0s || echo "not now"`
+    tributary check api/deploy --wait 0s || echo "not now"
+    tributary check tokens/tenant-7 --hits 120 --at eu.de.berlin --id "$request"`
 }
 
 // Run asks.
@@ -159,9 +174,16 @@ func (c *CheckCmd) Run(app *App) error {
 	if c.Wait != nil {
 		wait = *c.Wait
 	}
+	if err := c.pinned(c.At); err != nil {
+		return err
+	}
+	options := []transport.CheckOption{transport.WithHits(int64(c.Hits)), transport.WithWait(wait)}
+	if c.ID != nil {
+		options = append(options, transport.WithID(*c.ID))
+	}
 	allowed := false
 	err := ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.CheckReply, error) {
-		reply, err := client.Check(ctx, c.Key.namespace, c.Key.key, transport.WithHits(int64(c.Hits)), transport.WithWait(wait))
+		reply, err := client.Check(ctx, c.Key.namespace, c.Key.key, options...)
 		allowed = reply.Allowed
 		return reply, err
 	}, func(r transport.CheckReply) { printCheck(app.Stdout, r) })
@@ -239,19 +261,22 @@ type AddCmd struct {
 	Key   target   `arg:"" name:"namespace/key" help:"What to add to, such as votes/alice."`
 	Delta *integer `arg:"" optional:"" help:"How much to add, 1 if it is not given. It may be negative."`
 	By    *integer `name:"delta" help:"The same, as a flag." placeholder:"N" operand:""`
+	idFlag
 	clientFlags
 }
 
 // Help is the command's long help.
 func (*AddCmd) Help() string {
 	return `The answer comes when the addition is on the city's disk; the total in it is that city's. When no answer came, the
-addition may have been made all the same.
+addition may have been made all the same: with an --id it can be asked again, and is made once, where the namespace's
+rule has dedupe.
 
 Examples:
 
     tributary add votes/alice
     tributary add votes/alice 5 --at eu.de.berlin
-    tributary add votes/alice -3`
+    tributary add votes/alice -3
+    tributary add votes/alice --at eu.de.berlin --id "$vote"`
 }
 
 // Run adds.
@@ -265,8 +290,15 @@ func (c *AddCmd) Run(app *App) error {
 	case c.By != nil:
 		delta = *c.By
 	}
+	if err := c.pinned(c.At); err != nil {
+		return err
+	}
+	var options []transport.AddOption
+	if c.ID != nil {
+		options = append(options, transport.WithID(*c.ID))
+	}
 	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.AddReply, error) {
-		return client.Add(ctx, c.Key.namespace, c.Key.key, int64(delta))
+		return client.Add(ctx, c.Key.namespace, c.Key.key, int64(delta), options...)
 	}, func(r transport.AddReply) { printAdd(app.Stdout, c.Key, r) })
 }
 

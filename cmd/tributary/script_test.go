@@ -34,8 +34,12 @@ func TestScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	for _, prefix := range []string{"tributary", "acme"} {
-		cfg := transport.ServiceConfig{Prefix: prefix, Place: "eu.de.berlin", Leaf: true, Version: version}
+	for _, cfg := range []transport.ServiceConfig{
+		{Prefix: "tributary", Place: berlin, Leaf: true},
+		{Prefix: "tributary", Place: "global"},
+		{Prefix: "acme", Place: berlin, Leaf: true},
+	} {
+		cfg.Version, cfg.Admin = version, fakeAdmin{cfg.Place}
 		if _, err := transport.NewService(nc, cfg, fakeBackend{}); err != nil {
 			t.Fatal(err)
 		}
@@ -147,7 +151,7 @@ func (fakeBackend) Check(q transport.CheckRequest, done func(transport.CheckRepl
 	default:
 		reply.Allowed = true
 	}
-	done(reply, unknownNamespace(q.Namespace))
+	done(reply, either(unknownNamespace(q.Namespace), takenID(q.ID)))
 }
 
 func (fakeBackend) Release(q transport.ReleaseRequest, done func(transport.ReleaseReply, *transport.Error)) {
@@ -165,7 +169,7 @@ func (fakeBackend) Add(q transport.AddRequest, done func(transport.AddReply, *tr
 	} else {
 		total.Added += uint64(q.Delta)
 	}
-	done(transport.AddReply{Total: total, Place: "eu.de.berlin"}, unknownNamespace(q.Namespace))
+	done(transport.AddReply{Total: total, Place: "eu.de.berlin"}, either(unknownNamespace(q.Namespace), takenID(q.ID)))
 }
 
 func (fakeBackend) Get(q transport.GetRequest, done func(transport.GetReply, *transport.Error)) {
@@ -194,6 +198,35 @@ func (fakeBackend) List(q transport.ListRequest, done func(transport.ListReply, 
 		reply.Keys = append(reply.Keys, transport.KeyTotal{Key: key, Total: transport.Total{Added: uint64(len(key)) * 100}})
 	}
 	done(reply, unknownNamespace(q.Namespace))
+}
+
+// fakeAdmin answers operators at a place.
+type fakeAdmin struct{ place string }
+
+func (a fakeAdmin) Rules(_ transport.RulesRequest, done func(transport.RulesReply, *transport.Error)) {
+	done(transport.RulesReply{Place: a.place, Version: 7}, nil)
+}
+
+func (a fakeAdmin) Reset(q transport.ResetRequest, done func(transport.ResetReply, *transport.Error)) {
+	if q.Key == "home" {
+		done(transport.ResetReply{}, transport.ErrNotOwner.Errorf("%s owns no limit of %s: ask each city below it", a.place, q.Namespace))
+		return
+	}
+	done(transport.ResetReply{Place: a.place, Limits: []string{"global rate 1000/s burst 2000"}}, unknownNamespace(q.Namespace))
+}
+
+func takenID(id string) *transport.Error {
+	if id == "taken" {
+		return transport.ErrIDReused.Errorf("id %q was another request's", id)
+	}
+	return nil
+}
+
+func either(first, second *transport.Error) *transport.Error {
+	if first != nil {
+		return first
+	}
+	return second
 }
 
 func unknownNamespace(namespace string) *transport.Error {

@@ -514,6 +514,16 @@ func (r *Runner) Inspect(name tiers.Name, e *tiers.Explanation) bool {
 	return r.machine.Inspect(r.clock(), name, e)
 }
 
+// Explain is Machine.Explain; done is called once what was read is durable.
+func (r *Runner) Explain(name tiers.Name, hits int64, done func(e tiers.Explanation, f tiers.Foreseen, awake bool, err error)) {
+	var e tiers.Explanation
+	var f tiers.Foreseen
+	var awake bool
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { f, awake, err = m.Explain(now, name, hits, &e) },
+		func(failed error) { done(e, f, awake, errors.Join(err, failed)) })
+}
+
 // State says whether the place was fenced, and why it stopped, if it did.
 func (r *Runner) State() (fenced bool, broken error) {
 	r.mu.Lock()

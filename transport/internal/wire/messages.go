@@ -43,7 +43,7 @@ func MarshalReport(r *tiers.Report) ([]byte, error) {
 			return &LineReport{
 				Name: fromName(l.Name), Limit: l.Limit, Lender: l.Lender, Line: l.Line, Returned: fromShare(l.Returned),
 				Ended: l.Ended, DemandNow: l.Demand.Now, DemandPeak: l.Demand.Peak, DemandAsk: l.Demand.Ask, DemandSingle: l.Demand.Single,
-				DemandUntil: int64(l.Demand.Until), DemandWeight: l.Demand.Weight,
+				DemandUntil: int64(l.Demand.Until), DemandWeight: l.Demand.Weight, Resets: l.Resets,
 			}
 		}),
 		Watch: each(r.Watch, fromName), Age: int64(r.Age), Behind: uint32(r.Behind), Echo: int64(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
@@ -74,7 +74,7 @@ func UnmarshalReport(data []byte) (*tiers.Report, error) {
 		Lines: each(r.Lines, func(l *LineReport) tiers.LineReport {
 			return tiers.LineReport{
 				Name: toName(l.Name, &problem), Limit: l.Limit, Lender: l.Lender, Line: l.Line,
-				Returned: toShare(l.Returned, &problem), Ended: l.Ended, Demand: toDemand(l),
+				Returned: toShare(l.Returned, &problem), Ended: l.Ended, Demand: toDemand(l), Resets: l.Resets,
 			}
 		}),
 		Watch: each(r.Watch, func(n *Name) tiers.Name { return toName(n, &problem) }),

@@ -137,7 +137,7 @@ func fromDecision(d tiers.Decision) *Decision {
 	}
 	return &Decision{
 		Allowed: d.Allowed, Limited: d.Limited, Shadow: d.Shadow, Reason: string(d.Reason), Scope: uint32(d.Scope), Kind: uint32(d.Kind),
-		Limit: d.Limit, Remaining: d.Remaining, RetryAfter: int64(d.RetryAfter), ResetAfter: int64(d.Reset), Permit: d.Permit, Hold: int64(d.Hold),
+		Limit: d.Limit, Remaining: d.Remaining, RetryAfter: int64(d.RetryAfter), ResetAfter: int64(d.Reset), Permit: d.Permit, Session: d.Session, Hold: int64(d.Hold),
 	}
 }
 
@@ -149,6 +149,6 @@ func toDecision(d *Decision) (tiers.Decision, error) {
 	return tiers.Decision{
 		Allowed: d.GetAllowed(), Limited: d.GetLimited(), Shadow: d.GetShadow(), Reason: tiers.Reason(d.GetReason()),
 		Scope: limiter.Scope(d.GetScope()), Kind: limiter.Kind(d.GetKind()), Limit: d.GetLimit(), Remaining: d.GetRemaining(),
-		RetryAfter: time.Duration(d.GetRetryAfter()), Reset: time.Duration(d.GetResetAfter()), Permit: d.GetPermit(), Hold: time.Duration(d.GetHold()),
+		RetryAfter: time.Duration(d.GetRetryAfter()), Reset: time.Duration(d.GetResetAfter()), Permit: d.GetPermit(), Session: d.GetSession(), Hold: time.Duration(d.GetHold()),
 	}, nil
 }

@@ -799,6 +799,7 @@ type LineReport struct {
 	DemandUntil   int64                  `protobuf:"varint,10,opt,name=demand_until,json=demandUntil,proto3" json:"demand_until,omitempty"` // ns
 	DemandWeight  int64                  `protobuf:"varint,11,opt,name=demand_weight,json=demandWeight,proto3" json:"demand_weight,omitempty"`
 	DemandSingle  int64                  `protobuf:"varint,12,opt,name=demand_single,json=demandSingle,proto3" json:"demand_single,omitempty"` // of demand_ask, the largest check's
+	Resets        uint64                 `protobuf:"varint,13,opt,name=resets,proto3" json:"resets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -913,6 +914,13 @@ func (x *LineReport) GetDemandWeight() int64 {
 func (x *LineReport) GetDemandSingle() int64 {
 	if x != nil {
 		return x.DemandSingle
+	}
+	return 0
+}
+
+func (x *LineReport) GetResets() uint64 {
+	if x != nil {
+		return x.Resets
 	}
 	return 0
 }
@@ -1939,7 +1947,8 @@ type Decision struct {
 	RetryAfter    int64                  `protobuf:"varint,9,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`  // ns
 	ResetAfter    int64                  `protobuf:"varint,10,opt,name=reset_after,json=resetAfter,proto3" json:"reset_after,omitempty"` // ns
 	Permit        uint64                 `protobuf:"fixed64,11,opt,name=permit,proto3" json:"permit,omitempty"`
-	Hold          int64                  `protobuf:"varint,12,opt,name=hold,proto3" json:"hold,omitempty"` // ns
+	Hold          int64                  `protobuf:"varint,12,opt,name=hold,proto3" json:"hold,omitempty"`        // ns
+	Session       uint64                 `protobuf:"fixed64,13,opt,name=session,proto3" json:"session,omitempty"` // that the permit is of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2058,6 +2067,13 @@ func (x *Decision) GetHold() int64 {
 	return 0
 }
 
+func (x *Decision) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
 var File_wire_proto protoreflect.FileDescriptor
 
 const file_wire_proto_rawDesc = "" +
@@ -2132,7 +2148,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x05Share\x12\x16\n" +
 	"\x06tokens\x18\x01 \x01(\x03R\x06tokens\x12\x1a\n" +
 	"\bcapacity\x18\x02 \x01(\x03R\bcapacity\x12\x12\n" +
-	"\x04rate\x18\x03 \x01(\x03R\x04rate\"\x8d\x03\n" +
+	"\x04rate\x18\x03 \x01(\x03R\x04rate\"\xa5\x03\n" +
 	"\n" +
 	"LineReport\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12\x14\n" +
@@ -2150,7 +2166,8 @@ const file_wire_proto_rawDesc = "" +
 	"\fdemand_until\x18\n" +
 	" \x01(\x03R\vdemandUntil\x12#\n" +
 	"\rdemand_weight\x18\v \x01(\x03R\fdemandWeight\x12#\n" +
-	"\rdemand_single\x18\f \x01(\x03R\fdemandSingle\"6\n" +
+	"\rdemand_single\x18\f \x01(\x03R\fdemandSingle\x12\x16\n" +
+	"\x06resets\x18\r \x01(\x04R\x06resets\"6\n" +
 	"\x04Keep\x12\x1a\n" +
 	"\bcapacity\x18\x01 \x01(\x03R\bcapacity\x12\x12\n" +
 	"\x04rate\x18\x02 \x01(\x03R\x04rate\"\x9c\x02\n" +
@@ -2232,7 +2249,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x03add\x18\x03 \x01(\bR\x03add\x12\x12\n" +
 	"\x04hits\x18\x04 \x01(\x03R\x04hits\x12+\n" +
 	"\x05total\x18\x05 \x01(\v2\x15.tributary.wire.TotalR\x05total\x124\n" +
-	"\bdecision\x18\x06 \x01(\v2\x18.tributary.wire.DecisionR\bdecision\"\xba\x02\n" +
+	"\bdecision\x18\x06 \x01(\v2\x18.tributary.wire.DecisionR\bdecision\"\xd4\x02\n" +
 	"\bDecision\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x18\n" +
 	"\alimited\x18\x02 \x01(\bR\alimited\x12\x16\n" +
@@ -2248,7 +2265,8 @@ const file_wire_proto_rawDesc = "" +
 	" \x01(\x03R\n" +
 	"resetAfter\x12\x16\n" +
 	"\x06permit\x18\v \x01(\x06R\x06permit\x12\x12\n" +
-	"\x04hold\x18\f \x01(\x03R\x04holdB;Z9github.com/tributary-io/tributary/transport/internal/wireb\x06proto3"
+	"\x04hold\x18\f \x01(\x03R\x04hold\x12\x18\n" +
+	"\asession\x18\r \x01(\x06R\asessionB;Z9github.com/tributary-io/tributary/transport/internal/wireb\x06proto3"
 
 var (
 	file_wire_proto_rawDescOnce sync.Once

@@ -1,0 +1,98 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/tributary-io/tributary/limiter"
+	"github.com/tributary-io/tributary/tiers"
+)
+
+// VerbReset is the admin verb that fills a key's limits again, at the place that owns them.
+const VerbReset Verb = "admin.reset"
+
+// ResetRequest asks a place to take all that was spent of a key's limits as not spent: of those that it owns.
+type ResetRequest struct {
+	Namespace string `json:"namespace"`
+	Key       string `json:"key"`
+}
+
+// ResetReply says what was reset. It is durable there; what cities hold of it is filled as they hear of it, in a moment.
+type ResetReply struct {
+	Place  string   `json:"place"`
+	Limits []string `json:"limits"` // such as "global rate 1000/s burst 2000"
+}
+
+// MarshalJSON writes the reply as it travels.
+func (r ResetReply) MarshalJSON() ([]byte, error) {
+	type plain ResetReply
+	return json.Marshal(plain(r), json.Deterministic(true))
+}
+
+// Reset is [Admin.Reset].
+func (b backend) Reset(q ResetRequest, done func(ResetReply, *Error)) {
+	if err := checkName(q.Namespace, q.Key); err != nil {
+		done(ResetReply{}, err)
+		return
+	}
+	b.runner.Reset(tiers.Name{Namespace: q.Namespace, Key: q.Key}, func(err error) {
+		rule := b.runner.Current().Rule(q.Namespace)
+		switch {
+		case errors.Is(err, tiers.ErrNotOwner):
+			done(ResetReply{}, ErrNotOwner.Errorf("%s owns no limit of %s: %s", b.cfg.Place, q.Namespace, owners(rule, b.cfg.Place)))
+			return
+		case err != nil:
+			done(ResetReply{}, b.wireError(err))
+			return
+		}
+		reply := ResetReply{Place: string(b.cfg.Place), Limits: []string{}}
+		if rule != nil { // it may have left the rules since
+			for i := range rule.Limits {
+				if l := &rule.Limits[i]; b.owns(l) {
+					reply.Limits = append(reply.Limits, l.String())
+				}
+			}
+		}
+		done(reply, nil)
+	})
+}
+
+// owns says that the place owns a limit: it is of its tier, or would be of one below a leaf.
+func (b backend) owns(l *limiter.Limit) bool {
+	depth, scope := b.cfg.Place.Depth(), int(l.Scope)
+	return depth == scope || b.cfg.Leaf && depth < scope
+}
+
+// owners says which places own a rule's limits, as one of them that owns none sees it.
+func owners(rule *limiter.Rule, at tiers.Place) string {
+	var all []string
+	if rule != nil {
+		for i := range rule.Limits {
+			who := fmt.Sprintf("each %s below it", rule.Limits[i].Scope)
+			if depth := int(rule.Limits[i].Scope); depth <= at.Depth() {
+				who = string(at.Ancestor(depth))
+			}
+			if !slices.Contains(all, who) {
+				all = append(all, who)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return "that namespace has no limits"
+	}
+	return "ask " + strings.Join(all, ", and ")
+}
+
+// Reset fills a key's limits again that the client's place owns: what was spent of them counts as not. Without a place
+// the root is asked, which owns those of global scope.
+func (c *Client) Reset(ctx context.Context, namespace, key string) (ResetReply, error) {
+	if err := checkName(namespace, key); err != nil {
+		return ResetReply{}, err
+	}
+	return admin[ResetRequest, ResetReply](ctx, c, VerbReset, ResetRequest{namespace, key})
+}
