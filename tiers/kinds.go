@@ -372,12 +372,24 @@ func (m *Machine) Refund(now limiter.Time, name Name, hits int64) (refunded int6
 	for _, p := range o.pools {
 		if p.limit.Kind != limiter.Concurrency {
 			p.spent -= refunded
-			p.bucket.Add(now, limiter.Share{Tokens: refunded})
+			p.bucket.Add(now, limiter.Share{Tokens: p.owed(refunded)})
 		}
 	}
 	m.decideAll(o, now)
 	m.arm(now, o)
 	return refunded, nil
+}
+
+// owed is what of a refund comes back: what the limit was lowered by vanishes
+// first, and what an operator's reset brought is there already. Of other buckets
+// the capacity sees to that.
+func (p *pool) owed(refunded int64) int64 {
+	if !p.owner || !p.limit.Durable() {
+		return refunded
+	}
+	paid := min(p.debt, refunded)
+	p.debt -= paid
+	return max(0, min(refunded-paid, p.limit.Burst-p.whole()))
 }
 
 // limited returns the object of a limited key that is awake at a leaf, or nil.
@@ -432,12 +444,17 @@ func (m *Machine) Reset(now limiter.Time, name Name) error {
 		owned = true
 		m.turn(now, p)
 		p.waits, p.credit = false, 0
-		m.refill(now, p)
-		if p.limit.Durable() && m.cfg.Leaf {
+		if p.limit.Durable() && m.cfg.Leaf { // spent from when that is written
 			p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.limit.Burst}, now)
-			p.vault = vault{rest: p.limit.Burst}
+			p.vault, p.debt = vault{rest: p.limit.Burst}, 0
+			m.save(p)
+			m.decideAll(o, now)
+		} else {
+			m.refill(now, p)
 		}
-		if p.limit.Durable() {
+		if p.limit.Durable() && !m.cfg.Leaf { // beyond a lowered figure is only what is lent
+			m.shrink(now, p)
+			p.debt = p.excess().Capacity
 			m.save(p)
 		}
 		m.balance(now, p, nil)

@@ -25,6 +25,7 @@ type sessionCount struct {
 	session uint64
 	durable tiers.Total
 	acked   tiers.Total // what clients were told is counted
+	used    uint64      // what checks admitted of a limit that is counted as well
 }
 
 // recordKey is what a store's key stands for; target nil: nothing that the
@@ -102,6 +103,9 @@ func (l *laws) wrote(n *Node, w tiers.Write) {
 // none goes back, and no session counts for another.
 func (l *laws) durable(n *Node, p *process, w tiers.Write, old tiers.Record) {
 	k := l.key(w.Key)
+	if k.kind == 'q' && w.Record != nil {
+		l.requestDurable(n, w.Key)
+	}
 	if m, _ := w.Record.(*tiers.Meta); m != nil && m.Clean && !p.closing {
 		l.broken("only a clean stop leaves a clean mark", n, "session %016x left one while it ran", p.session)
 	}

@@ -30,6 +30,8 @@ type laws struct {
 	admitted uint64
 
 	carriedOut []carriedOut
+	spendings  []spending // by checks that the step under way decided
+	requests   map[string]*request
 	changed    []changedTotal // by the commit that is under way
 	lines      lineLaws
 }
@@ -53,19 +55,20 @@ type target struct {
 	name    tiers.Name
 	index   int
 	counted bool
-	asked   tiers.Total // what clients wanted counted, each request once
+	limited bool
+	asked   tiers.Total // what clients wanted counted, each request once, or had admitted
 }
 
 func newLaws(w *World) *laws {
 	return &laws{
 		world: w, sites: map[tiers.Place]*site{}, byName: map[tiers.Name]*target{}, keys: map[tiers.Key]recordKey{},
-		paths: map[string]uint64{}, lines: lineLaws{cutFrom: map[cut]upperLine{}}, maxAwake: tiers.DefaultMaxAwake,
+		paths: map[string]uint64{}, requests: map[string]*request{}, lines: lineLaws{cutFrom: map[cut]upperLine{}}, maxAwake: tiers.DefaultMaxAwake,
 	}
 }
 
 // target makes a key known.
-func (l *laws) target(name tiers.Name, counted bool) *target {
-	t := &target{name: name, index: len(l.targets), counted: counted}
+func (l *laws) target(name tiers.Name, counted, limited bool) *target {
+	t := &target{name: name, index: len(l.targets), counted: counted, limited: limited}
 	l.targets = append(l.targets, t)
 	l.byName[name] = t
 	return t
@@ -135,6 +138,10 @@ func (l *laws) step() {
 		l.decidedCheck(c.node, c.target, c.hits, &c.decision)
 	}
 	l.carriedOut = l.carriedOut[:0]
+	for i := range l.spendings {
+		l.spend(&l.spendings[i])
+	}
+	l.spendings = l.spendings[:0]
 	if l.err == nil {
 		l.stepLines()
 	}
