@@ -184,6 +184,7 @@ func (m *Machine) turn(now limiter.Time, p *pool) {
 type permit struct {
 	hits  int64
 	until limiter.Time
+	of    int // how many of the key's limits it is a part of
 }
 
 // permits are those of one key at one leaf, of one line.
@@ -203,7 +204,7 @@ func (s *permits) add(serial uint64, hits int64, until limiter.Time) {
 	if s.held == nil {
 		s.held = map[uint64]permit{}
 	}
-	s.held[serial] = permit{hits, until}
+	s.held[serial] = permit{hits: hits, until: until}
 	s.queue = append(s.queue, permitEnd{serial, until})
 	s.out += hits
 }
@@ -307,8 +308,30 @@ func (m *Machine) Release(now limiter.Time, name Name, serial uint64) (released 
 	return released, nil
 }
 
+// join notes of how many limits a permit is a part.
+func (o *object) join(serial uint64) {
+	of := o.parts(serial)
+	for _, p := range o.pools {
+		if got, there := p.permits.held[serial]; there {
+			got.of = of
+			p.permits.held[serial] = got
+		}
+	}
+}
+
+// parts is how many limits have a permit.
+func (o *object) parts(serial uint64) (n int) {
+	for _, p := range o.pools {
+		if _, there := p.permits.held[serial]; there {
+			n++
+		}
+	}
+	return n
+}
+
 // Renew begins the hold of a permit anew. False: there is no such permit, it
-// ended, or the place's own lease did.
+// ended, or the place's own lease did, of one of its limits: who has ended a
+// part of it may have given that to another.
 func (m *Machine) Renew(now limiter.Time, name Name, serial uint64) (renewed bool, err error) {
 	o, err := m.limited(name)
 	if o == nil {
@@ -316,10 +339,15 @@ func (m *Machine) Renew(now limiter.Time, name Name, serial uint64) (renewed boo
 	}
 	for _, p := range o.pools {
 		m.expirePermits(now, p)
+	}
+	parts := o.parts(serial)
+	for _, p := range o.pools {
+		if got, there := p.permits.held[serial]; there && (!p.usable(now) || got.of != parts) {
+			return false, nil
+		}
+	}
+	for _, p := range o.pools {
 		if got, there := p.permits.held[serial]; there {
-			if !p.usable(now) {
-				return false, nil
-			}
 			got.until = now.Add(p.limit.Hold)
 			p.permits.held[serial] = got
 			p.permits.queue = append(p.permits.queue, permitEnd{serial, got.until})

@@ -88,7 +88,7 @@ func (l *laws) wrote(n *Node, w tiers.Write) {
 	case 'r':
 		if r, _ := w.Record.(*tiers.RulesRecord); r != nil && r.Rules != nil {
 			n.rules = r.Rules
-			l.path("rules applied")
+			l.path(pathRules)
 			l.follow(n)
 		}
 	case 'q':
@@ -103,6 +103,7 @@ func (l *laws) wrote(n *Node, w tiers.Write) {
 // none goes back, and no session counts for another.
 func (l *laws) durable(n *Node, p *process, w tiers.Write, old tiers.Record) {
 	k := l.key(w.Key)
+	l.pathsOfRecord(w.Record, old)
 	if k.kind == 'q' && w.Record != nil {
 		l.requestDurable(n, w.Key)
 	}
@@ -270,10 +271,10 @@ func (l *laws) keeps(n *Node, a *tiers.Ack) {
 // acknowledges checks that what is acknowledged is durable at the parent.
 func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
 	if len(a.Pairs) > 0 {
-		l.path("pairs handed back")
+		l.path(pathHandedBack)
 	}
 	if a.Fenced {
-		l.path("session fenced")
+		l.path(pathFenced)
 	}
 	if a.Refused != "" || a.Number == 0 || r.Number == 0 || a.Acked < r.To {
 		return
@@ -281,7 +282,7 @@ func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
 	for i := range r.Counts {
 		c := &r.Counts[i]
 		if len(c.Pairs) > 1 {
-			l.path("pairs handed over")
+			l.path(pathHandedOver)
 		}
 		l.checks++
 		key := countKey(c.Name, r.Child)

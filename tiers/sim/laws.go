@@ -117,12 +117,6 @@ func (v *ViolationError) Error() string {
 	return fmt.Sprintf("%s: at %s, step %d: %s", v.Law, v.Place, v.Step, v.Text)
 }
 
-// event counts a recovery path that the machines tell of.
-func (l *laws) event(e tiers.Event) { l.paths[string(e.Kind)]++ }
-
-// path counts one that the laws see.
-func (l *laws) path(name string) { l.paths[name]++ }
-
 // starts is called before a process starts on a node's disk.
 func (l *laws) starts(n *Node) {
 	n.rules = l.world.Rules
@@ -174,12 +168,4 @@ func larger(a, b tiers.Total) tiers.Total {
 // less is a-b, and 0 where that is negative.
 func less(a, b tiers.Total) tiers.Total {
 	return tiers.Total{Added: a.Added - min(a.Added, b.Added), Removed: a.Removed - min(a.Removed, b.Removed)}
-}
-
-// Paths are the recovery paths that a thorough run reaches.
-func Paths() []string {
-	return []string{
-		"pairs handed over", "pairs handed back", "session fenced", "session exited, fenced",
-		string(tiers.EventJoined), string(tiers.EventFenced), string(tiers.EventChild), string(tiers.EventRefill), string(tiers.EventSilent),
-	}
 }

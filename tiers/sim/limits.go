@@ -40,6 +40,7 @@ type oracle struct {
 	spent   int64         // of a budget
 	permits []permitOut   // of a concurrency
 	out     int64
+	ended   map[permitID]bool // permits whose hold was over
 
 	spare map[uint64]*limiter.Bucket // of a soft limit, by session
 	net   map[uint64]int64           // admitted less refunded, by session
@@ -57,11 +58,15 @@ type windowSpent struct{ begin, spent, extra, unheard int64 }
 
 // A permitOut is a permit that nobody gave back yet.
 type permitOut struct {
+	permitID
+	hits  int64
+	until limiter.Time // true time
+}
+
+type permitID struct {
 	node    *Node
 	session uint64
 	serial  uint64
-	hits    int64
-	until   limiter.Time // true time
 }
 
 // charges are the oracles that a check of a key at a leaf is charged to,
@@ -158,6 +163,9 @@ func (l *laws) follow(n *Node) {
 		case limit == nil:
 			o.exists = false
 		default: // one that was gone and is there again is the same: its old lines may be in use
+			if !o.exists {
+				l.path(pathRetired)
+			}
 			o.exists = true
 			o.become(l.world, limit)
 		}
@@ -273,7 +281,11 @@ func (o *oracle) expire(l *laws, now limiter.Time) {
 			left = append(left, p)
 			o.out += p.hits
 		} else {
-			l.path("permit expired")
+			l.path(pathExpired)
+			if o.ended == nil {
+				o.ended = map[permitID]bool{}
+			}
+			o.ended[p.permitID] = true
 		}
 	}
 	o.permits = left
@@ -313,6 +325,7 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 	l.admitted++
 	c := l.charge(n, t)
 	if t.counted && c.rule != nil && c.rule.Count {
+		l.path(pathCountedChecks)
 		t.ask(hits)
 		n.site.counts[t.index].session(n.session()).used += uint64(hits)
 	}
@@ -348,7 +361,7 @@ func (l *laws) spend(s *spending) {
 		l.broken("limits hold", s.node, "%d hits of %s admitted, %d beyond %s of %s (owner %s)", s.hits, s.target.name, over, of, s.limit, o.owner.place)
 	}
 	if s.permit != 0 && !(o.limit.Soft && s.cutOff) {
-		o.permits = append(o.permits, permitOut{s.node, s.session, s.permit, s.hits, s.node.trueTime(s.node.clock().Add(o.limit.Hold))})
+		o.permits = append(o.permits, permitOut{permitID{s.node, s.session, s.permit}, s.hits, s.node.trueTime(s.node.clock().Add(o.limit.Hold))})
 		o.out += s.hits
 	}
 }

@@ -180,15 +180,15 @@ func (s *scenario) release(renew bool) {
 // released is called when a place says whether it released or renewed a
 // permit.
 func (l *laws) released(n *Node, t *target, permit *heldPermit, renewed, ok bool) {
-	what := "permit released"
+	what := pathRelease
 	if renewed {
-		what = "permit renewed"
+		what = pathRenewal
 	}
 	l.checks++
 	l.world.say(n, "%s: %v, %d of %s", what, ok, permit.serial, t.name)
 	switch {
 	case !ok && permit.session != n.session():
-		l.path("permit of an ended session released")
+		l.path(pathEndedPermit)
 		return
 	case !ok:
 		return
@@ -200,10 +200,12 @@ func (l *laws) released(n *Node, t *target, permit *heldPermit, renewed, ok bool
 	found := false
 	for _, o := range l.charge(n, t).oracles {
 		o.expire(l, l.world.now)
-		i := slices.IndexFunc(o.permits, func(p permitOut) bool {
-			return p.node == n && p.session == permit.session && p.serial == permit.serial
-		})
+		id := permitID{n, permit.session, permit.serial}
+		i := slices.IndexFunc(o.permits, func(p permitOut) bool { return p.permitID == id })
 		switch {
+		case i < 0 && renewed && o.ended[id]:
+			l.broken("a permit that ended is not renewed", n, "%s %s: permit %d of session %016x", t.name, &o.limit, permit.serial, permit.session)
+			return
 		case i < 0:
 			continue
 		case renewed:
@@ -253,7 +255,7 @@ func (l *laws) windows(n *Node, t *target) (windows []int64) {
 // refunded is called at the instant at which a place took back what was
 // admitted there: at most that, by this session.
 func (l *laws) refunded(n *Node, t *target, asked, refunded int64, windows []int64) {
-	l.path("refund")
+	l.path(pathRefund)
 	l.world.say(n, "refunds %d of %d of %s", refunded, asked, t.name)
 	l.checks++
 	for i, o := range l.charge(n, t).oracles {
@@ -313,7 +315,7 @@ func (s *scenario) reset(n *Node) {
 // share once. A share whose holder does not hear ends with its lease; a
 // budget's and a quota's does not.
 func (l *laws) reset(n *Node, t *target) {
-	l.path("reset")
+	l.path(pathReset)
 	l.world.say(n, "resets %s", t.name)
 	now := l.world.now
 	state := l.inspected(n, t)
@@ -337,10 +339,11 @@ func (l *laws) reset(n *Node, t *target) {
 		o.resetBy = n.session()
 		switch o.limit.Kind {
 		case limiter.Quota:
-			if window != 0 {
-				w := o.window(window)
-				w.spent, w.unheard = 0, max(w.unheard, lent)
+			if window == 0 { // it fell asleep at once
+				window = o.newest
 			}
+			w := o.window(window)
+			w.spent, w.unheard = 0, max(w.unheard, lent)
 		case limiter.Budget:
 			o.spent, o.unheard, o.unheardUntil = 0, max(o.unheard, lent), limiter.Never
 		default:

@@ -79,13 +79,13 @@ func (l *laws) requestDurable(n *Node, k tiers.Key) {
 // retried is called when a request is answered that was carried out before
 // it was sent this time.
 func (l *laws) retried(n *Node, t *target, r *request, d *tiers.Decision, total tiers.Total) {
-	l.path("request answered from memory")
+	l.path(pathRemembered)
 	l.checks++
 	same := total == r.record.Total
 	if d != nil {
 		first := r.record.Decision
 		if d.Permit == 0 { // it ended with its session
-			first.Permit = 0
+			first.Permit, first.Hold = 0, 0
 		}
 		same = *d == first
 	}

@@ -121,7 +121,7 @@ func (s *scenario) places() {
 	}
 }
 
-func (s *scenario) add(p tiers.Place, leaf bool) {
+func (s *scenario) add(p tiers.Place, leaf bool) *Node {
 	n := s.world.place(p, leaf)
 	s.deepest = max(s.deepest, p.Depth())
 	if leaf {
@@ -129,6 +129,7 @@ func (s *scenario) add(p tiers.Place, leaf bool) {
 	} else {
 		s.interior = append(s.interior, n)
 	}
+	return n
 }
 
 // below names a new place.
