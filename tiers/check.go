@@ -237,8 +237,8 @@ func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision, l
 			continue
 		}
 		p.admit(now, hits, d.Permit)
-		if p.limit.Hold > 0 {
-			d.Hold = p.limit.Hold
+		if hold := p.limit.Hold; hold > 0 && (d.Hold == 0 || hold < d.Hold) {
+			d.Hold = hold
 		}
 		if p.low() {
 			m.tell(p)
@@ -247,6 +247,7 @@ func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision, l
 	nearest.describe(now, d)
 	d.Allowed = true
 	if d.Permit != 0 {
+		o.join(d.Permit)
 		m.arm(now, o)
 	}
 	if o.space.rule.Count && hits > 0 {

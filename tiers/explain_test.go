@@ -44,7 +44,7 @@ func TestForeseenIsWhatComes(t *testing.T) {
 		s.until(s.now.Add(time.Second))
 		for step := range 200 {
 			if rnd.IntN(50) == 0 {
-				s.node("de").cut = !s.node("de").cut
+				s.node("de").up, s.node("de").down = !s.node("de").up, !s.node("de").down
 			}
 			s.until(s.now.Add(time.Duration(rnd.Int64N(int64(100 * time.Millisecond)))))
 			city := s.node([]string{"berlin", "munich"}[rnd.IntN(2)])

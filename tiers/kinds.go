@@ -189,6 +189,7 @@ func (m *Machine) turn(now limiter.Time, p *pool) {
 type permit struct {
 	hits  int64
 	until limiter.Time
+	of    int // how many of the key's limits it is a part of
 }
 
 // permits are those of one key at one leaf, of one line.
@@ -208,7 +209,7 @@ func (s *permits) add(serial uint64, hits int64, until limiter.Time) {
 	if s.held == nil {
 		s.held = map[uint64]permit{}
 	}
-	s.held[serial] = permit{hits, until}
+	s.held[serial] = permit{hits: hits, until: until}
 	s.queue = append(s.queue, permitEnd{serial, until})
 	s.out += hits
 }
@@ -312,8 +313,30 @@ func (m *Machine) Release(now limiter.Time, name Name, serial uint64) (released 
 	return released, nil
 }
 
+// join notes of how many limits a permit is a part.
+func (o *object) join(serial uint64) {
+	of := o.parts(serial)
+	for _, p := range o.pools {
+		if got, there := p.permits.held[serial]; there {
+			got.of = of
+			p.permits.held[serial] = got
+		}
+	}
+}
+
+// parts is how many limits have a permit.
+func (o *object) parts(serial uint64) (n int) {
+	for _, p := range o.pools {
+		if _, there := p.permits.held[serial]; there {
+			n++
+		}
+	}
+	return n
+}
+
 // Renew begins the hold of a permit anew. False: there is no such permit, it
-// ended, or the place's own lease did.
+// ended, or the place's own lease did, of one of its limits: who has ended a
+// part of it may have given that to another.
 func (m *Machine) Renew(now limiter.Time, name Name, serial uint64) (renewed bool, err error) {
 	o, err := m.limited(name)
 	if o == nil {
@@ -321,10 +344,15 @@ func (m *Machine) Renew(now limiter.Time, name Name, serial uint64) (renewed boo
 	}
 	for _, p := range o.pools {
 		m.expirePermits(now, p)
+	}
+	parts := o.parts(serial)
+	for _, p := range o.pools {
+		if got, there := p.permits.held[serial]; there && (!p.usable(now) || got.of != parts) {
+			return false, nil
+		}
+	}
+	for _, p := range o.pools {
 		if got, there := p.permits.held[serial]; there {
-			if !p.usable(now) {
-				return false, nil
-			}
 			got.until = now.Add(p.limit.Hold)
 			p.permits.held[serial] = got
 			p.permits.queue = append(p.permits.queue, permitEnd{serial, got.until})
@@ -377,12 +405,24 @@ func (m *Machine) Refund(now limiter.Time, name Name, hits int64) (refunded int6
 	for _, p := range o.pools {
 		if p.limit.Kind != limiter.Concurrency {
 			p.spent -= refunded
-			p.bucket.Add(now, limiter.Share{Tokens: refunded})
+			p.bucket.Add(now, limiter.Share{Tokens: p.owed(refunded)})
 		}
 	}
 	m.decideAll(o, now)
 	m.arm(now, o)
 	return refunded, nil
+}
+
+// owed is what of a refund comes back: what the limit was lowered by vanishes
+// first, and what an operator's reset brought is there already. Of other buckets
+// the capacity sees to that.
+func (p *pool) owed(refunded int64) int64 {
+	if !p.owner || !p.limit.Durable() {
+		return refunded
+	}
+	paid := min(p.debt, refunded)
+	p.debt -= paid
+	return max(0, min(refunded-paid, p.limit.Burst-p.whole()))
 }
 
 // limited returns the object of a limited key that is awake at a leaf, or nil.
@@ -437,14 +477,17 @@ func (m *Machine) Reset(now limiter.Time, name Name) error {
 		owned = true
 		m.turn(now, p)
 		p.waits, p.credit, p.debt = false, 0, 0
-		if p.limit.Durable() && m.cfg.Leaf {
+		if p.limit.Durable() && m.cfg.Leaf { // spent from when that is written
 			p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.limit.Burst}, now)
 			p.vault = vault{rest: p.limit.Burst}
+			m.save(p)
 			m.decideAll(o, now)
 		} else {
 			m.refill(now, p)
 		}
-		if p.limit.Durable() {
+		if p.limit.Durable() && !m.cfg.Leaf { // beyond a lowered figure is only what is lent
+			m.shrink(now, p)
+			p.debt = p.excess().Capacity
 			m.save(p)
 		}
 		m.balance(now, p, nil)

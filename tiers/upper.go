@@ -480,16 +480,16 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 	if !more.Covers(limiter.Share{}) || more.Tokens > more.Capacity || !p.limit.Whole().Covers(limiter.Share{Capacity: p.holding().Capacity + more.Capacity, Rate: p.holding().Rate + more.Rate}) {
 		return // no honest ledger says so
 	}
+	if g.Resets > h.resets { // of what was lent before: what comes now is as the lender has it
+		h.resets = g.Resets
+		m.refill(now, p)
+	}
 	p.bucket.Add(now, more)
 	if !more.IsZero() {
 		p.lowAt = limiter.MaxTokens
 	}
 	h.lent = g.Lent
 	p.next(m.upper.builtAt, g.Wait)
-	if g.Resets > h.resets {
-		h.resets = g.Resets
-		m.refill(now, p)
-	}
 	h.expires = max(h.expires, m.upper.builtAt.Add(g.Lease))
 	h.renewAt = m.upper.builtAt.Add(max(g.Lease/3, minRenewal))
 	h.keep = g.Keep

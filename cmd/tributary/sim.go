@@ -28,7 +28,7 @@ type SimCmd struct {
 	Faults     string        `help:"What may go wrong: all, none, or names with commas between; -name takes one away." default:"all" placeholder:"NAMES" operand:""`
 	Active     time.Duration `help:"How long faults and clients go on in each world, simulated. Without it each seed draws its own." placeholder:"DURATION" operand:""`
 	Trace      bool          `help:"With --seed: print what happens, a line each." operand:""`
-	RequireAll bool          `help:"Fail if a fault was never injected, or a recovery path never reached." operand:""`
+	RequireAll *bool         `help:"Fail if a fault was never injected or a recovery path never taken. So does a run of 10m or longer anyway: --no-require-all tells it not to." negatable:"" operand:""`
 	Study      bool          `help:"Measure instead how well limits are used, and write utilisation.md and its plots." operand:""`
 	Out        string        `help:"With --study: the folder to write to." default:"docs" placeholder:"FOLDER" operand:""`
 	JSON       bool          `name:"json" help:"Print the result as one JSON object."`
@@ -44,12 +44,18 @@ are lent once; and in the end that counts are exact, demand is met and nothing i
 With --study the worlds have no faults, and each has one limit under one load: it measures how much of the limit is
 used, how fairly and how soon, and what other ways to keep it would do. --seed is 1 then unless named.
 
-It exits 1 if a law was broken, with the seed, and the end of the trace of the smallest world that breaks it.
+At the end it prints how often each fault was injected, and how often each recovery path was taken: that a parent was
+filled again, a twin fenced, a retry answered from memory. One that was never taken shows nothing of that path: a run
+of 10m or longer fails then, and names it.
+
+It exits 1 if a law was broken, with the seed, and the end of the trace of the smallest world that breaks it: of the
+fewest faults, the shortest time, the first step.
 
 Examples:
 
     tributary sim
-    tributary sim --for 10m --require-all --json
+    tributary sim --for 10m --faults all --json
+    tributary sim --for 1m --faults crash,lost-disk --require-all
     tributary sim --seed 42 --faults loss,crash --trace
     tributary sim --study --out docs`
 }
@@ -95,7 +101,7 @@ func (c *SimCmd) Run(app *App) error {
 	all, failed := c.worlds(app, faults)
 	cpu := (cpuTime() - before).Seconds()
 	report := c.report(all, cpu)
-	if c.RequireAll {
+	if c.requireAll() {
 		report.Missing = all.Missing(faults)
 	}
 	var trace strings.Builder
@@ -109,7 +115,7 @@ func (c *SimCmd) Run(app *App) error {
 			return err
 		}
 	} else {
-		_, _ = fmt.Fprintf(app.Stdout, "%s\n%.0f steps per CPU second, in %s on %d cores\n", &all, report.StepsPerCPU, time.Since(began).Round(time.Second), runtime.GOMAXPROCS(0))
+		_, _ = fmt.Fprintf(app.Stdout, "%s\n\n%d seeds, %.0f steps per CPU second, in %s on %d cores\n", &all, all.Seeds, report.StepsPerCPU, time.Since(began).Round(time.Second), runtime.GOMAXPROCS(0))
 		if failed != nil {
 			_, _ = fmt.Fprintf(app.Stdout, "\n%s", &trace)
 		}
@@ -125,9 +131,20 @@ func (c *SimCmd) Run(app *App) error {
 	return nil
 }
 
+// requireAllFrom is how long a run is that has to see everything: rare paths are taken about once a minute.
+const requireAllFrom = 10 * time.Minute
+
+// requireAll says that a run fails in which something was never seen.
+func (c *SimCmd) requireAll() bool {
+	if c.RequireAll != nil {
+		return *c.RequireAll
+	}
+	return c.Seed == nil && c.For >= requireAllFrom
+}
+
 // study measures how well limits are used, and writes it down.
 func (c *SimCmd) study(app *App) error {
-	if c.Trace || c.RequireAll || c.JSON {
+	if c.Trace || c.RequireAll != nil || c.JSON {
 		return errors.New("--study writes a page: --trace, --require-all and --json do not go with it")
 	}
 	d := study.Document{Seed: 1}

@@ -356,28 +356,44 @@ func (r *Runner) Rules() (*limiter.Rules, uint64) {
 }
 
 // Release gives a permit back; done is called with what [tiers.Machine.Release]
-// said, once the step that it was is durable.
+// said.
 func (r *Runner) Release(name tiers.Name, serial uint64, done func(released bool, err error)) {
 	var released bool
-	var err error
-	r.step(func(m *tiers.Machine, now limiter.Time) { released, err = m.Release(now, name, serial) },
-		func(e error) { done(released, errors.Join(err, e)) })
+	r.atOnce(func(m *tiers.Machine, now limiter.Time) (err error) {
+		released, err = m.Release(now, name, serial)
+		return err
+	}, func(err error) { done(released, err) })
 }
 
 // Renew begins the hold of a permit anew, as [tiers.Machine.Renew] says.
 func (r *Runner) Renew(name tiers.Name, serial uint64, done func(renewed bool, err error)) {
 	var renewed bool
-	var err error
-	r.step(func(m *tiers.Machine, now limiter.Time) { renewed, err = m.Renew(now, name, serial) },
-		func(e error) { done(renewed, errors.Join(err, e)) })
+	r.atOnce(func(m *tiers.Machine, now limiter.Time) (err error) {
+		renewed, err = m.Renew(now, name, serial)
+		return err
+	}, func(err error) { done(renewed, err) })
 }
 
 // Refund takes back what checks spent, as [tiers.Machine.Refund] says.
 func (r *Runner) Refund(name tiers.Name, hits int64, done func(refunded int64, err error)) {
 	var refunded int64
+	r.atOnce(func(m *tiers.Machine, now limiter.Time) (err error) {
+		refunded, err = m.Refund(now, name, hits)
+		return err
+	}, func(err error) { done(refunded, err) })
+}
+
+// atOnce runs a step whose answer waits for no disk, as a check's does not:
+// what it changes is in memory, and ends with it.
+func (r *Runner) atOnce(f func(m *tiers.Machine, now limiter.Time) error, done func(error)) {
+	ran := false
 	var err error
-	r.step(func(m *tiers.Machine, now limiter.Time) { refunded, err = m.Refund(now, name, hits) },
-		func(e error) { done(refunded, errors.Join(err, e)) })
+	refused := make(chan error, 1)
+	r.step(func(m *tiers.Machine, now limiter.Time) { ran, err = true, f(m, now) }, func(e error) { refused <- e })
+	if !ran {
+		err = <-refused
+	}
+	done(err)
 }
 
 // Reset fills a key's limits that the place owns; done is called once that is

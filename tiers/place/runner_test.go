@@ -75,6 +75,24 @@ func TestCheckWaitsForNoDisk(t *testing.T) {
 	}
 }
 
+// TestRefundWaitsForNoDisk: what a check did in memory is undone there.
+func TestRefundWaitsForNoDisk(t *testing.T) {
+	f := city(t)
+	f.store.held = true
+	f.add(1)
+	f.check(desk)
+	refund := func() {
+		f.runner.Refund(desk, 5, func(refunded int64, err error) { f.say("refunded: %d, %v", refunded, err) })
+	}
+	refund()
+	refund()
+	f.runner.Release(desk, 1, func(released bool, err error) { f.say("released: %v, %v", released, err) })
+	f.runner.Renew(desk, 1, func(renewed bool, err error) { f.say("renewed: %v, %v", renewed, err) })
+	f.store.refused = errDisk
+	refund()
+	f.said("checked: true, <nil>", "refunded: 1, <nil>", "refunded: 0, <nil>", "released: false, <nil>", "renewed: false, <nil>", "refunded: 0, "+errDisk.Error())
+}
+
 // TestWaitingCheckIsDecidedByAGrant: and that depends on no disk.
 func TestWaitingCheckIsDecidedByAGrant(t *testing.T) {
 	f := city(t)

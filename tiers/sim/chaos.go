@@ -22,6 +22,7 @@ type chaos struct {
 	mean [numFaults]time.Duration // between two of a fault; 0: it is absent
 	over bool
 	twin int
+	join int
 	now  map[string]limiter.NamespaceSpec // the rules as they were last applied
 }
 
@@ -109,6 +110,9 @@ func (c *chaos) forA(longest time.Duration, begin, end func()) bool {
 	return true
 }
 
+// maxJoins is how many places join a world, at most.
+const maxJoins = 5
+
 var faultDone = [numFaults]func(*chaos) bool{
 	Partition: func(c *chaos) bool {
 		n := c.node()
@@ -172,6 +176,20 @@ var faultDone = [numFaults]func(*chaos) bool{
 		c.twin++
 		c.world.say(n, "gets a twin")
 		c.world.Twin(n)
+		return true
+	},
+	Join: func(c *chaos) bool {
+		if c.join == maxJoins || len(c.interior) == 0 {
+			return false
+		}
+		c.join++
+		parent := c.interior[c.rand.IntN(len(c.interior))]
+		n := c.add(c.below(parent), parent.Place.Depth()+1 >= c.deepest || c.rand.IntN(2) == 0)
+		c.world.say(n, "joins")
+		n.Start()
+		if !n.Leaf {
+			c.add(c.below(n), true).Start()
+		}
 		return true
 	},
 	WallClock: func(c *chaos) bool {
@@ -250,7 +268,7 @@ func (c *chaos) restart(n *Node) {
 			return
 		}
 		n.gone = true // its twin goes on
-		c.laws.path("session exited, fenced")
+		c.laws.path(pathFencedExit)
 		return
 	}
 	if errors.Is(n.broken, tiers.ErrEnded) { // what it counted last is on its disk only, which an operator keeps

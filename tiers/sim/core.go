@@ -35,6 +35,19 @@ func (p *process) add(name tiers.Name, delta int64, request string, done func(ti
 	p.runner.Add(name, delta, done)
 }
 
+// release gives a permit back, or renews it. As the process' service does, it
+// knows none of other sessions.
+func (p *process) release(permit *heldPermit, name tiers.Name, renew bool, done func(bool, error)) {
+	switch {
+	case permit.session != p.session:
+		done(false, nil)
+	case renew:
+		p.runner.Renew(name, permit.serial, done)
+	default:
+		p.runner.Release(name, permit.serial, done)
+	}
+}
+
 // inspect looks at a key that is awake, without a trace. It reuses e.
 func (p *process) inspect(name tiers.Name, e *tiers.Explanation) bool {
 	return p.runner.Inspect(name, e)
@@ -43,5 +56,6 @@ func (p *process) inspect(name tiers.Name, e *tiers.Explanation) bool {
 // has says what the core can do already.
 var has = struct {
 	quota, budget, concurrency, soft, shadow, dedupe, count, weights, lease bool
-	operations                                                              bool // release, refund, reset, apply, forget, join
-}{quota: true, budget: true, concurrency: true, soft: true, dedupe: true, weights: true}
+	operations                                                              bool // release, renew, refund, reset
+	leave                                                                   bool // places are forgotten
+}{quota: true, budget: true, concurrency: true, soft: true, shadow: true, dedupe: true, count: true, weights: true, operations: true}

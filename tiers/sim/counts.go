@@ -25,6 +25,7 @@ type sessionCount struct {
 	session uint64
 	durable tiers.Total
 	acked   tiers.Total // what clients were told is counted
+	used    uint64      // what checks admitted of a limit that is counted as well
 }
 
 // recordKey is what a store's key stands for; target nil: nothing that the
@@ -87,7 +88,7 @@ func (l *laws) wrote(n *Node, w tiers.Write) {
 	case 'r':
 		if r, _ := w.Record.(*tiers.RulesRecord); r != nil && r.Rules != nil {
 			n.rules = r.Rules
-			l.path("rules applied")
+			l.path(pathRules)
 			l.follow(n)
 		}
 	case 'q':
@@ -102,6 +103,10 @@ func (l *laws) wrote(n *Node, w tiers.Write) {
 // none goes back, and no session counts for another.
 func (l *laws) durable(n *Node, p *process, w tiers.Write, old tiers.Record) {
 	k := l.key(w.Key)
+	l.pathsOfRecord(w.Record, old)
+	if k.kind == 'q' && w.Record != nil {
+		l.requestDurable(n, w.Key)
+	}
 	if m, _ := w.Record.(*tiers.Meta); m != nil && m.Clean && !p.closing {
 		l.broken("only a clean stop leaves a clean mark", n, "session %016x left one while it ran", p.session)
 	}
@@ -266,10 +271,10 @@ func (l *laws) keeps(n *Node, a *tiers.Ack) {
 // acknowledges checks that what is acknowledged is durable at the parent.
 func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
 	if len(a.Pairs) > 0 {
-		l.path("pairs handed back")
+		l.path(pathHandedBack)
 	}
 	if a.Fenced {
-		l.path("session fenced")
+		l.path(pathFenced)
 	}
 	if a.Refused != "" || a.Number == 0 || r.Number == 0 || a.Acked < r.To {
 		return
@@ -277,7 +282,7 @@ func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
 	for i := range r.Counts {
 		c := &r.Counts[i]
 		if len(c.Pairs) > 1 {
-			l.path("pairs handed over")
+			l.path(pathHandedOver)
 		}
 		l.checks++
 		key := countKey(c.Name, r.Child)

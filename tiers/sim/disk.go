@@ -24,6 +24,7 @@ type disk struct {
 	instant bool          // a commit is durable at once
 	slow    time.Duration // a sync takes up to this long; 0: as the world's
 	full    bool          // nothing should be written
+	refused bool          // something was refused therefore
 	busy    float64       // chance that a step is refused
 	failing float64       // chance that a sync fails
 	failed  error         // why one did: what follows may have read what was lost, and fails too

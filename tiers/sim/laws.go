@@ -30,6 +30,8 @@ type laws struct {
 	admitted uint64
 
 	carriedOut []carriedOut
+	spendings  []spending // by checks that the step under way decided
+	requests   map[string]*request
 	changed    []changedTotal // by the commit that is under way
 	lines      lineLaws
 }
@@ -53,19 +55,20 @@ type target struct {
 	name    tiers.Name
 	index   int
 	counted bool
-	asked   tiers.Total // what clients wanted counted, each request once
+	limited bool
+	asked   tiers.Total // what clients wanted counted, each request once, or had admitted
 }
 
 func newLaws(w *World) *laws {
 	return &laws{
 		world: w, sites: map[tiers.Place]*site{}, byName: map[tiers.Name]*target{}, keys: map[tiers.Key]recordKey{},
-		paths: map[string]uint64{}, lines: lineLaws{cutFrom: map[cut]upperLine{}}, maxAwake: tiers.DefaultMaxAwake,
+		paths: map[string]uint64{}, requests: map[string]*request{}, lines: lineLaws{cutFrom: map[cut]upperLine{}}, maxAwake: tiers.DefaultMaxAwake,
 	}
 }
 
 // target makes a key known.
-func (l *laws) target(name tiers.Name, counted bool) *target {
-	t := &target{name: name, index: len(l.targets), counted: counted}
+func (l *laws) target(name tiers.Name, counted, limited bool) *target {
+	t := &target{name: name, index: len(l.targets), counted: counted, limited: limited}
 	l.targets = append(l.targets, t)
 	l.byName[name] = t
 	return t
@@ -114,12 +117,6 @@ func (v *ViolationError) Error() string {
 	return fmt.Sprintf("%s: at %s, step %d: %s", v.Law, v.Place, v.Step, v.Text)
 }
 
-// event counts a recovery path that the machines tell of.
-func (l *laws) event(e tiers.Event) { l.paths[string(e.Kind)]++ }
-
-// path counts one that the laws see.
-func (l *laws) path(name string) { l.paths[name]++ }
-
 // starts is called before a process starts on a node's disk.
 func (l *laws) starts(n *Node) {
 	n.rules = l.world.Rules
@@ -135,6 +132,10 @@ func (l *laws) step() {
 		l.decidedCheck(c.node, c.target, c.hits, &c.decision)
 	}
 	l.carriedOut = l.carriedOut[:0]
+	for i := range l.spendings {
+		l.spend(&l.spendings[i])
+	}
+	l.spendings = l.spendings[:0]
 	if l.err == nil {
 		l.stepLines()
 	}
@@ -167,12 +168,4 @@ func larger(a, b tiers.Total) tiers.Total {
 // less is a-b, and 0 where that is negative.
 func less(a, b tiers.Total) tiers.Total {
 	return tiers.Total{Added: a.Added - min(a.Added, b.Added), Removed: a.Removed - min(a.Removed, b.Removed)}
-}
-
-// Paths are the recovery paths that a thorough run reaches.
-func Paths() []string {
-	return []string{
-		"pairs handed over", "pairs handed back", "session fenced", "session exited, fenced",
-		string(tiers.EventJoined), string(tiers.EventFenced), string(tiers.EventChild), string(tiers.EventRefill), string(tiers.EventSilent),
-	}
 }

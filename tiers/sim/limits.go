@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/tributary-io/tributary/limiter"
@@ -33,29 +32,41 @@ type oracle struct {
 	next    limiter.Limit // the figures from lowerAt on
 	lowerAt limiter.Time  // 0: none are under way
 
-	bucket     limiter.Bucket // of a rate
-	extra      int64          // may be admitted beside, until extraUntil
-	extraUntil limiter.Time
+	bucket limiter.Bucket // of a rate
+	extra  int64          // of a budget whose owner was set back: what it lends again
 
 	windows []windowSpent // of a quota, the last few
 	newest  int64         // of them
 	spent   int64         // of a budget
-	permits []permit      // of a concurrency
+	permits []permitOut   // of a concurrency
 	out     int64
+	ended   map[permitID]bool // permits whose hold was over
 
 	spare map[uint64]*limiter.Bucket // of a soft limit, by session
+	net   map[uint64]int64           // admitted less refunded, by session
+
+	// unheard is what a reset lets pass beside the bucket: what children had
+	// when it came they may spend before they hear of it, and are filled then.
+	unheard      int64
+	unheardUntil limiter.Time
+	resetBy      uint64 // the owner's session that was last reset
 
 	offered, taken int64
 }
 
-type windowSpent struct{ begin, spent, extra int64 }
+type windowSpent struct{ begin, spent, extra, unheard int64 }
 
-type permit struct {
+// A permitOut is a permit that nobody gave back yet.
+type permitOut struct {
+	permitID
+	hits  int64
+	until limiter.Time // true time
+}
+
+type permitID struct {
 	node    *Node
 	session uint64
 	serial  uint64
-	hits    int64
-	until   limiter.Time // true time
 }
 
 // charges are the oracles that a check of a key at a leaf is charged to,
@@ -152,6 +163,9 @@ func (l *laws) follow(n *Node) {
 		case limit == nil:
 			o.exists = false
 		default: // one that was gone and is there again is the same: its old lines may be in use
+			if !o.exists {
+				l.path(pathRetired)
+			}
 			o.exists = true
 			o.become(l.world, limit)
 		}
@@ -170,7 +184,7 @@ func (o *oracle) become(w *World, limit *limiter.Limit) {
 	}
 	o.lowerAt = 0
 	if o.limit.Burst != limit.Burst || o.limit.Rate != limit.Rate || o.limit.Hold != limit.Hold {
-		o.next, o.lowerAt = *limit, w.now
+		o.next, o.lowerAt = *limit, w.now+1 // what the same step decided before is charged when it ends
 		if o.node == nil {
 			o.lowerAt = w.now.Add(drifting(drifting(drifting(w.Lease))))
 		}
@@ -187,17 +201,21 @@ func (o *oracle) settle(now limiter.Time) {
 		o.limit, o.lowerAt = o.next, 0
 	}
 	o.bucket.Settle(now)
-	if o.extra > 0 && now > o.extraUntil {
-		o.extra = 0
+	if now > o.unheardUntil {
+		o.unheard = 0
 	}
 }
 
 // spend charges an admitted check. It returns what was admitted too much.
-func (o *oracle) spend(l *laws, n *Node, hits int64, window int64, cutOff bool) (over int64, of string) {
-	now := l.world.now
+func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
+	now, hits, window := l.world.now, s.hits, s.window
 	o.settle(now)
 	o.taken += hits
-	if o.limit.Soft && cutOff && o.spendSpare(now, n, hits) {
+	if o.net == nil {
+		o.net = map[uint64]int64{}
+	}
+	o.net[s.session] += hits
+	if o.limit.Soft && s.cutOff && o.spendSpare(now, s.session, hits) {
 		return 0, ""
 	}
 	switch o.limit.Kind {
@@ -207,36 +225,36 @@ func (o *oracle) spend(l *laws, n *Node, hits int64, window int64, cutOff bool) 
 		}
 		w := o.window(window)
 		w.spent += hits
-		return w.spent - o.limit.Burst - w.extra - o.extra, "the window's quota"
+		return w.spent - o.limit.Burst - w.extra - w.unheard, "the window's quota"
 	case limiter.Budget:
 		o.spent += hits
-		return o.spent - o.limit.Burst - o.extra, "the budget"
+		return o.spent - o.limit.Burst - o.extra - o.unheard, "the budget"
 	case limiter.Concurrency:
 		o.expire(l, now)
-		return o.out + hits - o.limit.Burst - o.extra, "the permits"
+		return o.out + hits - o.limit.Burst, "the permits"
 	}
 	if o.bucket.Take(now, hits) {
 		return 0, ""
 	}
-	if o.extra >= hits-o.bucket.Tokens() {
-		o.extra -= hits - o.bucket.Tokens()
+	if o.unheard >= hits-o.bucket.Tokens() {
+		o.unheard -= hits - o.bucket.Tokens()
 		o.bucket.Spend(o.bucket.Tokens())
 		return 0, ""
 	}
-	return hits - o.bucket.Tokens() - o.extra, "the one bucket"
+	return hits - o.bucket.Tokens() - o.unheard, "the one bucket"
 }
 
 // spendSpare charges what a leaf that was cut off admitted to what a soft limit
 // allows it: the limit once more.
-func (o *oracle) spendSpare(now limiter.Time, n *Node, hits int64) bool {
-	spare := o.spare[n.session()]
+func (o *oracle) spendSpare(now limiter.Time, session uint64, hits int64) bool {
+	spare := o.spare[session]
 	if spare == nil {
 		b := limiter.NewBucket(o.limit.Period*100, faster(&o.limit), now)
 		spare = &b
 		if o.spare == nil {
 			o.spare = map[uint64]*limiter.Bucket{}
 		}
-		o.spare[n.session()] = spare
+		o.spare[session] = spare
 	}
 	return spare.Take(now, hits)
 }
@@ -262,7 +280,11 @@ func (o *oracle) expire(l *laws, now limiter.Time) {
 			left = append(left, p)
 			o.out += p.hits
 		} else {
-			l.path("permit expired")
+			l.path(pathExpired)
+			if o.ended == nil {
+				o.ended = map[permitID]bool{}
+			}
+			o.ended[p.permitID] = true
 		}
 	}
 	o.permits = left
@@ -275,7 +297,22 @@ func (l *laws) offered(n *Node, t *target, hits int64) {
 	}
 }
 
-// decided is called when a check is decided, at the instant of its spending.
+// A spending is what one admitted check takes of one limit.
+type spending struct {
+	oracle  *oracle
+	node    *Node
+	session uint64
+	target  *target
+	hits    int64
+	window  int64 // of a quota, as the leaf knows it; 0: it is not known
+	cutOff  bool  // the leaf held no line of it that it could use
+	permit  uint64
+	limit   *limiter.Limit // as the leaf follows it
+}
+
+// decidedCheck is called when a check is decided, at the instant of its
+// spending. It is charged when the event under way ends: what the same step
+// refunded or released is told later, and comes first.
 func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 	l.decided++
 	if l.world.Trace != nil {
@@ -286,28 +323,45 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 	}
 	l.admitted++
 	c := l.charge(n, t)
+	if t.counted && c.rule != nil && c.rule.Count {
+		l.path(pathCountedChecks)
+		t.ask(hits)
+		n.site.counts[t.index].session(n.session()).used += uint64(hits)
+	}
 	if len(c.oracles) == 0 {
 		return
 	}
 	l.checks++
-	now := l.world.now
 	state := l.inspected(n, t)
 	for i, o := range c.oracles {
-		var window int64
-		cutOff := false
+		s := spending{oracle: o, node: n, session: n.session(), target: t, hits: hits, limit: &c.rule.Limits[i]}
+		if o.limit.Kind == limiter.Concurrency {
+			s.permit = d.Permit
+		}
 		if state != nil {
 			if at := limitState(state, o.id); at != nil {
-				window = at.Window
-				cutOff = !at.Owner && (at.Held == nil || at.Held.Ended || state.Now >= at.Held.Expires)
+				s.window = at.Window
+				s.cutOff = !usable(state, at)
 			}
 		}
-		if over, of := o.spend(l, n, hits, window, cutOff); over > 0 {
-			l.broken("limits hold", n, "%d hits of %s admitted, %d beyond %s of %s (owner %s)", hits, t.name, over, of, &c.rule.Limits[i], o.owner.place)
-		}
-		if o.limit.Kind == limiter.Concurrency && !(o.limit.Soft && cutOff) {
-			o.permits = append(o.permits, permit{n, n.session(), d.Permit, hits, n.trueTime(n.shows(now).Add(o.limit.Hold))})
-			o.out += hits
-		}
+		l.spendings = append(l.spendings, s)
+	}
+}
+
+// usable says that a place may spend of a limit.
+func usable(e *tiers.Explanation, s *tiers.LimitState) bool {
+	return s.Owner || s.Held != nil && !s.Held.Ended && e.Now < s.Held.Expires
+}
+
+// spend charges a check that was admitted.
+func (l *laws) spend(s *spending) {
+	o := s.oracle
+	if over, of := o.spend(l, s); over > 0 {
+		l.broken("limits hold", s.node, "%d hits of %s admitted, %d beyond %s of %s (owner %s)", s.hits, s.target.name, over, of, s.limit, o.owner.place)
+	}
+	if s.permit != 0 && !(o.limit.Soft && s.cutOff) {
+		o.permits = append(o.permits, permitOut{permitID{s.node, s.session, s.permit}, s.hits, s.node.trueTime(s.node.clock().Add(o.limit.Hold))})
+		o.out += s.hits
 	}
 }
 
@@ -318,28 +372,6 @@ func limitState(e *tiers.Explanation, id uint64) *tiers.LimitState {
 		}
 	}
 	return nil
-}
-
-// requested is called when a request with an id was carried out, and its
-// record written: that is the instant of its spending, whether or not its
-// client ever learns of it. The machine is in the middle of its step: the
-// check is charged when it ends.
-func (l *laws) requested(n *Node, k tiers.Key, r *tiers.RequestRecord) {
-	if r.Add {
-		return
-	}
-	namespace, _, _ := strings.Cut(strings.TrimPrefix(string(k), "request/"), "/")
-	if t := l.byName[tiers.Name{Namespace: namespace, Key: r.Key}]; t != nil {
-		l.carriedOut = append(l.carriedOut, carriedOut{n, t, r.Hits, r.Decision})
-	}
-}
-
-// carriedOut is a check with an id that the step under way decided.
-type carriedOut struct {
-	node     *Node
-	target   *target
-	hits     int64
-	decision tiers.Decision
 }
 
 // setBack is called when an owner has another disk than before. What a
@@ -369,7 +401,6 @@ func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
 			o.window(window).extra += was - is
 		} else {
 			o.extra += was - is
-			o.extraUntil = limiter.Never
 		}
 	}
 }

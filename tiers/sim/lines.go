@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
 )
@@ -56,7 +58,7 @@ func (w *World) touched(n *Node, name tiers.Name) {
 		}
 		l.lines.next++
 		l.lines.touched = append(l.lines.touched, touch{n, l.targets[l.lines.next%len(l.targets)]})
-	} else if t := l.byName[name]; t != nil && !t.counted {
+	} else if t := l.byName[name]; t != nil && t.limited {
 		l.lines.touched = append(l.lines.touched, touch{n, t})
 	}
 }
@@ -96,7 +98,7 @@ func (l *laws) inspected(n *Node, t *target) *tiers.Explanation {
 // while the sums over all of a limit's places.
 func (l *laws) stepLines() {
 	for _, t := range l.lines.touched {
-		if l.err == nil && !t.target.counted {
+		if l.err == nil && t.target.limited {
 			l.pair(t.node, t.target)
 			for _, below := range t.node.site.below {
 				if len(t.node.site.below) > 2 && l.world.steps%uint64(len(t.node.site.below)) != uint64(below.nodes[0].drift&1) {
@@ -202,13 +204,21 @@ func (l *laws) balance(n *Node, t *target, e *tiers.Explanation) {
 		}
 		// What fills, or is lent, while leases of an earlier session may run is
 		// there twice, but seldom so much of it that the one bucket overflows.
-		if s.Owner && s.Limit.Kind == limiter.Rate && e.Now < s.Quiet && (s.Bucket.Tokens > 0 || len(s.Lines) > 0) {
+		if s.Owner && s.Limit.Kind == limiter.Rate && e.Now < s.Quiet && (s.Bucket.Tokens > 0 && !l.wasReset(n, t, s.Limit.ID) || len(s.Lines) > 0) {
 			l.broken("a silent owner neither fills nor lends", n, "%s %s: %+v, %d lines, silent for %s", t.name, s.Limit, s.Bucket, len(s.Lines), s.Quiet.Sub(e.Now))
 		}
 		if s.Bucket.Tokens > s.Bucket.Capacity {
 			l.broken("tokens fit their capacity", n, "%s %s: %+v", t.name, s.Limit, s.Bucket)
 		}
 	}
+}
+
+// wasReset says that a node's session was told by an operator that a limit is
+// whole.
+func (l *laws) wasReset(n *Node, t *target, id uint64) bool {
+	return slices.ContainsFunc(l.oracles, func(o *oracle) bool {
+		return o.owner == n.site && o.target == t && o.id == id && o.resetBy == n.session()
+	})
 }
 
 // sums adds up what all places below an owner may spend at this instant of

@@ -76,6 +76,7 @@ func (p *process) Report(r *tiers.Report) {
 	child := p.node
 	w := child.world
 	child.sent.Reports++
+	p.told, p.toldAt = r, child.clock()
 	if w.laws != nil {
 		w.laws.reports(p, r)
 	}
@@ -132,6 +133,9 @@ func (p *process) acknowledged(a *tiers.Ack) {
 	}
 	if p.dead || p.runner == nil {
 		return
+	}
+	if w := p.node.world; w.laws != nil {
+		w.laws.answered(p, a)
 	}
 	p.runner.Acknowledged(a)
 	if len(a.Pairs) > 0 {

@@ -181,8 +181,10 @@ type process struct {
 	session uint64
 	dead    bool
 	closing bool
-	wake    uint64     // serial of the last wake-up asked for
-	handed  *tiers.Ack // the last one that handed pairs back
+	wake    uint64        // serial of the last wake-up asked for
+	handed  *tiers.Ack    // the last one that handed pairs back
+	told    *tiers.Report // the last one that left
+	toldAt  limiter.Time  // when, by the node's clock
 }
 
 var errDead = fmt.Errorf("%w: it crashed", place.ErrStopped)
@@ -225,9 +227,17 @@ func (p *process) Update(step func(tiers.Reader) ([]tiers.Write, error), done fu
 
 // Writable implements place.Store.
 func (p *process) Writable() error {
-	if p.node.disk.full {
-		p.node.world.hurt[FullDisk]++
+	d, w := &p.node.disk, p.node.world
+	if d.full {
+		w.hurt[FullDisk]++
+		d.refused = true
 		return errFull
+	}
+	if d.refused {
+		d.refused = false
+		if w.laws != nil {
+			w.laws.path(pathFull)
+		}
 	}
 	return nil
 }

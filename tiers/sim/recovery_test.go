@@ -156,3 +156,92 @@ func TestSilenceLastsAsLongAsTheRootsLease(t *testing.T) {
 		t.Fatal(o.Err())
 	}
 }
+
+// A city hears of a reset with the answer that lends it more: what comes then
+// was spent by another city since, and is not filled again.
+func TestResetFillsNothingTwice(t *testing.T) {
+	burst := int64(100)
+	r := rules(t, limiter.LimitSpec{Scope: "country", Rate: "1/h", Burst: &burst})
+	w := NewWorld(1, r, calm)
+	cities := tree(w)
+	x, y, country := cities[0], cities[1], w.Node("eu.a")
+	admitted := int64(0)
+	check := func(n *Node, hits int64) {
+		n.proc.check(user, hits, 200*time.Millisecond, "", func(d tiers.Decision, err error) {
+			if err == nil && d.Allowed {
+				admitted += hits
+			}
+		})
+		w.Run(300 * time.Millisecond)
+	}
+	w.Run(time.Second)
+	check(y, 5)
+	check(x, 60)
+	y.Cut = true
+	held := y.proc.inspectedShare(t, user)
+	country.Runner().Reset(user, func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	w.Run(100 * time.Millisecond)
+	admitted = 0
+	for hits := burst; hits > 0; hits /= 2 {
+		check(x, hits)
+	}
+	x.Stop()
+	y.Cut = false
+	for range 3 {
+		for hits := burst; hits > 0; hits /= 2 {
+			check(y, hits)
+		}
+	}
+	if admitted > burst+held {
+		t.Fatalf("%d were admitted since a reset of %d, of which the city that did not hear held %d", admitted, burst, held)
+	}
+}
+
+// inspectedShare is the capacity that a process holds of a key's first limit.
+func (p *process) inspectedShare(t *testing.T, name tiers.Name) int64 {
+	t.Helper()
+	var e tiers.Explanation
+	if !p.inspect(name, &e) {
+		t.Fatal("it is asleep")
+	}
+	return e.Limits[0].Holding.Capacity
+}
+
+// A check takes a permit of two limits. The line of one ends: its capacity
+// comes back one hold later, so the permit must not live on by the other.
+func TestPermitEndsWithTheFirstOfItsLines(t *testing.T) {
+	one := int64(1)
+	r := rules(t, limiter.LimitSpec{Scope: "global", Concurrency: &one, Hold: "2s"}, limiter.LimitSpec{Scope: "city", Concurrency: &one, Hold: "2s"})
+	w := NewWorld(1, r, calm)
+	cities := tree(w)
+	w.Run(time.Second)
+	var permit uint64
+	cities[0].proc.check(user, 1, time.Second, "", func(d tiers.Decision, err error) { permit = d.Permit })
+	w.Run(time.Second)
+	if permit == 0 {
+		t.Fatal("no permit")
+	}
+	alive := true
+	each(w, 30*time.Second, 4, func() {
+		if alive {
+			cities[0].Runner().Renew(user, permit, func(renewed bool, err error) { alive = renewed })
+		}
+	})
+	cities[0].Cut = true
+	w.Run(7 * time.Second)
+	cities[0].Cut = false
+	w.Run(5 * time.Second)
+	admitted := false
+	cities[7].proc.check(user, 1, time.Second, "", func(d tiers.Decision, err error) { admitted = d.Allowed })
+	w.Run(2 * time.Second)
+	if admitted && alive {
+		t.Fatal("two permits of one are out")
+	}
+	if !admitted {
+		t.Fatal("the permit never came back")
+	}
+}

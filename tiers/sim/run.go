@@ -249,6 +249,15 @@ func (s *scenario) exact() {
 			}
 		}
 	}
+	for _, at := range l.all {
+		if n := at.live(); at.leaf && n != nil {
+			for _, t := range s.counted {
+				if c := at.counts[t.index].session(n.session()); c.durable.Added < c.acked.Added+c.used {
+					l.broken("what is admitted is counted", n, "%s: %d were admitted, %d added, %d counted", t.name, c.used, c.acked.Added, c.durable.Added)
+				}
+			}
+		}
+	}
 	for _, t := range s.counted {
 		if truth := l.all[0].counts[t.index].truth; !atMost(truth, t.asked) {
 			l.broken("a request is counted once", nil, "%s: %+v were asked for, %+v counted", t.name, t.asked, truth)

@@ -29,8 +29,7 @@ type scenario struct {
 
 	counted []*target
 	limited []*target
-	dedupe  []*target // counted ones whose requests have ids
-	steady  *target   // nil: none
+	steady  *target // nil: none
 
 	perSecond float64 // operations
 	skew      int     // clients prefer the first leaves, the more the higher
@@ -42,14 +41,6 @@ type scenario struct {
 
 	permits  []heldPermit
 	requests uint64
-}
-
-type heldPermit struct {
-	node    *Node
-	target  *target
-	session uint64
-	serial  uint64
-	hits    int64
 }
 
 // newScenario draws a world from a seed.
@@ -131,7 +122,7 @@ func (s *scenario) places() {
 	}
 }
 
-func (s *scenario) add(p tiers.Place, leaf bool) {
+func (s *scenario) add(p tiers.Place, leaf bool) *Node {
 	n := s.world.place(p, leaf)
 	s.deepest = max(s.deepest, p.Depth())
 	if leaf {
@@ -139,6 +130,7 @@ func (s *scenario) add(p tiers.Place, leaf bool) {
 	} else {
 		s.interior = append(s.interior, n)
 	}
+	return n
 }
 
 // below names a new place.
@@ -155,33 +147,39 @@ func (s *scenario) below(parent *Node) tiers.Place {
 func (s *scenario) rules() {
 	d := s.draw
 	ns := map[string]limiter.NamespaceSpec{"votes": {}}
-	keys := func(namespace string, n int, counted bool) {
+	keys := func(namespace string, n int, counted, limited bool) {
 		for i := range n {
-			t := s.laws.target(tiers.Name{Namespace: namespace, Key: "k" + strconv.Itoa(i)}, counted)
+			t := s.laws.target(tiers.Name{Namespace: namespace, Key: "k" + strconv.Itoa(i)}, counted, limited)
 			if counted {
 				s.counted = append(s.counted, t)
-			} else {
+			}
+			if limited {
 				s.limited = append(s.limited, t)
 			}
 		}
 	}
-	keys("votes", 1+d.IntN(4), true)
+	keys("votes", 1+d.IntN(4), true, false)
 	if has.dedupe {
 		ns["once"] = limiter.NamespaceSpec{Dedupe: "1m"}
-		keys("once", 1, true)
-		s.dedupe = append(s.dedupe, s.counted[len(s.counted)-1])
+		keys("once", 1, true, false)
+	}
+	if has.count && d.IntN(2) == 0 {
+		spec := s.namespace()
+		spec.Count = true
+		ns["used"] = spec
+		keys("used", 1+d.IntN(2), true, true)
 	}
 	if d.IntN(3) > 0 {
 		rate := pick(d, 100, 400, 1000)
 		ns["steady"] = limiter.NamespaceSpec{Limits: []limiter.LimitSpec{{Scope: "global", Rate: perSecond(rate), Burst: new(int64(rate))}}}
-		s.steady = s.laws.target(tiers.Name{Namespace: "steady", Key: "k"}, false)
+		s.steady = s.laws.target(tiers.Name{Namespace: "steady", Key: "k"}, false, true)
 		s.steadyFor = float64(rate) * pick(d, 0.5, 1.5, 3)
 	}
 	for i := range 1 + d.IntN(4) {
 		name := fmt.Sprintf("api%d", i)
 		spec := s.namespace()
 		ns[name] = spec
-		keys(name, 1+d.IntN(3), false)
+		keys(name, 1+d.IntN(3), false, true)
 	}
 	s.spec = limiter.Spec{Namespaces: ns}
 	s.world.Rules = s.compile(s.spec)
@@ -286,7 +284,7 @@ func (s *scenario) clients() {
 		if s.checking {
 			n := s.steadyAt[s.load.IntN(len(s.steadyAt))].any()
 			if n != nil && n.node.ready() {
-				s.check(n.node, s.steady, 1, 250*time.Millisecond, "")
+				s.check(n.node, s.steady, 1, 250*time.Millisecond)
 			}
 		}
 		s.world.After(time.Duration(float64(time.Second)/s.steadyFor*s.load.ExpFloat64()), steady)
@@ -305,14 +303,17 @@ func (s *scenario) operation(n *Node) {
 	case roll < 40:
 		s.get(s.world.order[r.IntN(len(s.world.order))])
 	case roll < 90 || !has.operations:
-		if s.checking {
-			t := s.limited[r.IntN(len(s.limited))]
-			s.check(n, t, s.hits(n, t), pick(r, 0, 0, 50*time.Millisecond, 300*time.Millisecond, 2*time.Second), "")
+		if t := s.limited[r.IntN(len(s.limited))]; s.checks(t) {
+			s.check(n, t, s.hits(n, t), pick(r, 0, 0, 50*time.Millisecond, 300*time.Millisecond, 2*time.Second))
 		}
 	default:
 		s.operate(n)
 	}
 }
+
+// checks says that clients check a key now. What is counted as well they do
+// not when nothing more is to be counted.
+func (s *scenario) checks(t *target) bool { return s.checking && (s.voting || !t.counted) }
 
 // hits draws how much a check asks for: mostly little, at times all that
 // there can be and one more.
@@ -364,53 +365,3 @@ func (s *scenario) get(n *Node) {
 		s.laws.shown(n, t, before, total, views)
 	})
 }
-
-// check asks a leaf, and charges what it admits.
-func (s *scenario) check(n *Node, t *target, hits int64, wait time.Duration, request string) {
-	p := n.proc
-	s.laws.offered(n, t, hits)
-	p.check(t.name, hits, wait, request, func(d tiers.Decision, err error) {
-		if err != nil || p.dead || request != "" {
-			return
-		}
-		s.laws.decidedCheck(n, t, hits, &d)
-		if d.Permit != 0 && d.Allowed {
-			s.permits = append(s.permits, heldPermit{n, t, p.session, d.Permit, hits})
-		}
-	})
-	s.world.touched(n, t.name)
-}
-
-// once adds with a request id, and again until it is answered.
-func (s *scenario) once(n *Node, t *target, delta int64) {
-	s.requests++
-	id := strconv.FormatUint(s.requests, 36)
-	disk := n.disk.number
-	t.ask(delta)
-	tries := 0
-	var try func()
-	try = func() {
-		tries++
-		answered := false
-		if n.ready() {
-			if disk != n.disk.number { // it forgot
-				disk = n.disk.number
-				t.ask(delta)
-			}
-			if tries > 1 {
-				s.world.hurt[Retry]++
-			}
-			p := n.proc
-			p.add(t.name, delta, id, func(_ tiers.Total, err error) { answered = answered || err == nil && !p.dead })
-		}
-		s.world.After(200*time.Millisecond, func() {
-			if (!answered || s.load.IntN(10) == 0) && tries < 20 && !n.gone {
-				try()
-			}
-		})
-	}
-	try()
-}
-
-// operate does what is neither a vote nor a check.
-func (s *scenario) operate(n *Node) {}

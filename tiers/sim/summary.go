@@ -42,10 +42,10 @@ func (s *Summary) Add(r *Result) {
 }
 
 // Missing names the faults of a set that were never injected, and the paths
-// that were never reached.
+// that were never taken.
 func (s *Summary) Missing(set FaultSet) (missing []string) {
 	for f := range numFaults {
-		if set.Has(f) && s.Injected[f] == 0 {
+		if set.Has(f) && s.Injected[f] == 0 && (f != Leave || has.leave) {
 			missing = append(missing, "fault "+f.String())
 		}
 	}
@@ -57,24 +57,36 @@ func (s *Summary) Missing(set FaultSet) (missing []string) {
 	return missing
 }
 
-// String is the summary for people.
+// String is the summary for people: what was done, and how often each fault,
+// exception and path was met.
 func (s *Summary) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d worlds of %d places, %d steps, %.0f s simulated; %d votes, %d checks decided, %d admitted; the laws were looked at %d times\n",
 		s.Seeds, s.Places, s.Steps, s.Simulated, s.Votes, s.Decided, s.Admitted, s.Checks)
-	b.WriteString("faults injected:")
-	for f := range numFaults {
-		fmt.Fprintf(&b, " %s %d", f, s.Injected[f])
-	}
-	b.WriteString("\nexceptions injected:")
-	for e := range numExceptions {
-		fmt.Fprintf(&b, " %s %d", e, s.Excepted[e])
-	}
-	b.WriteString("\npaths reached:")
+	table(&b, "faults injected", faultNames[:], s.FaultCounts())
+	table(&b, "exceptions met", exceptionNames[:], s.ExceptionCounts())
+	names := Paths()
 	for _, path := range slices.Sorted(maps.Keys(s.Paths)) {
-		fmt.Fprintf(&b, " %s %d,", path, s.Paths[path])
+		if !slices.Contains(names, path) {
+			names = append(names, path)
+		}
 	}
-	return strings.TrimSuffix(b.String(), ",")
+	table(&b, "recovery paths taken", names, s.Paths)
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// table writes counts by name, three to a line.
+func table(b *strings.Builder, title string, names []string, counts map[string]uint64) {
+	const columns = 3
+	fmt.Fprintf(b, "\n%s\n", title)
+	rows := (len(names) + columns - 1) / columns
+	for row := range rows {
+		var line strings.Builder
+		for at := row; at < len(names); at += rows {
+			fmt.Fprintf(&line, "  %-39s %8d", names[at], counts[names[at]])
+		}
+		b.WriteString(line.String() + "\n")
+	}
 }
 
 // FaultCounts are how often each fault was injected, by name.
