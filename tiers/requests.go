@@ -112,11 +112,7 @@ func (m *Machine) CheckID(now limiter.Time, name Name, hits int64, deadline limi
 	case err != nil:
 		return d, true, err
 	case r != nil:
-		d = r.Decision
-		if r.Session != m.cfg.Session {
-			d.Permit, d.Hold = 0, 0 // it ended with its session
-		}
-		return d, true, nil
+		return r.Decision, true, nil
 	}
 	if first := m.underWay[requestID{s.name, request}]; first != nil {
 		if first.name != name || first.hits != hits {

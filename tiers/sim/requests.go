@@ -83,11 +83,7 @@ func (l *laws) retried(n *Node, t *target, r *request, d *tiers.Decision, total 
 	l.checks++
 	same := total == r.record.Total
 	if d != nil {
-		first := r.record.Decision
-		if d.Permit == 0 { // it ended with its session
-			first.Permit, first.Hold = 0, 0
-		}
-		same = *d == first
+		same = *d == r.record.Decision
 	}
 	if !same {
 		l.broken("a retry gets the first one's answer", n, "%s: %+v %+v, first %+v", t.name, d, total, r.record)
