@@ -99,7 +99,7 @@ func (m *Machine) rulesOf(now limiter.Time, a *Ack) {
 // back its owner lends it only when what it lent before has ended.
 func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) {
 	m.countUsed()
-	old := m.rules
+	old, again := m.rules, m.newest > m.version
 	m.rules, m.version = rules, version
 	m.keepRules()
 	if lease := int64(m.lease()); lease > m.meta.Lease {
@@ -129,19 +129,20 @@ func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) 
 		}
 	}
 	for _, o := range m.objects() {
-		m.refit(now, o)
+		m.refit(now, o, again)
 	}
 }
 
-// refit gives an awake object the pools that the rules ask for now.
-func (m *Machine) refit(now limiter.Time, o *object) {
+// refit gives an awake object the pools that the rules ask for now. Again says
+// that this root was set back to a time before it applied such rules.
+func (m *Machine) refit(now limiter.Time, o *object, again bool) {
 	before := o.pools
 	o.pools = nil
 	if o.space.rule != nil {
 		for i := range o.space.rule.Limits {
 			l := &o.space.rule.Limits[i]
 			if p := poolOf(before, l.ID); p != nil {
-				m.resize(now, p, l)
+				m.resize(now, p, l, again)
 				o.pools = append(o.pools, p)
 			} else if p := m.newPool(now, o, l); p != nil {
 				o.pools = append(o.pools, p)
@@ -165,8 +166,9 @@ func (m *Machine) refit(now limiter.Time, o *object) {
 }
 
 // resize gives a pool's limit other figures. What is more is there at once,
-// full; what is less is taken away as it comes back.
-func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit) {
+// full, unless it was so once already; what is less is taken away as it comes
+// back.
+func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit, again bool) {
 	m.turn(now, p) // a window that opens now has the figure before, as others had
 	before := p.limit.Whole()
 	p.limit = l
@@ -177,7 +179,7 @@ func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit) {
 		m.restock(now, p, l.Burst-before.Capacity)
 	}
 	more := l.Whole().Minus(p.own).Max(limiter.Share{})
-	if p.limit.Durable() || now < m.quiet(p) {
+	if p.limit.Durable() || now < m.quiet(p) || again {
 		more.Tokens = 0
 	} else {
 		more.Tokens = min(more.Tokens, more.Capacity)

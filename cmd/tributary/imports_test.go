@@ -35,13 +35,17 @@ var arrows = map[string][]string{
 // I/O or runs at the same time as another: they are functions of what they are given. Their tests may do as they like.
 var pure = []string{"limiter", "tiers"}
 
-var impure = []string{"bufio", "context", "crypto/rand", "io", "log", "log/slog", "math/rand", "net", "os", "os/exec", "reflect", "runtime", "sync", "syscall", "unsafe"}
+var impure = []string{
+	"bufio", "context", "crypto/rand", "database", "expvar", "hash/maphash", "io", "log", "math/rand", "net", "os",
+	"plugin", "reflect", "runtime", "sync", "syscall", "testing", "unsafe",
+}
 
-// clocks are what the pure may not call of package time: durations they may have.
-var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
-
-// exact are the folders without a float: a quantity that a law speaks about is an integer.
-var exact = []string{"limiter"}
+// effects are what the pure may not call of packages that they may import: durations and texts they may have, but not
+// the time of day, nor the terminal.
+var effects = map[string][]string{
+	"time": {"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker", "Local"},
+	"fmt":  {"Print", "Printf", "Println", "Scan", "Scanf", "Scanln"},
+}
 
 func TestImportsPointDown(t *testing.T) {
 	seen := map[string]bool{}
@@ -66,6 +70,9 @@ func TestImportsThatPointUpAreFound(t *testing.T) {
 		{"limiter", `import "time"; var d = time.Now()`, "time.Now"},
 		{"limiter", `import clock "time"; var d = clock.Since`, "time.Since"},
 		{"limiter", `import . "time"`, "dot"},
+		{"limiter", `import "fmt"; var s = fmt.Sprint(1)`, ""},
+		{"tiers", `import "fmt"; func f() { fmt.Println() }`, "fmt.Println"},
+		{"tiers", `func f() { println() }`, "println"},
 		{"limiter", `import "sync"`, "sync"},
 		{"limiter", `import "sync/atomic"`, "sync/atomic"},
 		{"limiter", `import "math/rand/v2"`, "math/rand/v2"},
@@ -74,10 +81,7 @@ func TestImportsThatPointUpAreFound(t *testing.T) {
 		{"limiter", `func f() { go f() }`, "go statement"},
 		{"limiter", `var c chan int`, "channel"},
 		{"limiter", `func f() { select {} }`, "select"},
-		{"limiter", `var x float64`, "float64"},
-		{"limiter", `var x = float32(1)`, "float32"},
-		{"limiter", `var x = 1.5`, "1.5"},
-		{"tiers", `var x = 1.5`, ""},
+		{"tiers", `func f(c <-chan int) { <-c }`, "channel"},
 		{"tiers", `import "github.com/tributary-io/tributary/limiter"`, ""},
 		{"tiers", `import "github.com/tributary-io/tributary/tiers/place"`, "tiers/place"},
 		{"tiers", `import "github.com/tributary-io/tributary/transport"`, "transport"},
@@ -98,7 +102,7 @@ func TestImportsThatPointUpAreFound(t *testing.T) {
 		{"deploy", `import "github.com/tributary-io/tributary/limiter"`, "limiter"},
 		{"elsewhere", `import "fmt"`, "no arrows"},
 	} {
-		f, err := parse(c.folder, "x.go", "package x\n"+c.code)
+		f, err := parse(token.NewFileSet(), c.folder, "x.go", "package x\n"+c.code)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,8 +120,7 @@ type source struct {
 	set *token.FileSet
 }
 
-func parse(folder, name string, text any) (source, error) {
-	set := token.NewFileSet()
+func parse(set *token.FileSet, folder, name string, text any) (source, error) {
 	f, err := parser.ParseFile(set, path.Join(folder, name), text, parser.SkipObjectResolution)
 	return source{folder, name, f, set}, err
 }
@@ -125,6 +128,7 @@ func parse(folder, name string, text any) (source, error) {
 // sources reads all Go files below the module's root.
 func sources(t *testing.T, root string) (all []source) {
 	t.Helper()
+	set := token.NewFileSet()
 	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -143,7 +147,7 @@ func sources(t *testing.T, root string) (all []source) {
 		if err != nil {
 			return err
 		}
-		f, err := parse(filepath.ToSlash(folder), d.Name(), text)
+		f, err := parse(set, filepath.ToSlash(folder), d.Name(), text)
 		all = append(all, f)
 		return err
 	})
@@ -164,7 +168,7 @@ func (f source) complaints() []string {
 		found = append(found, fmt.Sprintf("%s: %s", f.set.Position(at), fmt.Sprintf(format, args...)))
 	}
 	isPure := slices.Contains(pure, f.folder) && !strings.HasSuffix(f.name, "_test.go")
-	timeName := ""
+	names := map[string]string{} // what the file calls the packages of effects
 	for _, spec := range f.Imports {
 		imported, err := strconv.Unquote(spec.Path.Value)
 		if err != nil {
@@ -186,13 +190,13 @@ func (f source) complaints() []string {
 		if slices.ContainsFunc(impure, func(b string) bool { return within(imported, b) }) {
 			complain(spec.Pos(), "%s imports %s, and is pure: time, randomness and effects are its caller's", f.folder, imported)
 		}
-		if imported == "time" {
-			timeName = "time"
+		if _, has := effects[imported]; has {
+			name := imported
 			if spec.Name != nil {
-				timeName = spec.Name.Name
+				name = spec.Name.Name
 			}
-			if timeName == "." {
-				complain(spec.Pos(), "a dot import of time hides who reads the clock")
+			if names[name] = imported; name == "." {
+				complain(spec.Pos(), "a dot import of %s hides who calls what", imported)
 			}
 		}
 	}
@@ -207,17 +211,13 @@ func (f source) complaints() []string {
 			complain(n.Pos(), "%s has a channel", f.folder)
 		case *ast.SelectStmt:
 			complain(n.Pos(), "%s has a select", f.folder)
+		case *ast.CallExpr:
+			if x, ok := n.Fun.(*ast.Ident); ok && (x.Name == "print" || x.Name == "println") {
+				complain(n.Pos(), "%s calls %s: effects are its caller's", f.folder, x.Name)
+			}
 		case *ast.SelectorExpr:
-			if x, ok := n.X.(*ast.Ident); ok && timeName != "" && x.Name == timeName && slices.Contains(clocks, n.Sel.Name) {
-				complain(n.Pos(), "%s calls time.%s: the time is an argument", f.folder, n.Sel.Name)
-			}
-		case *ast.Ident:
-			if slices.Contains(exact, f.folder) && (n.Name == "float32" || n.Name == "float64") {
-				complain(n.Pos(), "%s has a %s: quantities are integers", f.folder, n.Name)
-			}
-		case *ast.BasicLit:
-			if slices.Contains(exact, f.folder) && n.Kind == token.FLOAT {
-				complain(n.Pos(), "%s has the float %s: quantities are integers", f.folder, n.Value)
+			if x, ok := n.X.(*ast.Ident); ok && slices.Contains(effects[names[x.Name]], n.Sel.Name) {
+				complain(n.Pos(), "%s calls %s.%s: time is an argument, effects are its caller's", f.folder, names[x.Name], n.Sel.Name)
 			}
 		}
 		return true
