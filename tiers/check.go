@@ -152,7 +152,7 @@ func (o *object) asks(now limiter.Time) (ask, single int64, until limiter.Time) 
 // askFor tells the parent what checks lack, if it does not know.
 func (m *Machine) askFor(now limiter.Time, o *object) {
 	for _, p := range o.pools {
-		if !p.owner && p.lacks(p.demand(now)) {
+		if !p.owner && p.lacks(now, p.demand(now)) {
 			m.tell(p)
 		}
 	}
@@ -437,11 +437,7 @@ func (m *Machine) tickObject(now limiter.Time, o *object) {
 
 // unused says that nobody asks for a share any more.
 func (m *Machine) unused(now limiter.Time, p *pool) bool {
-	idle := idleAfter
-	if p.dry() {
-		idle = wishFor // whole tokens that others may wait for
-	}
-	return p.held.number != 0 && len(p.object.waiters) == 0 && len(p.lines) == 0 && now.Sub(p.meter.last) >= idle
+	return p.held.number != 0 && len(p.object.waiters) == 0 && len(p.lines) == 0 && now.Sub(p.meter.last) >= idleAfter
 }
 
 // keeps says that a line outlives its lease: what was lent of a budget or

@@ -282,10 +282,11 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 		if a.Fenced || !follows { // returns are taken, nothing is lent or renewed
 			m.balance(now, p, nil)
 		} else {
-			n.demand, n.called = l.Demand.sane(), false
+			n.demand = l.Demand.sane()
 			n.until = now.Add(n.demand.Until)
 			before := n.number
 			m.balance(now, p, n)
+			n.called = false
 			if n.number != before {
 				n.expires = now // until then the demand was remembered, perhaps for longer
 			}
@@ -370,7 +371,7 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 		free.Capacity = min(free.Capacity, free.Tokens)
 	}
 	if p.pooled = p.tooSmall(whole.Max(limiter.Share{}), len(claims)); p.pooled {
-		m.lendAsked(now, p, lines, claims, asking, min(free.Tokens, free.Capacity))
+		m.lendAsked(now, p, lines, claims, asking, min(free.Tokens, free.Capacity), whole.Capacity)
 		return
 	}
 	missing := limiter.Share{Capacity: e.Capacity - p.bucket.Capacity(), Rate: e.Rate - p.bucket.Share().Rate}
@@ -474,7 +475,7 @@ func (m *Machine) upward(now limiter.Time, p *pool) {
 	m.giveBack(now, p)
 	m.giveSpare(now, p)
 	d := p.demand(now)
-	if p.lacks(d) || moved(p.told.Now, d.Now) || p.told.none() && !d.none() {
+	if p.lacks(now, d) || moved(p.told.Now, d.Now) || p.told.none() && !d.none() {
 		m.tell(p)
 	}
 }

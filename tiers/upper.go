@@ -233,6 +233,7 @@ func (m *Machine) fillLines(now limiter.Time, r *Report) {
 			m.ended(now, p)
 		}
 		p.told = p.demand(now)
+		p.toldUntil = now.Add(p.told.Until)
 		if u.stopping {
 			p.told = Demand{}
 		}
