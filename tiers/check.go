@@ -330,8 +330,10 @@ func (p *pool) deny(now limiter.Time, hits int64) (reason Reason, waits bool) {
 	switch {
 	case hits > p.limit.Burst:
 		return ReasonBurst, false
+	case !p.usable(now) && p.nextAt > now: // there is none to be had, says the lender
+		return ReasonLimit, p.nextAt != limiter.Never
 	case !p.usable(now):
-		return ReasonShare, !p.waits && p.nextAt != limiter.Never
+		return ReasonShare, !p.waits
 	case hits <= p.bucket.Tokens():
 		return "", false
 	case p.nextAt == limiter.Never:

@@ -182,11 +182,11 @@ func (l *line) wants(now limiter.Time) Demand {
 // lacks is how much of its ask a line has not.
 func (l *line) lacks() int64 { return max(0, l.demand.Ask-l.out().Capacity) }
 
-// wait says when what a line lacks could be lent: 0 if that is not known, or
-// it lacks nothing; forever if it never can.
+// wait says when more could be lent to a line: 0 if that is not known, or it
+// lacks nothing; forever if it never can.
 func (p *pool) wait(now limiter.Time, l *line) time.Duration {
 	lacks := l.lacks()
-	if lacks == 0 || p.waits {
+	if p.waits || lacks == 0 && !p.limit.Durable() { // that all is spent is worth knowing without an ask
 		return 0
 	}
 	var out int64

@@ -444,7 +444,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 			m.ended(now, p)
 			*h = held{}
 		}
-		p.next(m.upper.builtAt, g.Wait)
+		m.heardWait(now, p, g.Wait)
 		if !p.told.none() { // the demand is forgotten unless it is said again
 			h.renewAt = m.upper.builtAt.Add(m.lease() / 3)
 		}
@@ -470,7 +470,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 		p.lowAt = limiter.MaxTokens
 	}
 	h.lent = g.Lent
-	p.next(m.upper.builtAt, g.Wait)
+	m.heardWait(now, p, g.Wait)
 	if g.Resets > h.resets {
 		h.resets = g.Resets
 		m.refill(now, p)
@@ -482,6 +482,20 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 		h.keep = Keep{}
 	}
 	m.settled(now, p)
+}
+
+// heardWait notes when the lender could have more, and lets children know
+// that wait in vain.
+func (m *Machine) heardWait(now limiter.Time, p *pool, wait time.Duration) {
+	before := p.nextAt
+	if p.next(m.upper.builtAt, wait); p.nextAt <= now || before > now || !p.limit.Durable() {
+		return
+	}
+	for _, l := range p.lines {
+		if !l.called && l.lacks() > 0 && l.asks(now) {
+			m.call(p, l)
+		}
+	}
 }
 
 // next notes when the lender could have more, as it says.
