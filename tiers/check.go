@@ -153,7 +153,7 @@ func (o *object) asks(now limiter.Time) (ask, single int64, until limiter.Time) 
 // askFor tells the parent what checks lack, if it does not know.
 func (m *Machine) askFor(now limiter.Time, o *object) {
 	for _, p := range o.pools {
-		if !p.owner && p.lacks(p.demand(now)) {
+		if !p.owner && p.lacks(now, p.demand(now)) {
 			m.tell(p)
 		}
 	}
@@ -332,8 +332,10 @@ func (p *pool) deny(now limiter.Time, hits int64) (reason Reason, waits bool) {
 	switch {
 	case hits > p.limit.Burst:
 		return ReasonBurst, false
+	case !p.usable(now) && p.nextAt > now: // there is none to be had, says the lender
+		return ReasonLimit, p.nextAt != limiter.Never
 	case !p.usable(now):
-		return ReasonShare, !p.waits && p.nextAt != limiter.Never
+		return ReasonShare, !p.waits
 	case hits <= p.bucket.Tokens():
 		return "", false
 	case p.nextAt == limiter.Never:
@@ -440,11 +442,7 @@ func (m *Machine) tickObject(now limiter.Time, o *object) {
 
 // unused says that nobody asks for a share any more.
 func (m *Machine) unused(now limiter.Time, p *pool) bool {
-	idle := idleAfter
-	if p.dry() {
-		idle = wishFor // whole tokens that others may wait for
-	}
-	return p.held.number != 0 && len(p.object.waiters) == 0 && len(p.lines) == 0 && now.Sub(p.meter.last) >= idle
+	return p.held.number != 0 && len(p.object.waiters) == 0 && len(p.lines) == 0 && now.Sub(p.meter.last) >= idleAfter
 }
 
 // keeps says that a line outlives its lease: what was lent of a budget or

@@ -54,8 +54,8 @@ type meter struct {
 	checks  int64        // in this window
 	size    int64        // tokens of a check, about
 	from    limiter.Time // the begin of what is averaged
-	parts   int64        // the average, tokens per period in 256ths
-	now     int64        // the same, whole
+	parts   int64        // the average, in parts of a token per period
+	now     int64        // the same, in whole ones
 	peak    int64
 	last    limiter.Time // when something was last offered
 }
@@ -73,8 +73,7 @@ func (m *meter) roll(now limiter.Time, period time.Duration) bool {
 	if elapsed < demandWindow {
 		return false
 	}
-	rate := scaleUp(m.offered, int64(period), int64(elapsed))
-	switch parts := rate << 8; { // MaxTokens is 2⁵³: it fits
+	switch parts := partsOf(m.offered, period, elapsed); {
 	case elapsed >= demandSpan || !m.chance(scaleUp(m.now, int64(elapsed), int64(period))):
 		if m.from = m.since; parts < m.parts { // half of the way down, for each window that passed
 			parts += (m.parts - parts) >> min(elapsed/demandWindow, 63)
@@ -88,7 +87,10 @@ func (m *meter) roll(now limiter.Time, period time.Duration) bool {
 			m.parts -= scaleDown(m.parts-parts, int64(elapsed), span)
 		}
 	}
-	m.now = (m.parts + 1<<8 - 1) >> 8
+	m.now = (m.parts + part/2) / part // to the nearest: of many small demands, each rounded up, the sum is too much
+	if m.parts > 0 {
+		m.now = max(m.now, 1)
+	}
 	if elapsed >= peakFade {
 		m.peak = 0
 	} else {
@@ -100,6 +102,20 @@ func (m *meter) roll(now limiter.Time, period time.Duration) bool {
 	}
 	m.since, m.offered, m.checks = now, 0, 0
 	return true
+}
+
+// part is how finely a meter knows a demand, of a token.
+const part = 256
+
+// partsOf is what n tokens in so long are per period, in parts; at most
+// MaxTokens.
+func partsOf(n int64, period, elapsed time.Duration) int64 {
+	high, low := bits.Mul64(uint64(n)*part, uint64(period)) // n < 2⁵³
+	if high >= uint64(elapsed) {
+		return limiter.MaxTokens * part
+	}
+	q, _ := bits.Div64(high, low, uint64(elapsed))
+	return int64(min(q, limiter.MaxTokens*part))
 }
 
 // chance says that a window may have what it has where so much is expected:

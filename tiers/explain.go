@@ -52,7 +52,7 @@ func (m *Machine) foresee(o *object, now limiter.Time, hits int64) (f Foreseen) 
 	var nearest *pool
 	at := 0 // its limit
 	for i, p := range o.pools {
-		p = p.ahead(now, m.young())
+		p = p.foreseen(now, m.young())
 		switch reason, waits := p.deny(now, hits); {
 		case reason == "":
 			if nearest == nil || p.whole() < nearest.whole() {
@@ -84,8 +84,8 @@ func (m *Machine) foresee(o *object, now limiter.Time, hits int64) (f Foreseen) 
 	return f
 }
 
-// ahead is a copy of the pool, as a check would find it now.
-func (p *pool) ahead(now limiter.Time, young bool) *pool {
+// foreseen is a copy of the pool, as a check would find it now.
+func (p *pool) foreseen(now limiter.Time, young bool) *pool {
 	c := *p
 	p = &c
 	if p.spare != nil {

@@ -24,6 +24,9 @@ const (
 	// stockFor is for how long a leaf wants whole tokens at hand, as demand is
 	// now: a few round trips.
 	stockFor = time.Second
+	// spareStock is the part of what is free that one line gets of that, so
+	// that something is left for those that ask.
+	spareStock = 4
 	// askMargin is how long before its end an ask is given up: tokens that are
 	// sent later come too late.
 	askMargin = 2 * time.Millisecond
@@ -32,14 +35,11 @@ const (
 // tooSmall says that a division among n children would leave them little: of
 // what they hold and gain in a few seconds.
 func (p *pool) tooSmall(whole limiter.Share, n int) bool {
-	if n < 2 {
-		return false
-	}
 	least := int64(leastPart)
 	if p.pooled {
 		least = enoughPart
 	}
-	return (whole.Capacity+scaleDown(whole.Rate, int64(partGains), int64(p.limit.Period)))/int64(n) < least
+	return n > 0 && (whole.Capacity+scaleDown(whole.Rate, int64(partGains), int64(p.limit.Period)))/int64(n) < least
 }
 
 // lendable is how many tokens a pool that does not refill may have lent out:
@@ -61,10 +61,10 @@ func (p *pool) lendable(lines []*line, claims []claim) int64 {
 
 // lendAsked meets asks with free tokens: that of the line whose report is
 // being answered at once, others by calling them.
-func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []claim, asking *line, free int64) {
+func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []claim, asking *line, free, most int64) {
 	var order []*line
 	for _, l := range lines {
-		if l.lacks() > 0 && l.until >= now.Add(askMargin) {
+		if l.lacks() > 0 && l.asks(now) {
 			order = append(order, l)
 		}
 	}
@@ -77,6 +77,7 @@ func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []c
 	if free = max(0, free); p.lease(now, m.lease()) < 2*minRenewal {
 		free = 0
 	}
+	have := free
 	var ahead int64
 	for _, l := range order {
 		lacks := l.lacks()
@@ -91,7 +92,19 @@ func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []c
 			m.call(p, l)
 		}
 	}
-	short := ahead > 0 && free == 0
+	short := ahead > have
+	for _, l := range lines {
+		most -= l.out().Capacity
+	}
+	if asking != nil && !asking.demand.none() && ahead == 0 {
+		stock := min(p.ahead(asking), free/spareStock)
+		if len(lines) == 1 {
+			stock = free
+		}
+		if stock = min(stock, most); stock > 0 {
+			m.lend(now, p, asking, limiter.Share{Tokens: stock, Capacity: stock})
+		}
+	}
 	if p.bucket.Settle(now); short && p.bucket.Share().Rate > 0 {
 		if wait, ok := p.bucket.Wait(1); ok {
 			p.meetAt = now.Add(max(wait, time.Millisecond))
@@ -100,7 +113,10 @@ func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []c
 	e := p.excess()
 	lowered := p.debt > 0 || e.Capacity > p.bucket.Capacity()
 	for i, l := range lines {
-		keep, most := Keep{All: true}, l.demand.Ask
+		keep, most := Keep{All: true}, int64(0)
+		if l.asks(now) {
+			most = l.demand.Ask
+		}
 		if lowered {
 			most = min(most, claims[i].capacity)
 		}
@@ -124,16 +140,36 @@ func btoi(b bool) int {
 // lacks says that what is asked for below is more than the place has and its
 // parent knows: tokens where what it has refills nothing, else room for the
 // largest check.
-func (p *pool) lacks(d Demand) bool {
-	have := p.holding()
-	switch {
-	case have.Rate > 0:
-		return d.Single > p.told.Single && d.Single > have.Capacity
-	case p.object.space.leaf:
-		have.Capacity = p.bucket.Tokens() + p.permits.out
+func (p *pool) lacks(now limiter.Time, d Demand) bool {
+	told := p.told
+	if now >= p.toldUntil {
+		told = told.without()
 	}
-	return d.Ask > p.told.Ask && d.Ask > have.Capacity
+	if h := p.holding(); h.Rate > 0 {
+		return d.Single > told.Single && d.Single > h.Capacity
+	}
+	have := p.bucket.Tokens() + p.permits.out
+	for _, l := range p.lines {
+		have += l.out().Capacity
+	}
+	return d.Ask > told.Ask && d.Ask > have
 }
+
+// ahead is how many tokens a line lacks that may come before they are asked
+// for.
+func (p *pool) ahead(l *line) int64 {
+	if l == nil {
+		return 0
+	}
+	wanted := max(l.demand.Now, l.demand.Peak)
+	if p.limit.Rate > 0 { // nobody is short of more than the limit gains
+		wanted = min(wanted, p.limit.Rate)
+	}
+	return max(0, scaleDown(wanted, int64(stockFor), int64(p.limit.Period))-l.out().Capacity)
+}
+
+// asks says that what is lent to a line now comes in time for its ask.
+func (l *line) asks(now limiter.Time) bool { return l.until >= now.Add(askMargin) }
 
 // wants is what a line demands now: an ask that waits no longer is none.
 func (l *line) wants(now limiter.Time) Demand {
@@ -146,11 +182,11 @@ func (l *line) wants(now limiter.Time) Demand {
 // lacks is how much of its ask a line has not.
 func (l *line) lacks() int64 { return max(0, l.demand.Ask-l.out().Capacity) }
 
-// wait says when what a line lacks could be lent: 0 if that is not known, or
-// it lacks nothing; forever if it never can.
+// wait says when more could be lent to a line: 0 if that is not known, or it
+// lacks nothing; forever if it never can.
 func (p *pool) wait(now limiter.Time, l *line) time.Duration {
 	lacks := l.lacks()
-	if lacks == 0 || p.waits {
+	if p.waits || lacks == 0 && !p.limit.Durable() { // that all is spent is worth knowing without an ask
 		return 0
 	}
 	var out int64
@@ -198,7 +234,7 @@ func (m *Machine) giveSpare(now limiter.Time, p *pool) {
 	var lack int64
 	for _, l := range p.lines {
 		if l.session == l.child.session {
-			lack = saturate(lack, max(l.lacks(), btoi64(!p.pooled)*max(l.demand.Now, l.demand.Peak)))
+			lack = saturate(lack, max(l.lacks(), p.ahead(l), btoi64(!p.pooled)*max(l.demand.Now, l.demand.Peak)))
 		}
 	}
 	p.bucket.Settle(now)

@@ -399,7 +399,7 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 		free.Capacity = min(free.Capacity, free.Tokens)
 	}
 	if p.pooled = p.tooSmall(whole.Max(limiter.Share{}), len(claims)); p.pooled {
-		m.lendAsked(now, p, lines, claims, asking, min(free.Tokens, free.Capacity))
+		m.lendAsked(now, p, lines, claims, asking, min(free.Tokens, free.Capacity), whole.Capacity)
 		return
 	}
 	missing := limiter.Share{Capacity: e.Capacity - p.bucket.Capacity(), Rate: e.Rate - p.bucket.Share().Rate}
@@ -504,7 +504,7 @@ func (m *Machine) upward(now limiter.Time, p *pool) {
 	m.giveBack(now, p)
 	m.giveSpare(now, p)
 	d := p.demand(now)
-	if p.lacks(d) || moved(p.told.Now, d.Now) || p.told.none() && !d.none() {
+	if p.lacks(now, d) || moved(p.told.Now, d.Now) || p.told.none() && !d.none() {
 		m.tell(p)
 	}
 }

@@ -25,13 +25,14 @@ type pool struct {
 	bucket limiter.Bucket
 	credit int64 // tokens that are in it too if its store is to be believed: while that is not known
 
-	held   held
-	meter  meter        // at a leaf
-	told   Demand       // as the last report said
-	due    bool         // it has to be in the next report
-	queued bool         // it stands in the machine's list of due pools
-	lowAt  int64        // the lender is told when so little is left of what does not refill here
-	nextAt limiter.Time // when the lender could have more; 0: not known; Never: not any more
+	held      held
+	meter     meter        // at a leaf
+	told      Demand       // as the last report said
+	toldUntil limiter.Time // the ask in it can be met before then
+	due       bool         // it has to be in the next report
+	queued    bool         // it stands in the machine's list of due pools
+	lowAt     int64        // the lender is told when so little is left of what does not refill here
+	nextAt    limiter.Time // when the lender could have more; 0: not known; Never: not any more
 
 	recalled struct {
 		keep  Keep
@@ -281,13 +282,6 @@ func (p *pool) excess() limiter.Share {
 func (p *pool) demand(now limiter.Time) Demand {
 	p.meter.roll(now, p.limit.Period)
 	ask, single, until := p.object.asks(now)
-	wanted := p.meter.peak
-	if p.limit.Rate > 0 { // nobody is short of more than the limit gains
-		wanted = min(wanted, p.limit.Rate)
-	}
-	if stock := scaleDown(wanted, int64(stockFor), int64(p.limit.Period)); stock > ask && !p.owner && p.dry() {
-		ask, until = stock, max(until, now.Add(stockFor)) // tokens that come before they are asked for
-	}
 	d := Demand{Now: p.meter.now, Peak: p.meter.peak, Ask: ask, Single: single, Until: max(0, until.Sub(now))}
 	if d.none() {
 		d.Until = 0
@@ -297,6 +291,7 @@ func (p *pool) demand(now limiter.Time) Demand {
 	if d.Ask > 0 {
 		d.Ask, d.Single = saturate(d.Ask, p.permits.out), saturate(d.Single, p.permits.out) // what is out is no answer to it
 	}
+	var others int64
 	for _, l := range p.lines {
 		if l.session == l.child.session {
 			below := l.demand
@@ -304,8 +299,13 @@ func (p *pool) demand(now limiter.Time) Demand {
 			if below.Ask == 0 || below.Until == 0 {
 				below = below.without()
 			}
-			d = d.plus(below)
+			if d = d.plus(below); below.Ask <= l.out().Capacity {
+				others = saturate(others, l.out().Capacity)
+			}
 		}
+	}
+	if d.Ask > 0 && p.dry() {
+		d.Ask = saturate(d.Ask, others) // what others have is no answer to it
 	}
 	d.Ask, d.Single = min(d.Ask, p.limit.Burst), min(d.Single, p.limit.Burst)
 	if d.Now == 0 && d.Peak == 0 && d.Ask == 0 {

@@ -242,6 +242,7 @@ func (m *Machine) fillLines(now limiter.Time, r *Report) {
 			m.ended(now, p)
 		}
 		p.told = p.demand(now)
+		p.toldUntil = now.Add(p.told.Until)
 		if u.stopping {
 			p.told = Demand{}
 		}
@@ -459,7 +460,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 			m.ended(now, p)
 			*h = held{}
 		}
-		p.next(m.upper.builtAt, g.Wait)
+		m.heardWait(now, p, g.Wait)
 		if !p.told.none() { // the demand is forgotten unless it is said again
 			h.renewAt = m.upper.builtAt.Add(m.lease() / 3)
 		}
@@ -489,7 +490,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 		p.lowAt = limiter.MaxTokens
 	}
 	h.lent = g.Lent
-	p.next(m.upper.builtAt, g.Wait)
+	m.heardWait(now, p, g.Wait)
 	h.expires = max(h.expires, m.upper.builtAt.Add(g.Lease))
 	h.renewAt = m.upper.builtAt.Add(max(g.Lease/3, minRenewal))
 	h.keep = g.Keep
@@ -497,6 +498,20 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 		h.keep = Keep{}
 	}
 	m.settled(now, p)
+}
+
+// heardWait notes when the lender could have more, and lets children know
+// that wait in vain.
+func (m *Machine) heardWait(now limiter.Time, p *pool, wait time.Duration) {
+	before := p.nextAt
+	if p.next(m.upper.builtAt, wait); p.nextAt <= now || before > now || !p.limit.Durable() {
+		return
+	}
+	for _, l := range p.lines {
+		if !l.called && l.lacks() > 0 && l.asks(now) {
+			m.call(p, l)
+		}
+	}
 }
 
 // next notes when the lender could have more, as it says.

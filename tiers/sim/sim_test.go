@@ -414,3 +414,39 @@ func TestLostDiskOfAnOwner(t *testing.T) {
 		t.Errorf("%d were admitted in 18 s", used)
 	}
 }
+
+// TestLastTokensOfABudget: what one city does not use another one can, soon;
+// and when all is spent, that is what a denial says, then and later.
+func TestLastTokensOfABudget(t *testing.T) {
+	for _, budget := range []int64{5, 30, 1000} {
+		t.Run(fmt.Sprint(budget), func(t *testing.T) {
+			r := rules(t, limiter.LimitSpec{Scope: "global", Budget: &budget})
+			w := NewWorld(1, r, calm)
+			cities := tree(w)
+			o := NewOracle(&r.Rule("api").Limits[0])
+			w.Run(time.Second)
+			// Some begin and stop, then another goes on.
+			for _, c := range cities[:3] {
+				each(w, time.Second, max(3, budget/6), func() { o.Check(c, user, 1, 250*time.Millisecond) })
+			}
+			w.Run(time.Second)
+			far := cities[7]
+			each(w, 3*time.Second, max(20, budget), func() { o.Check(far, user, 1, 250*time.Millisecond) })
+			w.Run(3 * time.Second)
+			if o.Admitted != budget {
+				t.Errorf("%d of %d are admitted within 3 s", o.Admitted, budget)
+			}
+			for range 5 {
+				before := maps.Clone(o.Denied)
+				o.Check(far, user, 1, 0)
+				o.Check(cities[0], user, 1, 250*time.Millisecond) // it has to ask first
+				w.Run(100 * time.Millisecond)
+				o.Check(cities[0], user, 1, 0)
+				w.Run(2 * time.Second)
+				if got := o.Denied[tiers.ReasonLimit] - before[tiers.ReasonLimit]; got != 3 {
+					t.Errorf("%d of 3 denials say that the limit is spent: %v, before %v", got, o.Denied, before)
+				}
+			}
+		})
+	}
+}
