@@ -10,6 +10,7 @@ type Explanation struct {
 	Parent  uint64 // the parent's session; 0: none answered yet
 	Now     limiter.Time
 	Silent  limiter.Time  // an owner lends nothing before
+	Judged  bool          // it is known whether the store is the place's last
 	Refused string        // why the parent takes none of our reports
 	Fenced  bool          // a newer session of the place runs
 	Version uint64        // of the rules
@@ -140,7 +141,7 @@ func (m *Machine) Inspect(now limiter.Time, name Name, e *Explanation) bool {
 func (m *Machine) explain(now limiter.Time, s *space) Explanation {
 	return Explanation{
 		Place: m.cfg.Place, Session: m.cfg.Session, Parent: m.upper.parent, Now: now, Silent: m.silent,
-		Refused: m.upper.refused, Fenced: m.upper.fenced, Version: m.version, Rule: s.rule,
+		Judged: m.judged, Refused: m.upper.refused, Fenced: m.upper.fenced, Version: m.version, Rule: s.rule,
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // It happens seldom, so reflection reads and writes it.
 
 // adminVerbs are the verbs that operators ask a place for.
-var adminVerbs = []Verb{VerbRules, VerbReset}
+var adminVerbs = []Verb{VerbRules, VerbReset, VerbExplain}
 
 // Admin is what a place does for its operator. Each method calls done once, from any goroutine.
 type Admin interface {
@@ -26,6 +26,8 @@ type Admin interface {
 	Rules(q RulesRequest, done func(RulesReply, *Error))
 	// Reset fills a key's limits again that the place owns.
 	Reset(q ResetRequest, done func(ResetReply, *Error))
+	// Explain says what the place knows of a key's limits.
+	Explain(q ExplainRequest, done func(ExplainReply, *Error))
 }
 
 // registerAdmin serves the admin verbs.
@@ -33,6 +35,7 @@ func (s *Service) registerAdmin() error {
 	return errors.Join(
 		serveAdmin(s, VerbRules, s.cfg.Admin.Rules),
 		serveAdmin(s, VerbReset, s.cfg.Admin.Reset),
+		serveAdmin(s, VerbExplain, s.cfg.Admin.Explain),
 	)
 }
 

@@ -173,6 +173,11 @@ func (*fake) Rules(q RulesRequest, done func(RulesReply, *Error)) {
 	done(RulesReply{Place: "eu.de.berlin", Version: 7}, nil)
 }
 
+// Explain is of an [Admin].
+func (*fake) Explain(_ ExplainRequest, done func(ExplainReply, *Error)) {
+	done(ExplainReply{Place: "eu.de.berlin"}, nil)
+}
+
 // Reset is of an [Admin].
 func (*fake) Reset(q ResetRequest, done func(ResetReply, *Error)) {
 	done(ResetReply{Place: "eu.de.berlin", Limits: []string{q.Namespace + "/" + q.Key}}, nil)

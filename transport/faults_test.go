@@ -47,13 +47,9 @@ func (w *tree) startOn(p tiers.Place, fs vfs.FS) *Place {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	log := zerolog.Nop()
-	if testing.Verbose() {
-		log = zerolog.New(zerolog.NewTestWriter(w.t)).Level(zerolog.InfoLevel)
-	}
 	place, err := StartPlace(PlaceConfig{
 		Place: p, Leaf: p.Depth() >= 3, Dir: filepath.Join(w.dir, string(p)), Conn: nc, Rules: w.rules, Lease: faultLease,
-		Version: "0.0.1", Metrics: w.metrics, Store: objects.Options{FS: fs}, Logger: log,
+		Version: "0.0.1", Metrics: w.metrics, Store: objects.Options{FS: fs}, Logger: w.log(),
 	})
 	if err != nil {
 		nc.Close()

@@ -22,6 +22,8 @@ func kinds(t testing.TB) *limiter.Rules {
 	shadow.Shadow, count.Count = true, true
 	patient := one(limiter.LimitSpec{Scope: "global", Concurrency: new(int64(1))})
 	patient.Wait = "10s"
+	weighted := one(limiter.LimitSpec{Scope: "global", Rate: "400/s"})
+	weighted.Weights = map[string]int64{"eu.de.berlin": 3}
 	rules, err := limiter.Compile(limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{
 		"budget":  one(limiter.LimitSpec{Scope: "global", Budget: new(int64(100))}),
 		"quota":   one(limiter.LimitSpec{Scope: "global", Quota: "20/month"}),
@@ -31,6 +33,7 @@ func kinds(t testing.TB) *limiter.Rules {
 		"shadow":  shadow,
 		"count":   count,
 		"patient": patient,
+		"weights": weighted,
 		"votes":   {},
 	}})
 	if err != nil {
@@ -216,7 +219,16 @@ func TestCheckThatDoesNotSayWaitsAsItsRuleSays(t *testing.T) {
 		}
 		waited <- r
 	}()
-	time.Sleep(3 * DefaultWait) // a check without such a rule would have been denied
+	eventually(t, soon, "the check waits", func() bool {
+		return must[Explanation](t)(c.Explain(t.Context(), "patient", "a", 1)).Path[0].Limits[0].Waiting == 1
+	})
+	// Meanwhile one without such a rule waits, and is denied.
+	if r := must[CheckReply](t)(c.Check(t.Context(), "jobs", "a", WithHits(3))); !r.Allowed {
+		t.Fatalf("%+v", r)
+	}
+	if r := must[CheckReply](t)(c.Check(t.Context(), "jobs", "a")); r.Allowed {
+		t.Fatalf("%+v", r)
+	}
 	select {
 	case r := <-waited:
 		t.Fatalf("it did not wait: %+v", r)
@@ -271,6 +283,36 @@ func TestSoftLimitIsOpenWithoutAParent(t *testing.T) {
 	if r := must[CheckReply](t)(c.Check(t.Context(), "soft", "a", WithHits(5), WithWait(0))); r.Allowed || r.Reason != DeniedShare {
 		t.Errorf("beyond a sixteenth of the limit: %+v", r)
 	}
+}
+
+// TestWeightsDivideWhatAllWant: two cities want more than there is, and one gets three times as much as the other.
+func TestWeightsDivideWhatAllWant(t *testing.T) {
+	w := newTree(t, kinds(t), world4...)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	for _, city := range []tiers.Place{"eu.de.berlin", "eu.de.munich"} {
+		c := w.client(city)
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := c.Check(context.WithoutCancel(ctx), "weights", "a", WithHits(10), WithWait(0)); err != nil {
+					t.Error(err)
+					return
+				}
+				pace(ctx, 5*time.Millisecond)
+			}
+		})
+	}
+	rate := func(city tiers.Place) int64 {
+		return must[Explanation](t)(w.client(city).Explain(t.Context(), "weights", "a", 1)).Path[0].Limits[0].Holds.Rate
+	}
+	var berlin, munich int64
+	eventually(t, soon, "Berlin has three quarters of the rate", func() bool {
+		berlin, munich = rate("eu.de.berlin"), rate("eu.de.munich")
+		return berlin+munich == 400 && berlin >= 280 && berlin <= 320
+	})
+	t.Logf("Berlin has %d of 400/s, Munich %d", berlin, munich)
 }
 
 func TestRefundOfWhatHasNoLimitIsNothing(t *testing.T) {

@@ -22,6 +22,7 @@ type tree struct {
 	rules   *limiter.Rules
 	metrics *Metrics
 	store   objects.Options
+	logs    *logs // nil: not gathered
 	dir     string
 	places  map[tiers.Place]*Place
 }
@@ -60,19 +61,26 @@ func (w *tree) start(p tiers.Place) *Place {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	log := zerolog.Nop()
-	if testing.Verbose() {
-		log = zerolog.New(zerolog.NewTestWriter(w.t))
-	}
 	place, err := StartPlace(PlaceConfig{
 		Place: p, Leaf: p.Depth() >= 3, Dir: filepath.Join(w.dir, string(p)), Conn: nc, Rules: w.rules,
-		Version: "0.0.1", Metrics: w.metrics, Store: w.store, Logger: log,
+		Version: "0.0.1", Metrics: w.metrics, Store: w.store, Logger: w.log(),
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.places[p] = place
 	return place
+}
+
+// log is what a place logs to.
+func (w *tree) log() zerolog.Logger {
+	switch {
+	case w.logs != nil:
+		return zerolog.New(w.logs).Level(zerolog.InfoLevel)
+	case testing.Verbose():
+		return zerolog.New(zerolog.NewTestWriter(w.t)).Level(zerolog.InfoLevel)
+	}
+	return zerolog.Nop()
 }
 
 func (w *tree) stop(p tiers.Place) {

@@ -44,6 +44,7 @@ type cli struct {
 	Add     AddCmd     `cmd:"" help:"Add to a key's count."`
 	Get     GetCmd     `cmd:"" help:"Show a key's total, and its views of the tiers above."`
 	List    ListCmd    `cmd:"" help:"List a namespace's keys with their totals."`
+	Explain ExplainCmd `cmd:"" help:"Say why a check would be denied, and where its share is."`
 	Reset   ResetCmd   `cmd:"" help:"Fill a key's limits again: what was spent of them counts as not."`
 	Rules   RulesCmd   `cmd:"" help:"Work with rules files."`
 	Sim     SimCmd     `cmd:"" help:"Run simulated worlds, in which everything fails, and check the laws."`

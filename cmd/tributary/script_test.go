@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/rs/zerolog"
 
+	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/transport"
 )
 
@@ -36,6 +37,8 @@ func TestScripts(t *testing.T) {
 	t.Cleanup(nc.Close)
 	for _, cfg := range []transport.ServiceConfig{
 		{Prefix: "tributary", Place: berlin, Leaf: true},
+		{Prefix: "tributary", Place: "eu.de"},
+		{Prefix: "tributary", Place: "eu"},
 		{Prefix: "tributary", Place: "global"},
 		{Prefix: "acme", Place: berlin, Leaf: true},
 	} {
@@ -213,6 +216,54 @@ func (a fakeAdmin) Reset(q transport.ResetRequest, done func(transport.ResetRepl
 		return
 	}
 	done(transport.ResetReply{Place: a.place, Limits: []string{"global rate 1000/s burst 2000"}}, unknownNamespace(q.Namespace))
+}
+
+// Explain shows a share that is spent: the further up, the more there is.
+func (a fakeAdmin) Explain(q transport.ExplainRequest, done func(transport.ExplainReply, *transport.Error)) {
+	const global, city = "global rate 1000/s burst 2000", "city rate 300/s burst 300"
+	spec := limiter.NamespaceSpec{Limits: []limiter.LimitSpec{{Scope: "global", Rate: "1000/s", Burst: new(int64(2000))}, {Scope: "city", Rate: "300/s"}}}
+	r := transport.ExplainReply{Place: a.place, Version: 3, Rule: spec, Awake: true, Limits: []transport.LimitExplanation{}}
+	if q.Namespace == "votes" {
+		r.Rule = limiter.NamespaceSpec{}
+		done(r, nil)
+		return
+	}
+	up := map[string]int64{berlin: 1, "eu.de": 2, "eu": 5, "global": 10}[a.place]
+	l := transport.LimitExplanation{
+		Limit: global, Owner: "global", PeriodMS: 1000,
+		Holds:    transport.ShareFigures{Capacity: 200 * up, Rate: 100 * up},
+		Here:     transport.ShareFigures{Tokens: 3, Capacity: 20, Rate: 10},
+		Demand:   transport.DemandFigures{Now: 120 * up, Peak: 150 * up},
+		Borrowed: &transport.BorrowedLine{LeaseMS: 3000 + 100*up},
+		Recall:   &transport.RecallNote{AgoMS: 1200, Count: 4, Keep: &transport.KeepFigures{Capacity: 200 * up, Rate: 100 * up}},
+	}
+	if a.place == "global" {
+		l.Borrowed, l.Recall = nil, nil
+	}
+	if a.place != berlin {
+		l.Children = 2
+		l.Lines = []transport.LentLine{{Child: q.Child, Lent: transport.ShareFigures{Tokens: 9, Capacity: 100 * up, Rate: 50 * up}, LeaseMS: 3100 + 100*up}}
+		r.Limits = append(r.Limits, l)
+		done(r, unknownNamespace(q.Namespace))
+		return
+	}
+	l.Here = transport.ShareFigures{Tokens: 0, Capacity: 200, Rate: 100}
+	r.Verdict = &transport.Verdict{Hits: *q.Hits, Reason: transport.DeniedLimit, RetryAfterMS: 10}
+	switch q.Key {
+	case "fresh":
+		l.Here.Tokens, r.Awake = 200, false
+		r.Verdict = &transport.Verdict{Hits: *q.Hits, Allowed: true, Remaining: 200}
+	case "away":
+		l.Borrowed, l.Holds, l.Here = nil, transport.ShareFigures{}, transport.ShareFigures{}
+		l.Demand, l.Waiting = transport.DemandFigures{Ask: 2}, 2
+		r.Verdict = &transport.Verdict{Hits: *q.Hits, Reason: transport.DeniedShare, Waits: true}
+	}
+	own := transport.LimitExplanation{
+		Limit: city, Owner: a.place, PeriodMS: 1000, Holds: transport.ShareFigures{Capacity: 300, Rate: 300},
+		Here: transport.ShareFigures{Tokens: 300, Capacity: 300, Rate: 300},
+	}
+	r.Limits = append(r.Limits, l, own)
+	done(r, unknownNamespace(q.Namespace))
 }
 
 func takenID(id string) *transport.Error {
