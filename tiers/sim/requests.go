@@ -84,7 +84,7 @@ func (l *laws) retried(n *Node, t *target, r *request, d *tiers.Decision, total 
 	same := total == r.record.Total
 	if d != nil {
 		first := r.record.Decision
-		if d.Permit == 0 { // it ended with its session
+		if d.Permit == 0 && r.record.Session != n.session() { // it ended with its session
 			first.Permit, first.Hold = 0, 0
 		}
 		same = *d == first
