@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/tributary-io/tributary/tiers"
 )
@@ -30,7 +31,8 @@ type laws struct {
 	admitted uint64
 
 	carriedOut []carriedOut
-	spendings  []spending // by checks that the step under way decided
+	spendings  []spending          // by checks that the step under way decided
+	also       func(*World) string // a law of a test: what is wrong, if so
 	requests   map[string]*request
 	changed    []changedTotal // by the commit that is under way
 	lines      lineLaws
@@ -100,9 +102,21 @@ func (l *laws) broken(law string, n *Node, format string, args ...any) {
 		if n != nil {
 			where = n.Place
 		}
-		l.err = &ViolationError{Law: law, Step: l.world.steps, Place: where, Text: fmt.Sprintf(format, args...)}
+		text := fmt.Sprintf(format, args...)
+		l.err = &ViolationError{Law: law, Step: l.world.steps, Place: where, Key: l.keyIn(text), Text: text}
 		l.world.say(n, "BREACH of %s: %s", law, fmt.Sprintf(format, args...))
 	}
+}
+
+// keyIn finds the key that a text is about: the first it names.
+func (l *laws) keyIn(text string) (key string) {
+	first := len(text)
+	for _, t := range l.targets {
+		if at := strings.Index(text, t.name.String()); at >= 0 && at < first {
+			key, first = t.name.String(), at
+		}
+	}
+	return key
 }
 
 // A ViolationError is a breach of a law.
@@ -110,6 +124,7 @@ type ViolationError struct {
 	Law   string // which checker caught it
 	Step  uint64
 	Place tiers.Place
+	Key   string // namespace/key, if it is about one
 	Text  string
 }
 
@@ -138,6 +153,11 @@ func (l *laws) step() {
 	l.spendings = l.spendings[:0]
 	if l.err == nil {
 		l.stepLines()
+	}
+	if l.also != nil {
+		if wrong := l.also(l.world); wrong != "" {
+			l.broken("a test's law", nil, "%s", wrong)
+		}
 	}
 }
 

@@ -8,57 +8,88 @@ import (
 	"time"
 )
 
-// regressions are seeds that found a bug once.
+// regressions are seeds that found a mistake once, in the core or in a
+// checker. What a seed draws changes with the simulation, so that it may find
+// it no more: stories that matter are told in recovery_test.go as well.
 var regressions = []struct {
 	seed   uint64
 	faults string
 	found  string
-}{}
+}{
+	{26, "all", "that a reset of a leaf's own budget filled the vault and what was written off it"},
+	{54, "none", "that a refund after a reset came on top of the whole"},
+	{37, "none", "the same, of a quota"},
+	{6, "all", "checks that were charged to a limit that the same step lowered"},
+	{9, "all", "operators that reset a limit while it is watched that nothing stays lent"},
+	{11, "all", "a soft limit's line that ended in the step that spent from it"},
+	{21, "all", "a quota that was reset and fell asleep at once"},
+	{80, "all", "retries of checks of nothing, which get no permit"},
+}
 
 // gaps are seeds that break a law in a way that is known and not repaired
 // yet. TestLaws fails when one no longer does, so that it leaves this list.
 var gaps = map[uint64]string{}
 
-// TestLaws runs worlds drawn from the first seeds, with every fault.
-// TRIBUTARY_SIM_SEEDS says how many instead, or which: "1000", "7-7".
+// freshFor is how long worlds are run that nobody ran before, where CI is set.
+const freshFor = 60 * time.Second
+
+// TestLaws runs worlds with every fault: those that failed once, and those of
+// the first seeds. Where CI is set, it goes on with fresh ones for a minute.
+// TRIBUTARY_SIM_SEEDS says how many to run instead, or which: "1000", "7-7".
 func TestLaws(t *testing.T) {
+	var all Summary
+	started := time.Now()
+	defer func() {
+		t.Logf("%s\n\n%.0f steps a second", &all, float64(all.Steps)/time.Since(started).Seconds())
+	}()
+	if text := os.Getenv("TRIBUTARY_SIM_SEEDS"); text != "" {
+		first, last := parseSeeds(t, text)
+		for seed := first; seed <= last && lawful(t, &all, seed); seed++ {
+		}
+		return
+	}
 	for _, r := range regressions {
 		faults, err := ParseFaults(r.faults)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if result := Run(Options{Seed: r.seed, Faults: faults}); result.Err != nil {
+		result := Run(Options{Seed: r.seed, Faults: faults})
+		if all.Add(&result); result.Err != nil {
 			t.Errorf("seed %d, which found %s before: %v", r.seed, r.found, result.Err)
 		}
 	}
-	first, last := uint64(1), uint64(20)
+	last := uint64(12)
 	if testing.Short() {
-		last = 5
+		last = 4
 	}
-	if text := os.Getenv("TRIBUTARY_SIM_SEEDS"); text != "" {
-		first, last = parseSeeds(t, text)
+	for seed := uint64(1); seed <= last && lawful(t, &all, seed); seed++ {
 	}
-	var all Summary
-	started := time.Now()
-	for seed := first; seed <= last; seed++ {
-		result := Run(Options{Seed: seed, Faults: AllFaults})
-		all.Add(&result)
-		if gap, known := gaps[seed]; known {
-			if result.Err == nil || law(result.Err) != gap {
-				t.Errorf("seed %d no longer breaks %q (%v): take it off the gaps", seed, gap, result.Err)
-			}
-			continue
-		}
-		if result.Err != nil {
-			var b strings.Builder
-			Shrink(Options{Seed: seed, Faults: AllFaults}, &b)
-			t.Errorf("seed %d: %v\n%s", seed, result.Err, b.String())
-			if os.Getenv("TRIBUTARY_SIM_GO_ON") == "" {
-				break
-			}
-		}
+	if os.Getenv("CI") == "" || testing.Short() {
+		return
 	}
-	t.Logf("%s\n%.0f steps a second", &all, float64(all.Steps)/time.Since(started).Seconds())
+	fresh := uint64(started.UnixNano()) >> 10
+	t.Logf("fresh seeds, from %d on", fresh)
+	for seed, began := fresh, time.Now(); time.Since(began) < freshFor && lawful(t, &all, seed); seed++ {
+	}
+}
+
+// lawful runs a world, and says whether to go on.
+func lawful(t *testing.T, all *Summary, seed uint64) bool {
+	t.Helper()
+	o := Options{Seed: seed, Faults: AllFaults}
+	result := Run(o)
+	all.Add(&result)
+	gap, known := gaps[seed]
+	switch {
+	case known && (result.Err == nil || law(result.Err) != gap):
+		t.Errorf("seed %d no longer breaks %q (%v): take it off the gaps", seed, gap, result.Err)
+	case !known && result.Err != nil:
+		var b strings.Builder
+		Shrink(o, &b)
+		t.Errorf("seed %d: %v\n%s", seed, result.Err, &b)
+		return os.Getenv("TRIBUTARY_SIM_GO_ON") != ""
+	}
+	return true
 }
 
 func parseSeeds(t *testing.T, text string) (first, last uint64) {

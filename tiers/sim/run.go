@@ -18,6 +18,8 @@ type Options struct {
 	Steps  uint64        // the run ends after as many, without its last checks; 0: it does not
 	Faults FaultSet
 	Trace  io.Writer // a line for each thing that happens; may be nil
+
+	also func(*World) string // one more law, of a test
 }
 
 // Result is what became of a world.
@@ -51,6 +53,7 @@ func Run(o Options) (r Result) {
 		}
 	}()
 	s = newScenario(o)
+	s.laws.also = o.also
 	w := s.world
 	w.most = o.Steps
 	if o.Trace != nil {
