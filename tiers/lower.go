@@ -204,6 +204,7 @@ func (m *Machine) session(now limiter.Time, c *child, r *Report) (ChildSession, 
 	s.Number = r.Number
 	if r.Number > c.record.Number {
 		c.session, c.sequence = r.Session, 0
+		c.ended = slices.DeleteFunc(c.ended, func(e endedSession) bool { return e.session == r.Session }) // its pair came with a copy of its disk
 		c.record = c.record.with(func(record *ChildRecord) { record.Number = r.Number })
 		m.event(EventChild, c.place, fmt.Sprintf("session %016x, number %d", r.Session, r.Number))
 	}

@@ -83,6 +83,30 @@ func TestFoldedSessionIsRefused(t *testing.T) {
 	expect(t, w.Node(tiers.Root), 13)
 }
 
+// TestSessionHeardOfFirstFromItsTwinIsNotFolded: a twin on a copy of a disk
+// reports the pairs of the session that wrote it, before that one does.
+func TestSessionHeardOfFirstFromItsTwinIsNotFolded(t *testing.T) {
+	w := NewWorld(1, rules(t), calm)
+	w.FoldAfter = 2 * time.Second
+	cities := tree(w)
+	var v Votes
+	cities[0].Cut = true
+	vote(t, w, &v, cities[0], 5)
+	twin := w.Twin(cities[0])
+	vote(t, w, &v, twin, 1)
+	w.Run(time.Second)
+	cities[0].Cut = false
+	for range 4 {
+		w.Run(2 * time.Second)
+		vote(t, w, &v, cities[0], 1)
+	}
+	w.Run(time.Second)
+	if !errors.Is(twin.broken, tiers.ErrFenced) || cities[0].broken != nil {
+		t.Errorf("the newer session ended with %v, the older with %v", cities[0].broken, twin.broken)
+	}
+	expect(t, w.Node(tiers.Root), 10)
+}
+
 // TestForgottenPlaceIsKept: what it counted stays counted, also when its
 // parent's disk is lost or set back, and it is refused if it comes back.
 func TestForgottenPlaceIsKept(t *testing.T) {
