@@ -87,7 +87,7 @@ func TestFoldedSessionIsRefused(t *testing.T) {
 // reports the pairs of the session that wrote it, before that one does.
 func TestSessionHeardOfFirstFromItsTwinIsNotFolded(t *testing.T) {
 	w := NewWorld(1, rules(t), calm)
-	w.FoldAfter = 2 * time.Second
+	w.FoldAfter = 15 * time.Second
 	cities := tree(w)
 	var v Votes
 	cities[0].Cut = true
@@ -97,7 +97,7 @@ func TestSessionHeardOfFirstFromItsTwinIsNotFolded(t *testing.T) {
 	w.Run(time.Second)
 	cities[0].Cut = false
 	for range 4 {
-		w.Run(2 * time.Second)
+		w.Run(10 * time.Second)
 		vote(t, w, &v, cities[0], 1)
 	}
 	w.Run(time.Second)
