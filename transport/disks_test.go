@@ -210,3 +210,88 @@ func TestLostAndOldDisks(t *testing.T) {
 		})
 	}
 }
+
+// TestBudgetOfALostCountryWaitsForItsOperator: nobody knows what was lent of it, so nothing is until an operator resets
+// it; explain says so.
+func TestBudgetOfALostCountryWaitsForItsOperator(t *testing.T) {
+	w := newTree(t, testRules(t, limiter.LimitSpec{Scope: "country", Budget: new(int64(100))}))
+	w.logs = &logs{}
+	for _, p := range world4 {
+		w.startOn(p, nil)
+	}
+	berlin := w.client("eu.de.berlin")
+	spend := func(hits int64) CheckReply {
+		t.Helper()
+		return must[CheckReply](t)(berlin.Check(t.Context(), "api", "user-42", WithHits(hits), WithWait(0)))
+	}
+	eventually(t, soon, "70 of 100 are spent", func() bool { return spend(70).Allowed })
+	w.kill("eu.de")
+	if err := os.RemoveAll(filepath.Join(w.dir, "eu.de")); err != nil {
+		t.Fatal(err)
+	}
+	w.startOn("eu.de", nil)
+	eventually(t, soon, "the loss is logged", func() bool {
+		return w.logs.has("eu.de", "this store is not the place's last", "what it lent since is not known")
+	})
+	var above LimitExplanation
+	eventually(t, soon, "eu.de is asked, and waits for an operator", func() bool {
+		if r := spend(1); r.Allowed {
+			t.Fatalf("a check of what nobody knows: %+v", r)
+		}
+		e := must[Explanation](t)(berlin.Explain(t.Context(), "api", "user-42", 1))
+		if e.Path[1].Unanswered != "" || len(e.Path[1].Limits) == 0 {
+			return false
+		}
+		above = e.Path[1].Limits[0]
+		return above.NeedsReset && e.Path[0].Verdict.Reason == DeniedShare
+	})
+	if above.Limit != "country budget 100" || above.Here.Tokens != 0 {
+		t.Errorf("eu.de: %+v", above)
+	}
+	if r := must[ResetReply](t)(w.client("eu.de").Reset(t.Context(), "api", "user-42")); !slices.Equal(r.Limits, []string{"country budget 100"}) {
+		t.Errorf("%+v", r)
+	}
+	eventually(t, soon, "all 100 are there", func() bool { return spend(100).Allowed })
+	eventually(t, soon, "the city hears that no more is there", func() bool {
+		if r := spend(1); r.Allowed {
+			t.Fatalf("more than 100 after the reset: %+v", r)
+		}
+		return must[Explanation](t)(berlin.Explain(t.Context(), "api", "user-42", 1)).Path[0].Limits[0].Spent
+	})
+}
+
+// TestBudgetOutlivesALostCity: what the city had been lent counts as spent, and nothing is spent twice.
+func TestBudgetOutlivesALostCity(t *testing.T) {
+	w := newTree(t, testRules(t, limiter.LimitSpec{Scope: "global", Budget: new(int64(100))}))
+	for _, p := range world4 {
+		w.startOn(p, nil)
+	}
+	var spent int64
+	spend := func(city tiers.Place, hits int64) bool {
+		t.Helper()
+		r, err := w.client(city).Check(t.Context(), "api", "user-42", WithHits(hits), WithWait(200*time.Millisecond))
+		if err == nil && r.Allowed {
+			spent += hits
+		}
+		return err == nil && r.Allowed
+	}
+	eventually(t, soon, "30 are spent in Berlin", func() bool { return spend("eu.de.berlin", 30) })
+	w.kill("eu.de.berlin")
+	if err := os.RemoveAll(filepath.Join(w.dir, "eu.de.berlin")); err != nil {
+		t.Fatal(err)
+	}
+	w.startOn("eu.de.berlin", nil)
+	denied := 0
+	eventually(t, 3*soon, "the rest is spent", func() bool {
+		for _, city := range world4[3:] {
+			if !spend(city, 5) {
+				denied++
+			}
+		}
+		return denied >= 10
+	})
+	// What Berlin held when its disk was lost is at most what it was lent beyond what it had spent: little.
+	if spent > 100 || spent < 80 {
+		t.Errorf("%d of 100 were spent", spent)
+	}
+}
