@@ -16,6 +16,13 @@ type claim struct {
 	capacity int64
 }
 
+// short says that its demand is not nearly met.
+func (c claim) short() bool { return c.Now-c.Now/8 > c.base }
+
+// idlePart is what part of its share of the capacity a claim gets that has
+// rate enough, where others have not: what it holds would only lie there.
+const idlePart = 4
+
 // divide splits rate and capacity among claims and sets their results. Rate
 // goes by max-min fairness first to what is offered now, then to recent
 // peaks; the rest goes in proportion to the peaks. Capacity goes first to
@@ -57,11 +64,15 @@ func divide(rate, capacity int64, claims []claim) {
 		claims[i].rate += n
 	}
 
+	// Where some go short, those that do not have little use for room.
+	short := slices.ContainsFunc(claims, claim.short)
 	order := make([]int, len(claims))
 	for i := range order {
 		order[i] = i
-		if whole > 0 {
-			weights[i] = claims[i].rate
+		if c := &claims[i]; whole > 0 {
+			if weights[i] = c.rate; short && !c.short() {
+				weights[i] = (c.rate + idlePart - 1) / idlePart
+			}
 		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(claims[a].Single, claims[b].Single) })

@@ -132,8 +132,25 @@ func TestDivideMeetsTodayFirst(t *testing.T) {
 	claims := []claim{{Demand: Demand{Now: 10, Peak: 1000}}, {Demand: Demand{Now: 90, Peak: 90}}, {Demand: Demand{Now: 500, Peak: 500}}}
 	divide(300, 300, claims)
 	for i, want := range []int64{10, 90, 200} {
-		if claims[i].rate != want || claims[i].capacity != want {
+		if claims[i].rate != want {
 			t.Errorf("claim %d: %+v, want %d", i, claims[i], want)
+		}
+	}
+}
+
+// TestDivideLendsRoomToThoseInNeed: who has rate enough gets a quarter of its
+// part of the capacity while others have not; else capacity goes by rate.
+func TestDivideLendsRoomToThoseInNeed(t *testing.T) {
+	for _, test := range []struct {
+		rate int64
+		want [3]int64
+	}{{300, [3]int64{12, 88, 800}}, {600, [3]int64{15, 135, 750}}} {
+		claims := []claim{{Demand: Demand{Now: 10, Peak: 10}}, {Demand: Demand{Now: 90, Peak: 90}}, {Demand: Demand{Now: 500, Peak: 500}}}
+		divide(test.rate, 900, claims)
+		for i, want := range test.want {
+			if c := claims[i].capacity; c < want-8 || c > want+8 {
+				t.Errorf("at a rate of %d, claim %d has room for %d, want %d", test.rate, i, c, want)
+			}
 		}
 	}
 }

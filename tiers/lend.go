@@ -15,12 +15,16 @@ import (
 
 const (
 	// leastPart is the least that a division may leave a child, in tokens: in
-	// smaller heaps more of them lie idle than the asking costs.
-	leastPart = 16
+	// smaller heaps more of them lie idle than the asking costs, and each move
+	// of a rate loses a part of one.
+	leastPart = 40
+	// leastAlone is the same for a child that asks alone: its checks are
+	// decided there.
+	leastAlone = 16
 	// partGains is for how long what a part gains counts as its own.
 	partGains = 5 * time.Second
 	// enoughPart is where what was pooled is divided again.
-	enoughPart = 2 * leastPart
+	enoughPart = leastPart + leastPart/2
 	// stockFor is for how long a leaf wants whole tokens at hand, as demand is
 	// now: a few round trips.
 	stockFor = time.Second
@@ -36,7 +40,10 @@ const (
 // what they hold and gain in a few seconds.
 func (p *pool) tooSmall(whole limiter.Share, n int) bool {
 	least := int64(leastPart)
-	if p.pooled {
+	switch {
+	case n == 1:
+		least = leastAlone
+	case p.pooled:
 		least = enoughPart
 	}
 	return n > 0 && (whole.Capacity+scaleDown(whole.Rate, int64(partGains), int64(p.limit.Period)))/int64(n) < least

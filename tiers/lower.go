@@ -426,6 +426,10 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 	}
 }
 
+// roomMoves is how much of its capacity a child lacks that goes short before
+// any is moved.
+const roomMoves = 4
+
 // needs is what a child lacks of what meets its demand.
 func needs(l *line, c *claim) limiter.Share {
 	out := l.out()
@@ -433,7 +437,7 @@ func needs(l *line, c *claim) limiter.Share {
 	if need.Rate <= out.Rate/32 {
 		need.Rate = 0 // not worth moving
 	}
-	if c.least > out.Capacity {
+	if c.least > out.Capacity || c.short() && c.capacity-out.Capacity > c.capacity/roomMoves {
 		need.Capacity = max(0, c.capacity-out.Capacity)
 	}
 	if need.Rate > 0 {
