@@ -471,11 +471,11 @@ func (m *Machine) upward(now limiter.Time, p *pool) {
 	if p.owner {
 		return
 	}
-	p.giveSpent(now)
 	m.giveBack(now, p)
 	m.giveSpare(now, p)
 	d := p.demand(now)
-	if d.Ask > p.told.Ask && d.Ask > p.holding().Capacity || moved(p.told.Now, d.Now) || p.told.none() && !d.none() {
+	known := max(0, p.told.Ask-p.holding().Capacity) // what it lacks, as the parent sees it
+	if d.Ask-p.unspent(now) > known || moved(p.told.Now, d.Now) || p.told.none() && !d.none() {
 		m.tell(p)
 	}
 }
