@@ -351,9 +351,12 @@ func (p *pool) deny(now limiter.Time, hits int64) (reason Reason, waits bool) {
 // describe says in d what the pool's limit is, and what is left of it here.
 func (p *pool) describe(now limiter.Time, d *Decision) {
 	d.Limited, d.Scope, d.Kind, d.Limit, d.Remaining, d.Reset = true, p.limit.Scope, p.limit.Kind, p.limit.Figure(), 0, 0
-	if p.usable(now) {
+	switch {
+	case p.usable(now):
 		d.Remaining = p.whole()
 		d.Reset, _ = p.bucket.Wait(p.bucket.Capacity())
+	case p.spare != nil:
+		d.Remaining = p.spare.Tokens()
 	}
 	if p.limit.Kind == limiter.Quota {
 		d.Reset = p.untilNext(now)

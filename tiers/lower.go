@@ -505,7 +505,6 @@ func (m *Machine) upward(now limiter.Time, p *pool) {
 	if p.owner {
 		return
 	}
-	p.giveSpent(now)
 	m.giveBack(now, p)
 	m.giveSpare(now, p)
 	d := p.demand(now)
