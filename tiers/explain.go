@@ -1,6 +1,12 @@
 package tiers
 
-import "github.com/tributary-io/tributary/limiter"
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
 
 // An Explanation says all that a place knows of a key's limits: why a check
 // is denied, and what a checker has to look at.
@@ -215,13 +221,41 @@ type LineState struct {
 
 // ChildState is what a place knows of one place below it.
 type ChildState struct {
-	Place    Place
-	Session  uint64
-	Number   uint64
-	Reported bool         // since this place's start
-	Seen     limiter.Time // when it reported last, if it did
-	Through  limiter.Time // its watermark, where Known
-	Known    bool
-	Behind   int
-	Rules    uint64 // its version
+	Place     Place
+	Session   uint64
+	Number    uint64
+	Reported  bool          // since this place's start
+	Seen      time.Duration // how long ago it reported last, where Reported
+	Behind    int           // places below it that its totals wait for
+	Rules     uint64        // its version
+	Refused   string        // why its reports are refused; "": they are not
+	Lines     int           // that are lent to it
+	Forgotten bool
+}
+
+// Children says what is known of the places below, sorted by name.
+func (m *Machine) Children(now limiter.Time) []ChildState {
+	lines := map[*child]int{}
+	for _, o := range m.objects() {
+		for _, p := range o.pools {
+			for _, l := range p.lines {
+				if l.number != 0 {
+					lines[l.child]++
+				}
+			}
+		}
+	}
+	all := make([]ChildState, 0, len(m.lower.children))
+	for _, c := range m.lower.children { // sorted below
+		state := ChildState{
+			Place: c.place, Session: c.session, Number: c.record.Number, Reported: c.reported, Behind: c.behind,
+			Rules: c.version, Refused: c.refused, Lines: lines[c], Forgotten: c.record.Forgotten,
+		}
+		if c.reported {
+			state.Seen = now.Sub(c.seenAt)
+		}
+		all = append(all, state)
+	}
+	slices.SortFunc(all, func(a, b ChildState) int { return strings.Compare(string(a.Place), string(b.Place)) })
+	return all
 }

@@ -65,6 +65,9 @@ func (m *Machine) Figure(now limiter.Time, name Name, left int64) error {
 	return nil
 }
 
+// World is the world that the store is of; 0: not known yet.
+func (m *Machine) World() uint64 { return m.meta.World }
+
 // Join makes the store a part of another world: a root whose disk was lost
 // began a new one, which the old one's places refuse. What the other world's
 // owners lent is not known here, so this place's own limits begin as after a

@@ -18,7 +18,7 @@ import (
 // It happens seldom, so reflection reads and writes it.
 
 // adminVerbs are the verbs that operators ask a place for.
-var adminVerbs = []Verb{VerbRules, VerbReset, VerbExplain}
+var adminVerbs = []Verb{VerbRules, VerbReset, VerbExplain, VerbPlaces, VerbForget, VerbForfeit, VerbJoin}
 
 // Admin is what a place does for its operator. Each method calls done once, from any goroutine.
 type Admin interface {
@@ -28,6 +28,14 @@ type Admin interface {
 	Reset(q ResetRequest, done func(ResetReply, *Error))
 	// Explain says what the place knows of a key's limits.
 	Explain(q ExplainRequest, done func(ExplainReply, *Error))
+	// Places says what the place knows of those below it.
+	Places(q PlacesRequest, done func(PlacesReply, *Error))
+	// Forget drops a place below that left for good, and keeps what it counted.
+	Forget(q ChildRequest, done func(ForgetReply, *Error))
+	// Forfeit ends what a place below was lent of budgets and quotas.
+	Forfeit(q ChildRequest, done func(ForfeitReply, *Error))
+	// Join makes the place's store a part of another world.
+	Join(q JoinRequest, done func(JoinReply, *Error))
 }
 
 // registerAdmin serves the admin verbs.
@@ -36,6 +44,10 @@ func (s *Service) registerAdmin() error {
 		serveAdmin(s, VerbRules, s.cfg.Admin.Rules),
 		serveAdmin(s, VerbReset, s.cfg.Admin.Reset),
 		serveAdmin(s, VerbExplain, s.cfg.Admin.Explain),
+		serveAdmin(s, VerbPlaces, s.cfg.Admin.Places),
+		serveAdmin(s, VerbForget, s.cfg.Admin.Forget),
+		serveAdmin(s, VerbForfeit, s.cfg.Admin.Forfeit),
+		serveAdmin(s, VerbJoin, s.cfg.Admin.Join),
 	)
 }
 

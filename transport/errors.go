@@ -46,6 +46,10 @@ var (
 	ErrWrongPlace = &Error{Code: 409, Reason: "wrong_place", Message: "the permit is another place's"}
 	// ErrIDReused: the request's id is another request's, of the same namespace and place. Nothing was done.
 	ErrIDReused = &Error{Code: 409, Reason: "id_reused", Message: "the id is another request's"}
+	// ErrUnknownPlace: no such place ever reported to the one that was asked.
+	ErrUnknownPlace = &Error{Code: 404, Reason: "unknown_place", Message: "the place is unknown"}
+	// ErrConflict: what is so at the place does not allow this now; the message says what.
+	ErrConflict = &Error{Code: 409, Reason: "conflict", Message: "this is not possible now"}
 	// ErrNotOwner: the place owns no limit of the namespace; the message names those that do.
 	ErrNotOwner = &Error{Code: 409, Reason: "not_owner", Message: "the place owns no such limit"}
 	// ErrNotCounted: an add, get or list in a namespace that has limits, which is not counted.

@@ -182,3 +182,11 @@ func (*fake) Explain(_ ExplainRequest, done func(ExplainReply, *Error)) {
 func (*fake) Reset(q ResetRequest, done func(ResetReply, *Error)) {
 	done(ResetReply{Place: "eu.de.berlin", Limits: []string{q.Namespace + "/" + q.Key}}, nil)
 }
+
+func (*fake) Places(_ PlacesRequest, done func(PlacesReply, *Error)) { done(PlacesReply{}, nil) }
+
+func (*fake) Forget(_ ChildRequest, done func(ForgetReply, *Error)) { done(ForgetReply{}, nil) }
+
+func (*fake) Forfeit(_ ChildRequest, done func(ForfeitReply, *Error)) { done(ForfeitReply{}, nil) }
+
+func (*fake) Join(_ JoinRequest, done func(JoinReply, *Error)) { done(JoinReply{}, nil) }

@@ -20,6 +20,9 @@ const VerbReset Verb = "admin.reset"
 type ResetRequest struct {
 	Namespace string `json:"namespace"`
 	Key       string `json:"key"`
+	// Left, where it is given, is how much is left of those budgets and quotas whose owner's disk was lost, and that
+	// wait for this figure: nothing else is reset.
+	Left *int64 `json:"left,omitzero"`
 }
 
 // ResetReply says what was reset. It is durable there; what cities hold of it is filled as they hear of it, in a moment.
@@ -40,7 +43,12 @@ func (b backend) Reset(q ResetRequest, done func(ResetReply, *Error)) {
 		done(ResetReply{}, err)
 		return
 	}
-	b.runner.Reset(tiers.Name{Namespace: q.Namespace, Key: q.Key}, func(err error) {
+	name := tiers.Name{Namespace: q.Namespace, Key: q.Key}
+	if q.Left != nil {
+		b.figure(name, *q.Left, done)
+		return
+	}
+	b.runner.Reset(name, func(err error) {
 		rule := b.runner.Current().Rule(q.Namespace)
 		switch {
 		case errors.Is(err, tiers.ErrNotOwner):
@@ -59,6 +67,24 @@ func (b backend) Reset(q ResetRequest, done func(ResetReply, *Error)) {
 			}
 		}
 		done(reply, nil)
+	})
+}
+
+// figure takes an operator's word for what is left.
+func (b backend) figure(name tiers.Name, left int64, done func(ResetReply, *Error)) {
+	if left < 0 || left > limiter.MaxTokens {
+		done(ResetReply{}, ErrOutOfRange.Errorf("left is %d: 0 to %d is allowed", left, int64(limiter.MaxTokens)))
+		return
+	}
+	b.runner.Figure(name, left, func(err error) {
+		switch {
+		case errors.Is(err, tiers.ErrNothingWaits):
+			done(ResetReply{}, ErrNotOwner.Errorf("no budget or quota of %s/%s waits for a figure at %s: it owns none, or knows what is left; leave \"left\" out to fill it again", name.Namespace, name.Key, b.cfg.Place))
+		case err != nil:
+			done(ResetReply{}, b.wireError(err))
+		default:
+			done(ResetReply{Place: string(b.cfg.Place), Limits: []string{fmt.Sprintf("%d left", left)}}, nil)
+		}
 	})
 }
 
@@ -94,5 +120,14 @@ func (c *Client) Reset(ctx context.Context, namespace, key string) (ResetReply, 
 	if err := checkName(namespace, key); err != nil {
 		return ResetReply{}, err
 	}
-	return admin[ResetRequest, ResetReply](ctx, c, VerbReset, ResetRequest{namespace, key})
+	return admin[ResetRequest, ResetReply](ctx, c, VerbReset, ResetRequest{Namespace: namespace, Key: key})
+}
+
+// Left says how much is left of a key's budgets and quotas at the client's place, which owns them, lost its disk, and
+// waits for this figure.
+func (c *Client) Left(ctx context.Context, namespace, key string, left int64) (ResetReply, error) {
+	if err := checkName(namespace, key); err != nil {
+		return ResetReply{}, err
+	}
+	return admin[ResetRequest, ResetReply](ctx, c, VerbReset, ResetRequest{Namespace: namespace, Key: key, Left: &left})
 }

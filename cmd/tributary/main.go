@@ -46,6 +46,9 @@ type cli struct {
 	List    ListCmd    `cmd:"" help:"List a namespace's keys with their totals."`
 	Explain ExplainCmd `cmd:"" help:"Say why a check would be denied, and where its share is."`
 	Reset   ResetCmd   `cmd:"" help:"Fill a key's limits again: what was spent of them counts as not."`
+	Places  PlacesCmd  `cmd:"" help:"List the places below one, or forget one that left for good."`
+	Forfeit ForfeitCmd `cmd:"" help:"End what a place was lent of budgets and quotas: it counts as spent."`
+	Join    JoinCmd    `cmd:"" help:"Make a root on a new disk a part of the old one's world."`
 	Rules   RulesCmd   `cmd:"" help:"Work with rules files."`
 	Sim     SimCmd     `cmd:"" help:"Run simulated worlds, in which everything fails, and check the laws."`
 	Version VersionCmd `cmd:"" help:"Print the version."`

@@ -9,7 +9,8 @@ import (
 
 // ResetCmd fills a key's limits again.
 type ResetCmd struct {
-	Key target `arg:"" name:"namespace/key" help:"Whose limits to reset, such as api/user-42."`
+	Key  target   `arg:"" name:"namespace/key" help:"Whose limits to reset, such as api/user-42."`
+	Left *integer `help:"How much is left of a budget or quota whose owner lost its disk, and that waits to be told." placeholder:"N" operand:""`
 	clientFlags
 }
 
@@ -19,15 +20,22 @@ func (*ResetCmd) Help() string {
 city those of its own scope. One that owns none names those that do. Cities that hold a part of the limit hear of it in a
 moment. Of a concurrency nothing is reset: its permits are released, or end.
 
+A budget or quota whose owner lost its disk lends nothing, since nobody knows what was spent: --left says how much is
+left of it.
+
 Examples:
 
     tributary reset api/user-42
-    tributary reset api/user-42 --at eu.de.berlin`
+    tributary reset api/user-42 --at eu.de.berlin
+    tributary reset tokens/tenant-7 --left 120000`
 }
 
 // Run resets.
 func (c *ResetCmd) Run(app *App) error {
 	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.ResetReply, error) {
+		if c.Left != nil {
+			return client.Left(ctx, c.Key.namespace, c.Key.key, int64(*c.Left))
+		}
 		return client.Reset(ctx, c.Key.namespace, c.Key.key)
 	}, func(r transport.ResetReply) {
 		for _, limit := range r.Limits {

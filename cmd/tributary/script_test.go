@@ -286,3 +286,23 @@ func unknownNamespace(namespace string) *transport.Error {
 	}
 	return nil
 }
+
+func (a fakeAdmin) Places(_ transport.PlacesRequest, done func(transport.PlacesReply, *transport.Error)) {
+	done(transport.PlacesReply{Place: a.place, Places: []transport.ChildPlace{
+		{Place: "eu", SeenMS: 120, Starts: 3, Rules: 7, Behind: 1, Lines: 4},
+		{Place: "sa", SeenMS: -1, Starts: 1, Forgotten: true},
+		{Place: "us", SeenMS: -1, Starts: 2, Refused: "of another world"},
+	}}, nil)
+}
+
+func (a fakeAdmin) Forget(q transport.ChildRequest, done func(transport.ForgetReply, *transport.Error)) {
+	done(transport.ForgetReply{Place: a.place, Child: q.Child}, nil)
+}
+
+func (a fakeAdmin) Forfeit(q transport.ChildRequest, done func(transport.ForfeitReply, *transport.Error)) {
+	done(transport.ForfeitReply{Place: a.place, Child: q.Child, Lines: 2}, nil)
+}
+
+func (a fakeAdmin) Join(q transport.JoinRequest, done func(transport.JoinReply, *transport.Error)) {
+	done(transport.JoinReply{Place: a.place, World: q.World}, nil)
+}

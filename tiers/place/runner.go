@@ -404,6 +404,20 @@ func (r *Runner) Reset(name tiers.Name, done func(error)) {
 		func(e error) { done(errors.Join(err, e)) })
 }
 
+// World is the world that the place's store is of; 0: not known yet.
+func (r *Runner) World() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.machine.World()
+}
+
+// Children is [tiers.Machine.Children].
+func (r *Runner) Children() []tiers.ChildState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.machine.Children(r.clock())
+}
+
 // Forget drops a child that left for good, as [tiers.Machine.Forget] says.
 func (r *Runner) Forget(child tiers.Place, done func(error)) {
 	var err error
