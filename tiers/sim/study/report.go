@@ -15,9 +15,12 @@ type class struct {
 	has          func(*Cell) bool
 }
 
-// few is how many whole tokens a city's part must have to be worth cutting
-// off: DESIGN.md 4 says about 16.
-const few = 15
+// few is how many whole tokens a city's part must have to be cut off: see
+// leastPart in tiers/lend.go.
+const few = 40
+
+// partGains is for how long what a part gains counts as its own, as there.
+const partGains = 5 * time.Second
 
 // classes are looked at in order: the first that has a cell is its class. The
 // reasons are of the design, not of a run: which cells are below 95 %, and by
@@ -25,9 +28,9 @@ const few = 15
 var classes = []class{
 	{
 		"Few whole tokens for each city that asks",
-		"The burst is less than about 16 tokens for each. Where such a limit is divided, each city holds parts of tokens that none of them can spend, and a part is lost with each share that is given back: only whole tokens travel. DESIGN.md 4 keeps such a limit pooled above and lends whole tokens to single asks; these cells show how far that is so. " +
-			"The column \"one bucket\" says what even a limit without distance would admit of these few checks.",
-		func(c *Cell) bool { return c.burst() < few*c.askers() },
+		"With what they gain in 5 s, there are less than about 40 tokens for each city. Such a limit stays pooled above, and whole tokens are lent to single checks, which wait for them. The way is long: an ask takes one message for each tier, and a token that is lent takes up to three, since a share is lent only in the answer to a report: one that says that there is more, the report, and the answer. In five tiers that is 16 messages, of 11 ms in the mean, and a report that is under way holds up the next: of checks that wait for 250 ms some go before their token comes. " +
+			"Where a check waits for a second, 5/min, a token is 2.5 % of what is admitted in the time measured, and the column \"one bucket\" says what even a limit without distance would admit of these few checks.",
+		func(c *Cell) bool { return c.part() < few },
 	},
 	{
 		"Demand that moves",
@@ -36,14 +39,17 @@ var classes = []class{
 	},
 	{
 		"Cities that differ",
-		"Of cities that ask for different amounts, those that have enough are lent more than they ask for: a meter rises at once and falls by halves, a demand is told upwards only once it moved by a quarter, and a parent moves no rate to a child that lacks at most an eighth. What they do not spend overflows there while the others go short, at each tier anew.",
+		"What is lost is at the beginning. Which cities have enough and which go short shows when each was heard for some windows of its meter; until then, the first burst is lent by what the first windows say, and what cities hold of it that have enough comes back to those that go short tier by tier. Utilisation after that is in the table of all cells.",
 		func(c *Cell) bool { return c.Shape == Zipf },
 	},
 	{"Unexplained", "No class of the study has these cells.", func(*Cell) bool { return true }},
 }
 
-// burst is the limit's.
-func (c *Cell) burst() int64 { return c.Limit.rules().Rule(key.Namespace).Limits[0].Burst }
+// part is what a city's equal part of the limit is worth, in tokens.
+func (c *Cell) part() int64 {
+	l := &c.Limit.rules().Rule(key.Namespace).Limits[0]
+	return (l.Burst + int64(float64(l.Rate)*partGains.Seconds()/l.Period.Seconds())) / c.askers()
+}
 
 const enough = 0.95
 
@@ -107,7 +113,7 @@ func (d *Document) head(p *printer) {
 		(delay / 10).Milliseconds(), delay.Milliseconds(), commit.Milliseconds(), (2 * delay).Milliseconds())
 	p.line("- A limit's burst is its figure: 5 for 5/min. Checks wait for a share for up to 1 s where the limit is by the minute, else 250 ms. Of 1000000/s each check asks for 1000 hits.")
 	p.line("- A city's checks come evenly, each anywhere in a slot of its own. **Zipf**: the *n*th city asks for 1/*n*. **Flash crowd**: uniform, but one city asks for %d times as much for 5 s (1 min where the limit is by the minute). **Moving with the sun**: a quarter of the cities asks for %d times as much as the others, each quarter for %d s.", crowdTimes, sunTimes, int(sunStays.Seconds()))
-	p.line("- **Utilisation** is what is admitted of the lesser of demand and limit, over 10 s to 8 min, after a warm-up of 3 round trips and the time that the first burst may take; where demand moves it is measured throughout. A little more than 100 % is what had been saved. **Early** begins at 3 round trips, and counts what is left of the burst then as a part of the limit.")
+	p.line("- **Utilisation** is what is admitted of the lesser of demand and limit, over 10 s to 8 min, after a warm-up of 3 round trips and the time that the first burst may take; where demand moves it is measured throughout. A little more than 100 %% is what had been saved. **Early** begins at 3 round trips, and counts what is left of the burst then as a part of the limit.")
 	p.line("- **Fairness** is Jain's index, over the cities, of what each was admitted of its due, a max-min fair part of the limit: 1 is fair. It is left out where a city is due fewer than %d checks.", fewest)
 	p.line("")
 }
@@ -180,7 +186,7 @@ func (d *Document) below(p *printer) {
 	lists := make([][]*Result, len(classes))
 	for i := range d.Results {
 		r := &d.Results[i]
-		if r.Tributary.Utilisation < enough {
+		if min(r.Tributary.Utilisation, r.Tributary.Early) < enough {
 			c := slices.IndexFunc(classes, func(c class) bool { return c.has(&r.Cell) })
 			lists[c] = append(lists[c], r)
 		}
@@ -195,13 +201,13 @@ func (d *Document) below(p *printer) {
 		p.line("")
 		p.line("%s", c.reason)
 		p.line("")
-		p.table("limit", "demand", "tree", "load", "Law 3", "utilisation", "one bucket")
+		p.table("limit", "demand", "tree", "load", "Law 3", "utilisation", "early", "one bucket")
 		for _, r := range lists[i] {
 			law := "no"
 			if r.covered() {
 				law = "yes"
 			}
-			p.row(r.Limit.Rate, r.Shape.String(), r.Tree.String(), fmt.Sprint(r.Load), law, percent(r.Tributary.Utilisation), percent(r.One.Utilisation))
+			p.row(r.Limit.Rate, r.Shape.String(), r.Tree.String(), fmt.Sprint(r.Load), law, percent(r.Tributary.Utilisation), percent(r.Tributary.Early), percent(r.One.Utilisation))
 		}
 		p.line("")
 	}
