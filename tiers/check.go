@@ -312,7 +312,7 @@ func (p *pool) retryAfter(now limiter.Time, hits int64, reason Reason) time.Dura
 	if p.nextAt > now && p.nextAt != limiter.Never && (reason == ReasonShare || p.dry()) {
 		return p.nextAt.Sub(now)
 	}
-	if p.owner && p.limit.Kind == limiter.Quota && p.vault.commit == 0 {
+	if p.owner && p.limit.Kind == limiter.Quota && (p.vault.commit == 0 || hits > p.whole()) {
 		return p.untilMore(now)
 	}
 	if after, ok := p.bucket.Wait(hits); ok && after > 0 && reason == ReasonLimit && p.usable(now) {

@@ -85,7 +85,7 @@ func fold(list []uint64, pairs []Pair) (left []Pair, sum Total, fits bool) {
 // foldEnded folds the sessions of a child that ended long enough ago.
 func (m *Machine) foldEnded(now limiter.Time, c *child) {
 	n := 0
-	for n < len(c.ended) && now.Sub(c.ended[n].since) >= m.cfg.FoldAfter && len(c.record.Folded) < maxFolded {
+	for n < len(c.ended) && now.Sub(c.ended[n].since) >= m.foldAfter() && len(c.record.Folded) < maxFolded {
 		m.event(EventFold, c.place, fmt.Sprintf("what session %016x counted is kept as a part of one total from now on", c.ended[n].session))
 		c.record = c.record.with(func(r *ChildRecord) { r.Folded = union(r.Folded, []uint64{c.ended[n].session}) })
 		n++
@@ -238,5 +238,10 @@ func (m *Machine) keep(n *count, told Total) (changed bool, err error) {
 	return true, nil
 }
 
-// DefaultFoldAfter is how long after its end a session's counts are folded.
-const DefaultFoldAfter = 24 * time.Hour
+// foldAfter is how long after its end a session's counts are folded.
+func (m *Machine) foldAfter() time.Duration {
+	if m.cfg.FoldAfter > 0 {
+		return m.cfg.FoldAfter
+	}
+	return m.rules.FoldAfter
+}

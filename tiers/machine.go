@@ -37,7 +37,7 @@ type Config struct {
 	Lease          time.Duration // how long an owner lends; 0: as the rules say
 	Heartbeat      time.Duration // an idle place reports as often
 	ReportInterval time.Duration // the least pause that a busy parent asks for
-	FoldAfter      time.Duration // counts of a child's session are folded so long after its end; 0: DefaultFoldAfter
+	FoldAfter      time.Duration // counts of a child's session are folded so long after its end; 0: as the rules say
 	MaxAwake       int           // objects kept in memory, about
 }
 
@@ -192,9 +192,6 @@ const (
 func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	if cfg.Session == 0 || cfg.Place == Root && cfg.NewWorld == 0 {
 		panic("tiers: a session and a new world need numbers other than 0")
-	}
-	if cfg.FoldAfter <= 0 {
-		cfg.FoldAfter = DefaultFoldAfter
 	}
 	m := &Machine{cfg: cfg, reader: r, began: now, wallAt: now, wall: cfg.Wall, usedAt: limiter.Never, spaces: map[string]*space{}, retired: map[retiredLimit]limiter.Time{}}
 	if err := m.startRules(); err != nil {

@@ -32,7 +32,6 @@ type PlaceConfig struct {
 	Lease          time.Duration // the rules' when 0
 	Heartbeat      time.Duration // tiers.DefaultHeartbeat when 0
 	ReportInterval time.Duration // tiers.DefaultReportInterval when 0
-	FoldAfter      time.Duration // tiers.DefaultFoldAfter when 0
 
 	Version string          // the program's
 	Store   objects.Options // of its store
@@ -89,7 +88,7 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 	p.runner, err = place.Start(tiers.Config{
 		Place: cfg.Place, Partition: 0, Partitions: 1, Leaf: cfg.Leaf, Rules: cfg.Rules,
 		Session: p.session, NewWorld: random(), Lease: cfg.Lease, Heartbeat: cfg.Heartbeat,
-		ReportInterval: cfg.ReportInterval, FoldAfter: cfg.FoldAfter, MaxAwake: tiers.DefaultMaxAwake,
+		ReportInterval: cfg.ReportInterval, MaxAwake: tiers.DefaultMaxAwake,
 	}, p.store, sender{p}, p.clock.Now, func() int64 { return time.Now().UnixNano() })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("place %s: %w", cfg.Place, err), p.store.store.Close())

@@ -36,7 +36,6 @@ type ServeCmd struct {
 	HTTP           string        `name:"http" help:"Address for /metrics, /healthz and /readyz; 'off' for none." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
 	ReportInterval time.Duration `help:"Least pause between two reports that a busy parent asks of a child." default:"5ms"`
 	Heartbeat      time.Duration `help:"How often an idle place reports to its parent." default:"1s"`
-	FoldAfter      time.Duration `help:"How long after a city's process ended its counts are kept apart from those before." default:"24h"`
 }
 
 // defaultPlaces is what serve runs when it is not told: a city needs all
@@ -61,9 +60,6 @@ func (c *ServeCmd) Run(app *App) error {
 	if err != nil {
 		return err
 	}
-	if c.FoldAfter < 0 {
-		return fmt.Errorf("--fold-after is %s: it cannot be negative", c.FoldAfter)
-	}
 	if c.ReportInterval <= 0 || c.ReportInterval > time.Second || c.Heartbeat < c.ReportInterval {
 		return fmt.Errorf("--report-interval is %s and --heartbeat %s: an interval goes from 1ns to 1s, and a heartbeat is no shorter", c.ReportInterval, c.Heartbeat)
 	}
@@ -82,7 +78,7 @@ func (c *ServeCmd) Run(app *App) error {
 		defer func() { _ = listener.Close() }() // the server closes it first
 	}
 	cfg := world.Config{
-		Places: specs, Data: c.Data, URL: c.NATS, Prefix: c.Prefix, Rules: rules, ReportInterval: c.ReportInterval, Heartbeat: c.Heartbeat, FoldAfter: c.FoldAfter,
+		Places: specs, Data: c.Data, URL: c.NATS, Prefix: c.Prefix, Rules: rules, ReportInterval: c.ReportInterval, Heartbeat: c.Heartbeat,
 		Version: app.Version, Metrics: metrics, Logger: app.Log,
 	}
 	url := c.NATS

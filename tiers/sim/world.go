@@ -29,7 +29,7 @@ type World struct {
 	Faults    Faults
 	Rules     *limiter.Rules
 	Lease     time.Duration
-	FoldAfter time.Duration                    // 0: tiers.DefaultFoldAfter
+	FoldAfter time.Duration                    // 0: as the rules say
 	Trace     func(format string, args ...any) // may be nil
 
 	rng    *rand.Rand

@@ -31,7 +31,7 @@ type Config struct {
 	Prefix string
 	Rules  *limiter.Rules
 
-	ReportInterval, Heartbeat, FoldAfter time.Duration // 0: the default
+	ReportInterval, Heartbeat time.Duration // 0: the default
 
 	Version string
 	Metrics *transport.Metrics
@@ -160,7 +160,7 @@ func (n *Node) start() error {
 	}
 	p, err := transport.StartPlace(transport.PlaceConfig{
 		Place: n.Place, Leaf: n.Leaf, Dir: filepath.Join(w.cfg.Data, string(n.Place)), Conn: conn, Prefix: w.cfg.Prefix, Rules: w.cfg.Rules,
-		ReportInterval: w.cfg.ReportInterval, Heartbeat: w.cfg.Heartbeat, FoldAfter: w.cfg.FoldAfter,
+		ReportInterval: w.cfg.ReportInterval, Heartbeat: w.cfg.Heartbeat,
 		Version: w.cfg.Version, Clock: w.clock, Metrics: w.cfg.Metrics, Logger: w.cfg.Logger,
 	})
 	if err != nil {
