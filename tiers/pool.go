@@ -302,7 +302,8 @@ func (p *pool) demand(now limiter.Time) Demand {
 	if d.Ask > 0 {
 		d.Ask, d.Single = saturate(d.Ask, p.permits.out), saturate(d.Single, p.permits.out) // what is out is no answer to it
 	}
-	var others int64
+	var others int64 // what children have beyond what they ask for
+	lacks := false
 	for _, l := range p.lines {
 		if l.session == l.child.session {
 			below := l.demand
@@ -310,12 +311,12 @@ func (p *pool) demand(now limiter.Time) Demand {
 			if below.Ask == 0 || below.Until == 0 {
 				below = below.without()
 			}
-			if d = d.plus(below); below.Ask <= l.out().Capacity {
-				others = saturate(others, l.out().Capacity)
-			}
+			d = d.plus(below)
+			others = saturate(others, max(0, l.out().Capacity-below.Ask))
+			lacks = lacks || below.Ask > l.out().Capacity
 		}
 	}
-	if d.Ask > 0 && p.dry() {
+	if lacks && p.dry() {
 		d.Ask = saturate(d.Ask, others) // what others have is no answer to it
 	}
 	d.Ask, d.Single = min(d.Ask, p.limit.Burst), min(d.Single, p.limit.Burst)
