@@ -306,7 +306,7 @@ func (p *pool) dry() bool { return !p.owner && p.holding().Rate == 0 }
 // retryAfter is when hits could be admitted, if nobody else comes; 0: it is
 // not known.
 func (p *pool) retryAfter(now limiter.Time, hits int64, reason Reason) time.Duration {
-	if reason == ReasonBurst {
+	if reason == ReasonBurst || p.credit > 0 { // never, or when the parent has confirmed the place
 		return 0
 	}
 	if p.nextAt > now && p.nextAt != limiter.Never && (reason == ReasonShare || p.dry()) {
