@@ -159,7 +159,7 @@ func (p *pool) inspect(now limiter.Time, s *LimitState) {
 	*s = LimitState{
 		Limit: p.limit, Owner: p.owner, Holding: p.holding(), Bucket: bucket.Share(), Stored: p.vault.rest + p.vault.coming,
 		Demand: demand, Pooled: p.pooled, Next: p.nextAt, Waiting: len(p.object.waiters), Waits: p.waits,
-		Permits: len(p.permits.held), Frozen: p.permits.out, Window: p.window,
+		Permits: len(p.permits.held), Frozen: p.permits.out, Window: p.window, Spared: p.spareAt,
 		Recall: p.recalled.keep, Recalls: p.recalled.count, Recalled: p.recalled.at,
 	}
 	for _, f := range p.frozen {
@@ -194,6 +194,7 @@ type LimitState struct {
 	Waiting  int          // checks
 	Permits  int          // of a concurrency
 	Window   int64        // of a quota: its begin, Unix seconds
+	Spared   limiter.Time // of a soft limit: when its provisional share was spent from last; 0: never
 	Recall   Keep         // the last one that came
 	Recalls  uint64       // how many came
 	Recalled limiter.Time // when the last one came

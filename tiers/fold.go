@@ -82,8 +82,15 @@ func fold(list []uint64, pairs []Pair) (left []Pair, sum Total, fits bool) {
 	return left, sum, true
 }
 
-// foldEnded folds the sessions of a child that ended long enough ago.
-func (m *Machine) foldEnded(now limiter.Time, c *child) {
+// foldEnded folds the sessions of a child that ended long enough ago: not the
+// one that reports.
+func (m *Machine) foldEnded(now limiter.Time, c *child, reports uint64) {
+	if i := slices.IndexFunc(c.ended, func(e endedSession) bool { return e.session == reports }); i >= 0 {
+		c.ended = slices.Delete(c.ended, i, i+1) // it is fenced, and runs: it ends later
+		if reports != c.session {
+			c.ended = append(c.ended, endedSession{reports, now})
+		}
+	}
 	n := 0
 	for n < len(c.ended) && now.Sub(c.ended[n].since) >= m.foldAfter() && len(c.record.Folded) < maxFolded {
 		m.event(EventFold, c.place, fmt.Sprintf("what session %016x counted is kept as a part of one total from now on", c.ended[n].session))

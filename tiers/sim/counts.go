@@ -110,6 +110,10 @@ func (l *laws) durable(n *Node, p *process, w tiers.Write, old tiers.Record) {
 	if m, _ := w.Record.(*tiers.Meta); m != nil && m.Clean && !p.closing {
 		l.broken("only a clean stop leaves a clean mark", n, "session %016x left one while it ran", p.session)
 	}
+	if c, _ := w.Record.(*tiers.ChildRecord); c != nil {
+		before, _ := old.(*tiers.ChildRecord)
+		l.folds(n, l.sites[tiers.Place(strings.TrimPrefix(string(w.Key), "child/"))], c, before)
+	}
 	if k.kind != 'c' || k.target == nil {
 		return
 	}
@@ -133,6 +137,39 @@ func (l *laws) durable(n *Node, p *process, w tiers.Write, old tiers.Record) {
 		}
 		if !atMost(now, child.counts[i].truth) {
 			l.broken("no total is above what was counted", n, "%s: %s is said to have %+v, it counted %+v", k.target.name, k.source, now, child.counts[i].truth)
+		}
+	}
+}
+
+// folds is called when a parent folds sessions of a child. What they counted
+// that it has not heard of is only added while the leaf's disk that has it
+// lacks nothing that the parent has: Law 1's third exception.
+func (l *laws) folds(n *Node, child *site, now, before *tiers.ChildRecord) {
+	if child == nil || !child.leaf {
+		return
+	}
+	for _, session := range now.Folded {
+		if before != nil && slices.Contains(before.Folded, session) {
+			continue
+		}
+		for i := range child.counts {
+			c := &child.counts[i]
+			j := slices.IndexFunc(c.sessions, func(s sessionCount) bool { return s.session == session })
+			if j < 0 {
+				continue
+			}
+			unheard := c.sessions[j].durable
+			if r, _ := n.disk.durable[countKey(l.targets[i].name, child.place)].(*tiers.CountRecord); r != nil {
+				for _, p := range r.Pairs {
+					if p.Session == session {
+						unheard = less(unheard, p.Total)
+					}
+				}
+			}
+			if unheard != (tiers.Total{}) {
+				c.lost = sum(c.lost, unheard)
+				l.excepted[FoldedUnheard]++
+			}
 		}
 	}
 }

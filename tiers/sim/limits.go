@@ -121,7 +121,11 @@ func (l *laws) oracle(leaf *Node, t *target, limit *limiter.Limit) *oracle {
 	}
 	o := &oracle{owner: owner, node: node, target: t, id: limit.ID, exists: true, limit: *limit}
 	// The owner may follow other rules than the leaf.
-	if at := owner.nodes[0]; at.rules != nil {
+	at := node
+	if at == nil {
+		at = owner.nodes[0]
+	}
+	if at.rules != nil {
 		if theirs := ruleLimit(at.rules, t, limit.ID); theirs != nil {
 			o.limit = *theirs
 		}
@@ -245,11 +249,13 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 }
 
 // spendSpare charges what a leaf that was cut off admitted to what a soft limit
-// allows it: the limit once more.
+// allows it: a sixteenth of the limit, rounded up.
 func (o *oracle) spendSpare(now limiter.Time, session uint64, hits int64) bool {
 	spare := o.spare[session]
 	if spare == nil {
-		b := limiter.NewBucket(o.limit.Period*100, faster(&o.limit), now)
+		part := o.limit
+		part.Burst, part.Rate = (part.Burst+15)/16, (part.Rate+15)/16
+		b := limiter.NewBucket(o.limit.Period*100, faster(&part), now)
 		spare = &b
 		if o.spare == nil {
 			o.spare = map[uint64]*limiter.Bucket{}
@@ -305,7 +311,7 @@ type spending struct {
 	target  *target
 	hits    int64
 	window  int64 // of a quota, as the leaf knows it; 0: it is not known
-	cutOff  bool  // the leaf held no line of it that it could use
+	cutOff  bool  // the leaf held no line of it that it could use, and took from its provisional share
 	permit  uint64
 	limit   *limiter.Limit // as the leaf follows it
 }
@@ -341,16 +347,11 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 		if state != nil {
 			if at := limitState(state, o.id); at != nil {
 				s.window = at.Window
-				s.cutOff = !usable(state, at)
+				s.cutOff = at.Spared == state.Now
 			}
 		}
 		l.spendings = append(l.spendings, s)
 	}
-}
-
-// usable says that a place may spend of a limit.
-func usable(e *tiers.Explanation, s *tiers.LimitState) bool {
-	return s.Owner || s.Held != nil && !s.Held.Ended && e.Now < s.Held.Expires
 }
 
 // spend charges a check that was admitted.
