@@ -316,7 +316,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	for _, back := range a.Pairs {
 		m.handedBack(now, back)
 	}
-	if a.Acked >= r.To { // else its disk was full, and it took no counts
+	if u.acked >= r.To { // else it took no counts, or this session sends the same once more
 		for _, c := range firsts {
 			c.handed = true
 		}

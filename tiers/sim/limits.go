@@ -347,7 +347,7 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 		if state != nil {
 			if at := limitState(state, o.id); at != nil {
 				s.window = at.Window
-				s.cutOff = at.Spared == state.Now
+				s.cutOff = at.Spared != 0 && at.Spared == state.Now
 			}
 		}
 		l.spendings = append(l.spendings, s)
