@@ -280,7 +280,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	if a.Number == 0 { // nothing was taken: another session has our number
 		m.requeue()
-		m.number(0)
+		m.number(now, 0)
 		return
 	}
 	pools, firsts := u.pools, u.firsts
@@ -300,7 +300,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	u.stamp, u.stampAt = a.Stamp, now
 	if a.Number != u.number {
-		m.number(a.Number)
+		m.number(now, a.Number)
 	} else if r.Number == a.Number { // the parent's disk has it: no other session will be given it
 		m.judge(now, a.Number)
 	}
@@ -341,7 +341,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 }
 
 // number takes the session's number from the parent; 0 asks for a hello.
-func (m *Machine) number(n uint64) {
+func (m *Machine) number(now limiter.Time, n uint64) {
 	u := &m.upper
 	u.number, u.hurry = n, true
 	if n == 0 {
@@ -350,6 +350,7 @@ func (m *Machine) number(n uint64) {
 	if n > m.meta.Number {
 		if n != m.prior.Number+1 { // other sessions ran in between, not on this disk
 			m.meta.Lost = true
+			m.loseWindows(now) // with the number: the next start takes that for its disk's
 		}
 		m.meta.Number = n
 		m.write(metaKey, m.saved())

@@ -219,7 +219,7 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 		o.net = map[uint64]int64{}
 	}
 	o.net[s.session] += hits
-	if o.limit.Soft && s.cutOff && o.spendSpare(now, s.session, hits) {
+	if o.limit.Soft && s.cutOff && o.spendSpare(now, s) {
 		return 0, ""
 	}
 	switch o.limit.Kind {
@@ -250,19 +250,30 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 
 // spendSpare charges what a leaf that was cut off admitted to what a soft limit
 // allows it: a sixteenth of the limit, rounded up.
-func (o *oracle) spendSpare(now limiter.Time, session uint64, hits int64) bool {
-	spare := o.spare[session]
-	if spare == nil {
-		part := o.limit
-		part.Burst, part.Rate = (part.Burst+15)/16, (part.Rate+15)/16
-		b := limiter.NewBucket(o.limit.Period*100, faster(&part), now)
+func (o *oracle) spendSpare(now limiter.Time, s *spending) bool {
+	part := *s.limit
+	part.Burst, part.Rate = (part.Burst+15)/16, (part.Rate+15)/16
+	whole := faster(&part)
+	spare := o.spare[s.session]
+	if spare != nil {
+		// The leaf may have taken other figures at any time since: where they
+		// are larger, it may be full.
+		more := whole.Minus(spare.Share()).Max(limiter.Share{})
+		if more.Tokens = 0; !more.IsZero() {
+			more.Tokens = whole.Capacity
+		}
+		spare.Add(now, more)
+		have := spare.Share()
+		spare.Cut(now, limiter.Share{Capacity: have.Capacity - whole.Capacity, Rate: have.Rate - whole.Rate})
+	} else {
+		b := limiter.NewBucket(s.limit.Period*100, whole, now)
 		spare = &b
 		if o.spare == nil {
 			o.spare = map[uint64]*limiter.Bucket{}
 		}
-		o.spare[session] = spare
+		o.spare[s.session] = spare
 	}
-	return spare.Take(now, hits)
+	return spare.Take(now, s.hits)
 }
 
 // window finds or makes what was spent of a quota's window.
