@@ -427,7 +427,7 @@ func (m *Machine) rescan(now limiter.Time, after uint64) {
 func (m *Machine) handedBack(now limiter.Time, back Count) {
 	c := m.counted(m.object(now, m.space(back.Name.Namespace), back.Name.Key))
 	if !m.cfg.Leaf {
-		if _, err := m.keep(c, back.Kept); err != nil {
+		if err := m.keep(c, back.Kept); err != nil {
 			m.event(EventOverflow, m.cfg.Place, err.Error())
 		}
 		return
