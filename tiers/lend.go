@@ -159,7 +159,7 @@ func (p *pool) lacks(now limiter.Time, d Demand) bool {
 	for _, l := range p.lines {
 		have += l.out().Capacity
 	}
-	return d.Ask > told.Ask && d.Ask > have
+	return d.Ask-have > max(0, told.Ask-p.holding().Capacity)
 }
 
 // ahead is how many tokens a line lacks that may come before they are asked

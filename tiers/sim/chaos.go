@@ -23,6 +23,7 @@ type chaos struct {
 	over bool
 	twin int
 	join int
+	left int                              // places that left, each with all below it
 	now  map[string]limiter.NamespaceSpec // the rules as they were last applied
 }
 
@@ -110,8 +111,12 @@ func (c *chaos) forA(longest time.Duration, begin, end func()) bool {
 	return true
 }
 
-// maxJoins is how many places join a world, at most.
-const maxJoins = 5
+// maxJoins is how many places join a world, at most, and maxLeaves how many
+// leave, each with all below it.
+const (
+	maxJoins  = 5
+	maxLeaves = 3
+)
 
 var faultDone = [numFaults]func(*chaos) bool{
 	Partition: func(c *chaos) bool {
@@ -184,12 +189,26 @@ var faultDone = [numFaults]func(*chaos) bool{
 		}
 		c.join++
 		parent := c.interior[c.rand.IntN(len(c.interior))]
+		if parent.site.left {
+			return false
+		}
 		n := c.add(c.below(parent), parent.Place.Depth()+1 >= c.deepest || c.rand.IntN(2) == 0)
 		c.world.say(n, "joins")
 		n.Start()
 		if !n.Leaf {
 			c.add(c.below(n), true).Start()
 		}
+		return true
+	},
+	Leave: func(c *chaos) bool {
+		n := c.node()
+		if c.left == maxLeaves || n.Place == tiers.Root || n.site.left || slices.ContainsFunc(c.steadyAt, func(at *Node) bool { return at.site.under(n.site) }) {
+			return false
+		}
+		c.left++
+		c.world.say(n, "leaves for good")
+		c.laws.leaves(n.site)
+		c.forget(n.site)
 		return true
 	},
 	WallClock: func(c *chaos) bool {
@@ -221,6 +240,34 @@ var faultDone = [numFaults]func(*chaos) bool{
 		c.world.say(n, "is suspended for %s", n.asleep.Sub(c.world.now))
 		return true
 	},
+}
+
+// forget has a place that left forgotten by its parent, as soon as that can be.
+func (c *chaos) forget(s *site) {
+	var try func()
+	try = func() {
+		parent := s.parent.live()
+		if s.parent.left {
+			return
+		}
+		if parent == nil || !parent.ready() {
+			c.world.After(500*time.Millisecond, try)
+			return
+		}
+		had := c.laws.countsOf(parent, s)
+		disk := parent.disk.number
+		parent.proc.runner.Forget(s.place, func(err error) {
+			switch {
+			case err == nil:
+				c.world.say(parent, "has forgotten %s", s.place)
+				c.laws.forgotten(parent, disk, s, had)
+			case errors.Is(err, tiers.ErrNoChild):
+			default:
+				c.world.After(500*time.Millisecond, try)
+			}
+		})
+	}
+	c.world.After(4*time.Second, try) // some heartbeats
 }
 
 // stop ends a node's process in good order, then does something.

@@ -57,5 +57,4 @@ func (p *process) inspect(name tiers.Name, e *tiers.Explanation) bool {
 var has = struct {
 	quota, budget, concurrency, soft, shadow, dedupe, count, weights, lease bool
 	operations                                                              bool // release, renew, refund, reset
-	leave                                                                   bool // places are forgotten
 }{quota: true, budget: true, concurrency: true, soft: true, shadow: true, dedupe: true, count: true, weights: true, operations: true}

@@ -362,7 +362,7 @@ func (l *laws) reopened(n *Node) {
 		l.mayLose(n.site)
 	}
 	for _, leaf := range n.site.below {
-		if leaf.leaf {
+		if leaf.leaf && !leaf.left {
 			l.mayLose(leaf)
 		}
 	}

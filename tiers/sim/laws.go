@@ -46,7 +46,8 @@ type site struct {
 	leaf   bool
 	nodes  []*Node
 	below  []*site
-	left   bool // it was forgotten by its parent
+	left   bool // for good, and is forgotten by its parent
+	kept   []kept
 
 	counts  []siteCount // by target
 	charges []charges   // by target, at a leaf

@@ -15,6 +15,7 @@ const (
 	pathHandedBack    = "pairs handed back"
 	pathFolded        = "session folded"
 	pathFenced        = "session fenced"
+	pathForgotten     = "place forgotten"
 	pathFencedExit    = "session exited, fenced"
 	pathTwin          = "twin"
 	pathRefill        = "parent filled again"
@@ -41,7 +42,7 @@ const (
 
 // paths are all that a thorough run takes.
 var paths = []string{
-	pathHandedOver, pathHandedBack, pathFolded, pathFenced, pathFencedExit, pathTwin, pathRefill, pathLost, pathRefused, pathSilent, pathLineEnded, pathLateAnswer,
+	pathHandedOver, pathHandedBack, pathFolded, pathForgotten, pathFenced, pathFencedExit, pathTwin, pathRefill, pathLost, pathRefused, pathSilent, pathLineEnded, pathLateAnswer,
 	pathWindow, pathDebt, pathRetired, pathRules, pathRulesDiffer, pathFull, pathRemembered, pathRelease, pathRenewal, pathExpired, pathEndedPermit,
 	pathRefund, pathReset, pathCountedChecks,
 }

@@ -229,6 +229,7 @@ func (s *scenario) exact() {
 			c := &at.counts[t.index]
 			have := n.totals[t.index]
 			l.checks++
+			l.keptAll(at, n, t)
 			if at.parent == nil {
 				if at.leaf && (!atMost(have, c.truth) || !atMost(less(c.truth, c.lost), have)) {
 					l.broken("counts are exact in the end", n, "%s: has %+v, counted %+v", t.name, have, c.truth)
@@ -289,8 +290,7 @@ func (s *scenario) returned() {
 			continue
 		}
 		for _, line := range state.Lines {
-			child := l.sites[line.Child]
-			if line.Lent.Minus(line.Returned).Capacity > 0 && (child == nil || !child.left) {
+			if line.Lent.Minus(line.Returned).Capacity > 0 {
 				l.broken("nothing is left lent to nobody", n, "%s %s: %+v of line %d to %s (session %016x), expires %s", o.target.name, &o.limit,
 					line.Lent.Minus(line.Returned), line.Line, line.Child, line.Session, line.Expires.Sub(e.Now))
 			}

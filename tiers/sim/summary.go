@@ -45,7 +45,7 @@ func (s *Summary) Add(r *Result) {
 // that were never taken.
 func (s *Summary) Missing(set FaultSet) (missing []string) {
 	for f := range numFaults {
-		if set.Has(f) && s.Injected[f] == 0 && (f != Leave || has.leave) {
+		if set.Has(f) && s.Injected[f] == 0 {
 			missing = append(missing, "fault "+f.String())
 		}
 	}
