@@ -108,6 +108,14 @@ func (c *child) noteEnded(now limiter.Time, pairs []Pair) {
 	}
 }
 
+// stillRuns notes that a session reports, that was taken for one that ended: it
+// ends now, at the earliest. What a report brings must not be folded with it.
+func (c *child) stillRuns(now limiter.Time, session uint64) {
+	if i := slices.IndexFunc(c.ended, func(e endedSession) bool { return e.session == session }); i >= 0 {
+		c.ended = append(slices.Delete(c.ended, i, i+1), endedSession{session, now})
+	}
+}
+
 // endedSession is one that ended, at the latest, at a time by this place's
 // running clock: clocks that are set, and time while it was down, fold nothing.
 type endedSession struct {

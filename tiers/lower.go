@@ -102,6 +102,7 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	if r.Number == 0 {
 		return m.hello(c, r, a)
 	}
+	c.stillRuns(now, r.Session)
 	m.foldEnded(now, c)
 	progress, known := m.session(now, c, r)
 	if !known {

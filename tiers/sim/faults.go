@@ -110,7 +110,7 @@ type Exception int
 
 // The exceptions.
 const (
-	LostCounts   Exception = iota // votes that only a lost or old disk held
+	LostCounts   Exception = iota // votes that only a lost or old disk held, or a session that was folded while it ran
 	LostTogether                  // a leaf and its parent lost their disks: the grandparent shows more
 	OldOwner                      // a budget's or quota's owner was set back to an old disk
 	LostRoot                      // the root's disk was lost: a new world, until it is joined
