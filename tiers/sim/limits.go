@@ -121,7 +121,11 @@ func (l *laws) oracle(leaf *Node, t *target, limit *limiter.Limit) *oracle {
 	}
 	o := &oracle{owner: owner, node: node, target: t, id: limit.ID, exists: true, limit: *limit}
 	// The owner may follow other rules than the leaf.
-	if at := owner.nodes[0]; at.rules != nil {
+	at := owner.nodes[0]
+	if node != nil {
+		at = node
+	}
+	if at.rules != nil {
 		if theirs := ruleLimit(at.rules, t, limit.ID); theirs != nil {
 			o.limit = *theirs
 		}
@@ -215,7 +219,7 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 		o.net = map[uint64]int64{}
 	}
 	o.net[s.session] += hits
-	if o.limit.Soft && s.cutOff && o.spendSpare(now, s.session, hits) {
+	if o.limit.Soft && s.spared && o.spendSpare(now, s.session, hits) {
 		return 0, ""
 	}
 	switch o.limit.Kind {
@@ -305,7 +309,7 @@ type spending struct {
 	target  *target
 	hits    int64
 	window  int64 // of a quota, as the leaf knows it; 0: it is not known
-	cutOff  bool  // the leaf held no line of it that it could use
+	spared  bool  // the leaf held no line of it that it could use, and it is soft
 	permit  uint64
 	limit   *limiter.Limit // as the leaf follows it
 }
@@ -341,16 +345,11 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 		if state != nil {
 			if at := limitState(state, o.id); at != nil {
 				s.window = at.Window
-				s.cutOff = !usable(state, at)
+				s.spared = at.Spared != 0 && at.Spared == state.Now
 			}
 		}
 		l.spendings = append(l.spendings, s)
 	}
-}
-
-// usable says that a place may spend of a limit.
-func usable(e *tiers.Explanation, s *tiers.LimitState) bool {
-	return s.Owner || s.Held != nil && !s.Held.Ended && e.Now < s.Held.Expires
 }
 
 // spend charges a check that was admitted.
@@ -359,7 +358,7 @@ func (l *laws) spend(s *spending) {
 	if over, of := o.spend(l, s); over > 0 {
 		l.broken("limits hold", s.node, "%d hits of %s admitted, %d beyond %s of %s (owner %s)", s.hits, s.target.name, over, of, s.limit, o.owner.place)
 	}
-	if s.permit != 0 && !(o.limit.Soft && s.cutOff) {
+	if s.permit != 0 && !(o.limit.Soft && s.spared) {
 		o.permits = append(o.permits, permitOut{permitID{s.node, s.session, s.permit}, s.hits, s.node.trueTime(s.node.clock().Add(o.limit.Hold))})
 		o.out += s.hits
 	}
