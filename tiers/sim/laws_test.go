@@ -24,6 +24,16 @@ var regressions = []struct {
 	{11, "all", "a soft limit's line that ended in the step that spent from it"},
 	{21, "all", "a quota that was reset and fell asleep at once"},
 	{80, "all", "retries of checks of nothing, which get no permit"},
+	{11, "loss,delay,partition,crash,stop,full-disk,busy-disk,lost-disk,old-disk,twin,drift,suspend,rules,join", "a session that was folded with the report that made it the newest"},
+	{148, "all", "sessions that were folded while they ran"},
+	{139, "all", "the same"},
+	{78, "all", "a soft limit's spare that was charged for what the share paid, and the other way round"},
+	{162, "all", "the same"},
+	{225, "all", "the same"},
+	{152, "all", "a twin's own limit that was measured by the rules of the other twin"},
+	{83, "all", "a leaf that lost its disk and had what the rules raised at once"},
+	{279, "all", "a permit that was released in the step before the first"},
+	{310, "all", "a limit that admitted nothing for 3 s; by now it does"},
 }
 
 // gaps are seeds that break a law in a way that is known and not repaired
