@@ -32,6 +32,8 @@ var regressions = []struct {
 	{225, "all", "the same"},
 	{152, "all", "a twin's own limit that was measured by the rules of the other twin"},
 	{83, "all", "a leaf that lost its disk and had what the rules raised at once"},
+	{511, "all", "a quota that was reset and fell asleep at once, in a window before its newest"},
+	{465, "all", "a lost disk's windows that a clock which was set back opened again"},
 	{279, "all", "a permit that was released in the step before the first"},
 	{310, "all", "a limit that admitted nothing for 3 s; by now it does"},
 }

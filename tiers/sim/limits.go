@@ -389,6 +389,14 @@ func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
 		}
 		was, window := spent(before)
 		is, old := spent(n.disk.durable)
+		if len(n.disk.durable) == 0 { // a clock that was set back opens windows again
+			for i := range o.windows {
+				if w := &o.windows[i]; w.spent > 0 && w.begin > n.unix()/int64(time.Second) {
+					l.excepted[OldOwner]++
+					w.extra += w.spent
+				}
+			}
+		}
 		if len(n.disk.durable) == 0 || was <= is && old == window {
 			continue // a lost disk is known to be lost: nothing is lent
 		}
