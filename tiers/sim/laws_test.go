@@ -34,6 +34,9 @@ var regressions = []struct {
 	{83, "all", "a leaf that lost its disk and had what the rules raised at once"},
 	{511, "all", "a quota that was reset and fell asleep at once, in a window before its newest"},
 	{465, "all", "a lost disk's windows that a clock which was set back opened again"},
+	{977, "all", "a reset of a quota's window that nothing was spent of yet, and all was lent"},
+	{621, "all", "wake-ups that were asked for again and again and came all at once"},
+	{889, "all", "the same"},
 	{279, "all", "a permit that was released in the step before the first"},
 	{310, "all", "a limit that admitted nothing for 3 s; by now it does"},
 }

@@ -339,6 +339,9 @@ func (l *laws) reset(n *Node, t *target) {
 		o.resetBy = n.session()
 		switch o.limit.Kind {
 		case limiter.Quota:
+			if window != 0 {
+				o.window(window) // what was lent of it may be all
+			}
 			for i := range o.windows {
 				// Of one that fell asleep at once it is not known which window it is in.
 				if w := &o.windows[i]; window == 0 || w.begin == window {
