@@ -280,14 +280,20 @@ func (p *pool) opens(now limiter.Time, hits int64) bool {
 		return false
 	}
 	if p.spare == nil {
-		part := func(n int64) int64 { return (n + 15) / 16 }
-		s := p.limit.Whole()
-		s = limiter.Share{Tokens: part(s.Tokens), Capacity: part(s.Capacity), Rate: part(s.Rate)}
-		b := limiter.NewBucket(p.limit.Period, s, now)
-		p.spare = &b
+		p.provide(now, limiter.MaxTokens)
 	}
 	p.spare.Settle(now)
 	return hits <= p.spare.Tokens()
+}
+
+// provide makes a soft limit's provisional share: a sixteenth of the limit,
+// rounded up, with as many tokens at most.
+func (p *pool) provide(now limiter.Time, tokens int64) {
+	part := func(n int64) int64 { return (n + 15) / 16 }
+	s := p.limit.Whole()
+	s = limiter.Share{Tokens: min(part(s.Tokens), tokens), Capacity: part(s.Capacity), Rate: part(s.Rate)}
+	b := limiter.NewBucket(p.limit.Period, s, now)
+	p.spare = &b
 }
 
 // low says that the lender should know that little is left of what does not

@@ -159,7 +159,7 @@ func (p *pool) inspect(now limiter.Time, s *LimitState) {
 	*s = LimitState{
 		Limit: p.limit, Owner: p.owner, Holding: p.holding(), Bucket: bucket.Share(), Stored: p.vault.rest + p.vault.coming,
 		Demand: demand, Pooled: p.pooled, Next: p.nextAt, Waiting: len(p.object.waiters), Waits: p.waits,
-		Permits: len(p.permits.held), Frozen: p.permits.out, Spared: p.spareAt, Window: p.window,
+		Permits: len(p.permits.held), Frozen: p.permits.out, Window: p.window, Spared: p.spareAt,
 		Recall: p.recalled.keep, Recalls: p.recalled.count, Recalled: p.recalled.at,
 	}
 	for _, f := range p.frozen {
@@ -181,7 +181,6 @@ type LimitState struct {
 	Limit    *limiter.Limit
 	Owner    bool
 	Quiet    limiter.Time  // an owner lends nothing of it before
-	Spared   limiter.Time  // when a check passed last while the share of a soft limit was away; 0: none did
 	Waits    bool          // an owner whose disk was lost waits for a figure
 	Holding  limiter.Share // what the place has of the limit, lent out or not
 	Bucket   limiter.Share // what of it is here
@@ -195,6 +194,7 @@ type LimitState struct {
 	Waiting  int          // checks
 	Permits  int          // of a concurrency
 	Window   int64        // of a quota: its begin, Unix seconds
+	Spared   limiter.Time // of a soft limit: when its provisional share was spent from last; 0: never
 	Recall   Keep         // the last one that came
 	Recalls  uint64       // how many came
 	Recalled limiter.Time // when the last one came

@@ -68,7 +68,6 @@ func union(list, more []uint64) []uint64 {
 
 // fold takes the pairs of folded sessions out of pairs, and sums them.
 func fold(list []uint64, pairs []Pair) (left []Pair, sum Total, fits bool) {
-	fits = true
 	if len(list) == 0 || !slices.ContainsFunc(pairs, func(p Pair) bool { return listed(list, p.Session) }) {
 		return pairs, sum, true
 	}
@@ -82,8 +81,15 @@ func fold(list []uint64, pairs []Pair) (left []Pair, sum Total, fits bool) {
 	return left, sum, true
 }
 
-// foldEnded folds the sessions of a child that ended long enough ago.
-func (m *Machine) foldEnded(now limiter.Time, c *child) {
+// foldEnded folds the sessions of a child that ended long enough ago: not the
+// one that reports.
+func (m *Machine) foldEnded(now limiter.Time, c *child, reports uint64) {
+	if i := slices.IndexFunc(c.ended, func(e endedSession) bool { return e.session == reports }); i >= 0 {
+		c.ended = slices.Delete(c.ended, i, i+1) // it is fenced, and runs: it ends later
+		if reports != c.session {
+			c.ended = append(c.ended, endedSession{reports, now})
+		}
+	}
 	n := 0
 	for n < len(c.ended) && now.Sub(c.ended[n].since) >= m.foldAfter() && len(c.record.Folded) < maxFolded {
 		m.event(EventFold, c.place, fmt.Sprintf("what session %016x counted is kept as a part of one total from now on", c.ended[n].session))
@@ -105,14 +111,6 @@ func (c *child) noteEnded(now limiter.Time, pairs []Pair) {
 		if !slices.ContainsFunc(c.ended, func(e endedSession) bool { return e.session == p.Session }) {
 			c.ended = append(c.ended, endedSession{p.Session, now})
 		}
-	}
-}
-
-// stillRuns notes that a session reports, that was taken for one that ended: it
-// ends now, at the earliest. What a report brings must not be folded with it.
-func (c *child) stillRuns(now limiter.Time, session uint64) {
-	if i := slices.IndexFunc(c.ended, func(e endedSession) bool { return e.session == session }); i >= 0 {
-		c.ended = append(slices.Delete(c.ended, i, i+1), endedSession{session, now})
 	}
 }
 
@@ -198,7 +196,7 @@ func (m *Machine) leave(now limiter.Time, c *child) {
 	})
 	for _, name := range names {
 		n := m.counted(m.object(now, m.space(name.Namespace), name.Key))
-		if _, err := m.keep(n, Total{}); err != nil {
+		if err := m.keep(n, Total{}); err != nil {
 			m.event(EventOverflow, c.place, err.Error())
 		}
 	}
@@ -217,25 +215,26 @@ func (m *Machine) leave(now limiter.Time, c *child) {
 
 // keep makes the counts of forgotten children the place's own, at least as
 // much as the parent says they were.
-func (m *Machine) keep(n *count, told Total) (changed bool, err error) {
+func (m *Machine) keep(n *count, told Total) error {
 	own := n.source("")
-	sum, fits := own.kept, true
+	sum := own.kept
 	var gone []Place
 	for i := range n.sources {
 		if s := &n.sources[i]; s.place != "" && listed(m.meta.Folded, s.place.mark64()) {
+			var fits bool
 			if sum, fits = sum.plus(s.total()); !fits {
-				return false, n.tooLarge()
+				return n.tooLarge()
 			}
 			gone = append(gone, s.place)
 		}
 	}
 	kept := sum.larger(told)
 	if kept == own.kept && gone == nil {
-		return false, nil
+		return nil
 	}
 	total, fits := n.total.plus(Total{kept.Added - sum.Added, kept.Removed - sum.Removed})
 	if !fits {
-		return false, n.tooLarge()
+		return n.tooLarge()
 	}
 	n.total, own.kept = total, kept
 	for _, place := range gone {
@@ -243,7 +242,7 @@ func (m *Machine) keep(n *count, told Total) (changed bool, err error) {
 	}
 	n.sources = slices.DeleteFunc(n.sources, func(s source) bool { return slices.Contains(gone, s.place) })
 	m.changed(n, n.source(""))
-	return true, nil
+	return nil
 }
 
 // foldAfter is how long after its end a session's counts are folded.

@@ -102,12 +102,11 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	if r.Number == 0 {
 		return m.hello(c, r, a)
 	}
-	c.stillRuns(now, r.Session)
-	m.foldEnded(now, c)
 	progress, known := m.session(now, c, r)
 	if !known {
 		return a // Number is 0: its number is taken, it must ask for another
 	}
+	m.foldEnded(now, c, r.Session)
 	if r.Session == c.session {
 		if r.Sequence <= c.sequence {
 			return nil
@@ -205,7 +204,6 @@ func (m *Machine) session(now limiter.Time, c *child, r *Report) (ChildSession, 
 	s.Number = r.Number
 	if r.Number > c.record.Number {
 		c.session, c.sequence = r.Session, 0
-		c.ended = slices.DeleteFunc(c.ended, func(e endedSession) bool { return e.session == r.Session }) // its pair came with a copy of its disk
 		c.record = c.record.with(func(record *ChildRecord) { record.Number = r.Number })
 		m.event(EventChild, c.place, fmt.Sprintf("session %016x, number %d", r.Session, r.Number))
 	}

@@ -274,7 +274,6 @@ func (m *Machine) judge(now limiter.Time, number uint64) {
 		if m.isNew {
 			was = "a new one"
 		}
-		m.loseWindows(now)
 		m.event(EventLost, m.cfg.Place, fmt.Sprintf("this place ran %d times since its disk was written, which is %s: what it lent since is not known", number-1-m.prior.Number, was))
 	case m.intact:
 		m.silent = min(m.silent, now)

@@ -254,17 +254,6 @@ func (p *pool) giveUp(now limiter.Time, s limiter.Share) {
 	p.held.returned = p.held.returned.Plus(s)
 }
 
-// unspent is the capacity that the place holds, but for what nothing fills any
-// more once its tokens are spent.
-func (p *pool) unspent(now limiter.Time) int64 {
-	h := p.holding()
-	if h.Rate > 0 || p.limit.Kind == limiter.Concurrency {
-		return h.Capacity
-	}
-	p.bucket.Settle(now)
-	return h.Capacity - p.bucket.Capacity() + p.bucket.Tokens()
-}
-
 // giveSpent returns what can hold no tokens any more: where nothing refills,
 // capacity whose tokens are spent.
 func (p *pool) giveSpent(now limiter.Time) {

@@ -172,6 +172,10 @@ func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit, again bool
 	m.turn(now, p) // a window that opens now has the figure before, as others had
 	before := p.limit.Whole()
 	p.limit = l
+	if p.spare != nil {
+		p.spare.Settle(now)
+		p.provide(now, p.spare.Tokens())
+	}
 	if !p.owner {
 		return
 	}

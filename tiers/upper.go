@@ -280,7 +280,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	if a.Number == 0 { // nothing was taken: another session has our number
 		m.requeue()
-		m.number(0)
+		m.number(now, 0)
 		return
 	}
 	pools, firsts := u.pools, u.firsts
@@ -300,7 +300,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	u.stamp, u.stampAt = a.Stamp, now
 	if a.Number != u.number {
-		m.number(a.Number)
+		m.number(now, a.Number)
 	} else if r.Number == a.Number { // the parent's disk has it: no other session will be given it
 		m.judge(now, a.Number)
 	}
@@ -316,7 +316,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	for _, back := range a.Pairs {
 		m.handedBack(now, back)
 	}
-	if a.Acked >= r.To { // else its disk was full, and it took no counts
+	if u.acked >= r.To { // else it took no counts, or this session sends the same once more
 		for _, c := range firsts {
 			c.handed = true
 		}
@@ -341,7 +341,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 }
 
 // number takes the session's number from the parent; 0 asks for a hello.
-func (m *Machine) number(n uint64) {
+func (m *Machine) number(now limiter.Time, n uint64) {
 	u := &m.upper
 	u.number, u.hurry = n, true
 	if n == 0 {
@@ -350,6 +350,7 @@ func (m *Machine) number(n uint64) {
 	if n > m.meta.Number {
 		if n != m.prior.Number+1 { // other sessions ran in between, not on this disk
 			m.meta.Lost = true
+			m.loseWindows(now) // with the number: the next start takes that for its disk's
 		}
 		m.meta.Number = n
 		m.write(metaKey, m.saved())
@@ -426,7 +427,7 @@ func (m *Machine) rescan(now limiter.Time, after uint64) {
 func (m *Machine) handedBack(now limiter.Time, back Count) {
 	c := m.counted(m.object(now, m.space(back.Name.Namespace), back.Name.Key))
 	if !m.cfg.Leaf {
-		if _, err := m.keep(c, back.Kept); err != nil {
+		if err := m.keep(c, back.Kept); err != nil {
 			m.event(EventOverflow, m.cfg.Place, err.Error())
 		}
 		return

@@ -26,8 +26,6 @@ type sessionCount struct {
 	durable tiers.Total
 	acked   tiers.Total // what clients were told is counted
 	used    uint64      // what checks admitted of a limit that is counted as well
-	folded  bool        // the parent folded it
-	taken   tiers.Total // and had as much of it then
 }
 
 // recordKey is what a store's key stands for; target nil: nothing that the
@@ -106,15 +104,15 @@ func (l *laws) wrote(n *Node, w tiers.Write) {
 func (l *laws) durable(n *Node, p *process, w tiers.Write, old tiers.Record) {
 	k := l.key(w.Key)
 	l.pathsOfRecord(w.Record, old)
-	if c, _ := w.Record.(*tiers.ChildRecord); c != nil {
-		before, _ := old.(*tiers.ChildRecord)
-		l.folds(n, tiers.Place(strings.TrimPrefix(string(w.Key), "child/")), c, before)
-	}
 	if k.kind == 'q' && w.Record != nil {
 		l.requestDurable(n, w.Key)
 	}
 	if m, _ := w.Record.(*tiers.Meta); m != nil && m.Clean && !p.closing {
 		l.broken("only a clean stop leaves a clean mark", n, "session %016x left one while it ran", p.session)
+	}
+	if c, _ := w.Record.(*tiers.ChildRecord); c != nil {
+		before, _ := old.(*tiers.ChildRecord)
+		l.folds(n, l.sites[tiers.Place(strings.TrimPrefix(string(w.Key), "child/"))], c, before)
 	}
 	if k.kind != 'c' || k.target == nil {
 		return
@@ -139,6 +137,39 @@ func (l *laws) durable(n *Node, p *process, w tiers.Write, old tiers.Record) {
 		}
 		if !atMost(now, child.counts[i].truth) {
 			l.broken("no total is above what was counted", n, "%s: %s is said to have %+v, it counted %+v", k.target.name, k.source, now, child.counts[i].truth)
+		}
+	}
+}
+
+// folds is called when a parent folds sessions of a child. What they counted
+// that it has not heard of is only added while the leaf's disk that has it
+// lacks nothing that the parent has: Law 1's third exception.
+func (l *laws) folds(n *Node, child *site, now, before *tiers.ChildRecord) {
+	if child == nil || !child.leaf {
+		return
+	}
+	for _, session := range now.Folded {
+		if before != nil && slices.Contains(before.Folded, session) {
+			continue
+		}
+		for i := range child.counts {
+			c := &child.counts[i]
+			j := slices.IndexFunc(c.sessions, func(s sessionCount) bool { return s.session == session })
+			if j < 0 {
+				continue
+			}
+			unheard := c.sessions[j].durable
+			if r, _ := n.disk.durable[countKey(l.targets[i].name, child.place)].(*tiers.CountRecord); r != nil {
+				for _, p := range r.Pairs {
+					if p.Session == session {
+						unheard = less(unheard, p.Total)
+					}
+				}
+			}
+			if unheard != (tiers.Total{}) {
+				c.lost = sum(c.lost, unheard)
+				l.excepted[FoldedUnheard]++
+			}
 		}
 	}
 }
@@ -355,47 +386,6 @@ func (l *laws) mayBeBehind(s *site) {
 			l.excepted[LostTogether]++
 		}
 	}
-}
-
-// folds is called when a parent's list of a child's folded sessions is durable.
-// One that still ran counted what is not in it, and what it counts from then
-// on its parent takes no more.
-func (l *laws) folds(n *Node, place tiers.Place, record, before *tiers.ChildRecord) {
-	child := l.sites[place]
-	if child == nil || !child.leaf {
-		return
-	}
-	for _, session := range record.Folded {
-		if before != nil && slices.Contains(before.Folded, session) {
-			continue
-		}
-		for i := range child.counts {
-			s := child.counts[i].session(session)
-			if s.folded {
-				continue
-			}
-			s.folded = true
-			r, _ := n.disk.durable[countKey(l.targets[i].name, place)].(*tiers.CountRecord)
-			if r == nil {
-				continue
-			}
-			for _, pair := range r.Pairs {
-				if pair.Session == session {
-					s.taken = pair.Total
-				}
-			}
-		}
-	}
-}
-
-// untaken is what sessions counted that were folded while they ran.
-func (c *siteCount) untaken() (t tiers.Total) {
-	for i := range c.sessions {
-		if s := &c.sessions[i]; s.folded {
-			t = sum(t, less(s.durable, s.taken))
-		}
-	}
-	return t
 }
 
 // mayLose notes what of a leaf's counts no disk holds.

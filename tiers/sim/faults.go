@@ -110,13 +110,14 @@ type Exception int
 
 // The exceptions.
 const (
-	LostCounts   Exception = iota // votes that only a lost or old disk held, or a session that was folded while it ran
-	LostTogether                  // a leaf and its parent lost their disks: the grandparent shows more
-	OldOwner                      // a budget's or quota's owner was set back to an old disk
-	LostRoot                      // the root's disk was lost: a new world, until it is joined
+	LostCounts    Exception = iota // votes that only a lost or old disk held
+	LostTogether                   // a leaf and its parent lost their disks: the grandparent shows more
+	OldOwner                       // a budget's or quota's owner was set back to an old disk
+	LostRoot                       // the root's disk was lost: a new world, until it is joined
+	FoldedUnheard                  // a session was folded of which the parent had not heard all
 	numExceptions
 )
 
-var exceptionNames = [numExceptions]string{"lost-counts", "lost-together", "old-owner", "lost-root"}
+var exceptionNames = [numExceptions]string{"lost-counts", "lost-together", "old-owner", "lost-root", "folded-unheard"}
 
 func (e Exception) String() string { return exceptionNames[e] }

@@ -16,6 +16,8 @@ var regressions = []struct {
 	faults string
 	found  string
 }{
+	{217, "all", "pairs that were handed back to a new disk, and not sent to a parent that lost its own meanwhile"},
+	{335, "all", "a quota whose lost window was forgotten by a crash"},
 	{26, "all", "that a reset of a leaf's own budget filled the vault and what was written off it"},
 	{54, "none", "that a refund after a reset came on top of the whole"},
 	{37, "none", "the same, of a quota"},

@@ -121,9 +121,9 @@ func (l *laws) oracle(leaf *Node, t *target, limit *limiter.Limit) *oracle {
 	}
 	o := &oracle{owner: owner, node: node, target: t, id: limit.ID, exists: true, limit: *limit}
 	// The owner may follow other rules than the leaf.
-	at := owner.nodes[0]
-	if node != nil {
-		at = node
+	at := node
+	if at == nil {
+		at = owner.nodes[0]
 	}
 	if at.rules != nil {
 		if theirs := ruleLimit(at.rules, t, limit.ID); theirs != nil {
@@ -219,7 +219,7 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 		o.net = map[uint64]int64{}
 	}
 	o.net[s.session] += hits
-	if o.limit.Soft && s.spared && o.spendSpare(now, s.session, hits) {
+	if o.limit.Soft && s.cutOff && o.spendSpare(now, s) {
 		return 0, ""
 	}
 	switch o.limit.Kind {
@@ -249,18 +249,31 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 }
 
 // spendSpare charges what a leaf that was cut off admitted to what a soft limit
-// allows it: the limit once more.
-func (o *oracle) spendSpare(now limiter.Time, session uint64, hits int64) bool {
-	spare := o.spare[session]
-	if spare == nil {
-		b := limiter.NewBucket(o.limit.Period*100, faster(&o.limit), now)
+// allows it: a sixteenth of the limit, rounded up.
+func (o *oracle) spendSpare(now limiter.Time, s *spending) bool {
+	part := *s.limit
+	part.Burst, part.Rate = (part.Burst+15)/16, (part.Rate+15)/16
+	whole := faster(&part)
+	spare := o.spare[s.session]
+	if spare != nil {
+		// The leaf may have taken other figures at any time since: where they
+		// are larger, it may be full.
+		more := whole.Minus(spare.Share()).Max(limiter.Share{})
+		if more.Tokens = 0; !more.IsZero() {
+			more.Tokens = whole.Capacity
+		}
+		spare.Add(now, more)
+		have := spare.Share()
+		spare.Cut(now, limiter.Share{Capacity: have.Capacity - whole.Capacity, Rate: have.Rate - whole.Rate})
+	} else {
+		b := limiter.NewBucket(s.limit.Period*100, whole, now)
 		spare = &b
 		if o.spare == nil {
 			o.spare = map[uint64]*limiter.Bucket{}
 		}
-		o.spare[session] = spare
+		o.spare[s.session] = spare
 	}
-	return spare.Take(now, hits)
+	return spare.Take(now, s.hits)
 }
 
 // window finds or makes what was spent of a quota's window.
@@ -309,7 +322,7 @@ type spending struct {
 	target  *target
 	hits    int64
 	window  int64 // of a quota, as the leaf knows it; 0: it is not known
-	spared  bool  // the leaf held no line of it that it could use, and it is soft
+	cutOff  bool  // the leaf held no line of it that it could use, and took from its provisional share
 	permit  uint64
 	limit   *limiter.Limit // as the leaf follows it
 }
@@ -345,7 +358,7 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 		if state != nil {
 			if at := limitState(state, o.id); at != nil {
 				s.window = at.Window
-				s.spared = at.Spared != 0 && at.Spared == state.Now
+				s.cutOff = at.Spared != 0 && at.Spared == state.Now
 			}
 		}
 		l.spendings = append(l.spendings, s)
@@ -358,7 +371,7 @@ func (l *laws) spend(s *spending) {
 	if over, of := o.spend(l, s); over > 0 {
 		l.broken("limits hold", s.node, "%d hits of %s admitted, %d beyond %s of %s (owner %s)", s.hits, s.target.name, over, of, s.limit, o.owner.place)
 	}
-	if s.permit != 0 && !(o.limit.Soft && s.spared) {
+	if s.permit != 0 && !(o.limit.Soft && s.cutOff) {
 		o.permits = append(o.permits, permitOut{permitID{s.node, s.session, s.permit}, s.hits, s.node.trueTime(s.node.clock().Add(o.limit.Hold))})
 		o.out += s.hits
 	}

@@ -245,3 +245,39 @@ func TestPermitEndsWithTheFirstOfItsLines(t *testing.T) {
 		t.Fatal("the permit never came back")
 	}
 }
+
+// A city that owns a quota lost its disk, and dies between the commit of the
+// number that says so and the answer that confirms it: its window stays lost.
+func TestLostWindowIsLostForTheNextSession(t *testing.T) {
+	r := rules(t, limiter.LimitSpec{Scope: "city", Quota: "3/day"})
+	w := NewWorld(1, r, calm)
+	cities := tree(w)
+	city := cities[0]
+	check := func() (allowed bool) {
+		city.Runner().Check(user, 3, 0, func(d tiers.Decision, _ error) { allowed = d.Allowed })
+		w.Run(time.Second)
+		return allowed
+	}
+	check() // its first part is read off the disk ahead
+	if !check() {
+		t.Fatal("a new quota is spent")
+	}
+	city.Crash()
+	city.Wipe()
+	city.Start()
+	for i := 0; ; i++ {
+		w.Run(50 * time.Microsecond)
+		if m, _ := city.disk.durable["meta"].(*tiers.Meta); m != nil && m.Number == 2 {
+			break
+		}
+		if i > 1000000 {
+			t.Fatal("no number")
+		}
+	}
+	city.Crash()
+	city.Start()
+	w.Run(5 * time.Second)
+	if first, second := check(), check(); first || second {
+		t.Error("the window's quota was spent twice")
+	}
+}

@@ -275,7 +275,7 @@ func (s *scenario) clients() {
 		}
 		s.world.After(time.Duration(float64(time.Second)/s.perSecond*s.load.ExpFloat64()), next)
 	}
-	s.world.After(0, next)
+	s.world.After(time.Millisecond, next) // a first one is an event like the others
 	if s.steady == nil {
 		return
 	}
