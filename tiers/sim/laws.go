@@ -46,7 +46,8 @@ type site struct {
 	leaf   bool
 	nodes  []*Node
 	below  []*site
-	left   bool // it was forgotten by its parent
+	left   bool   // it was forgotten by its parent
+	newest uint64 // the session that a parent took as the first, or a later one
 
 	counts  []siteCount // by target
 	charges []charges   // by target, at a leaf
