@@ -183,13 +183,17 @@ func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit, again bool
 		m.restock(now, p, l.Burst-before.Capacity)
 	}
 	more := l.Whole().Minus(p.own).Max(limiter.Share{})
-	if p.limit.Durable() || now < m.quiet(p) || again {
+	since := max(m.began, m.quiet(p))
+	switch {
+	case p.limit.Durable() || now < m.quiet(p) || again:
 		more.Tokens = 0
-	} else {
-		more.Tokens = min(more.Tokens, more.Capacity)
+	case !m.intact: // an earlier session may have followed these rules, and spent by them
+		more.Tokens = min(more.Capacity, filledSince(now, l, since))
+	default:
+		more.Tokens = more.Capacity
 	}
 	if p.limit.Kind == limiter.Concurrency && more.Tokens < more.Capacity {
-		p.freeze(more.Capacity, m.quiet(p).Add(lenderLease(l.Hold)))
+		p.freeze(more.Capacity, since.Add(lenderLease(l.Hold)))
 		more.Tokens, p.own.Capacity, more.Capacity = 0, p.own.Capacity+more.Capacity, 0
 	}
 	p.bucket.Add(now, more)
@@ -197,6 +201,20 @@ func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit, again bool
 	p.own.Rate += more.Rate
 	p.credit = min(p.credit, l.Burst)
 	m.shrink(now, p)
+}
+
+// filledSince is what a limit of which nothing was left has again: what it
+// gained, or where permits come back, all of it after a hold.
+func filledSince(now limiter.Time, l *limiter.Limit, since limiter.Time) int64 {
+	if l.Kind == limiter.Concurrency {
+		if now < since.Add(lenderLease(l.Hold)) {
+			return 0
+		}
+		return l.Burst
+	}
+	b := limiter.NewBucket(l.Period, limiter.Share{Capacity: l.Burst, Rate: l.Rate}, since)
+	b.Settle(now)
+	return b.Tokens()
 }
 
 // restock adds to what is left of a durable limit at its owner, or takes off.

@@ -11,8 +11,11 @@ import (
 
 // start starts a process's runner.
 func start(cfg tiers.Config, p *process, n *Node) (*place.Runner, error) {
-	return place.Start(cfg, p, p, n.clock, func() int64 { return epoch + int64(n.world.now) + int64(n.wall) })
+	return place.Start(cfg, p, p, n.clock, n.unix)
 }
+
+// unix is what a node's wall clock shows.
+func (n *Node) unix() int64 { return epoch + int64(n.world.now) + int64(n.wall) }
 
 // epoch is when worlds begin, in Unix nanoseconds: before midnight of a month's last day.
 const epoch = 1_790_000_000_000_000_000

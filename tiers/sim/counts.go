@@ -313,7 +313,16 @@ func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
 	if a.Fenced {
 		l.path(pathFenced)
 	}
-	if a.Refused != "" || a.Number == 0 || r.Number == 0 || a.Acked < r.To {
+	if a.Refused != "" || a.Number == 0 || r.Number == 0 {
+		return
+	}
+	if child := l.sites[r.Child]; child != nil && child.newest != r.Session && !a.Fenced {
+		if child.newest != 0 && r.Number == 1 {
+			l.takenForNew(child)
+		}
+		child.newest = r.Session
+	}
+	if a.Acked < r.To {
 		return
 	}
 	for i := range r.Counts {

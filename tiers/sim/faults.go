@@ -111,7 +111,7 @@ type Exception int
 // The exceptions.
 const (
 	LostCounts    Exception = iota // votes that only a lost or old disk held
-	LostTogether                   // a leaf and its parent lost their disks: the grandparent shows more
+	LostTogether                   // a place and its parent lost their disks: the grandparent shows more, and an owner takes itself for new
 	OldOwner                       // a budget's or quota's owner was set back to an old disk
 	LostRoot                       // the root's disk was lost: a new world, until it is joined
 	FoldedUnheard                  // a session was folded of which the parent had not heard all

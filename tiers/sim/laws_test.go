@@ -26,11 +26,33 @@ var regressions = []struct {
 	{11, "all", "a soft limit's line that ended in the step that spent from it"},
 	{21, "all", "a quota that was reset and fell asleep at once"},
 	{80, "all", "retries of checks of nothing, which get no permit"},
+	{11, "loss,delay,partition,crash,stop,full-disk,busy-disk,lost-disk,old-disk,twin,drift,suspend,rules,join", "a session that was folded with the report that made it the newest"},
+	{148, "all", "sessions that were folded while they ran"},
+	{139, "all", "the same"},
+	{78, "all", "a soft limit's spare that was charged for what the share paid, and the other way round"},
+	{162, "all", "the same"},
+	{225, "all", "the same"},
+	{152, "all", "a twin's own limit that was measured by the rules of the other twin"},
+	{83, "all", "a leaf that lost its disk and had what the rules raised at once"},
+	{511, "all", "a quota that was reset and fell asleep at once, in a window before its newest"},
+	{465, "all", "a lost disk's windows that a clock which was set back opened again"},
+	{977, "all", "a reset of a quota's window that nothing was spent of yet, and all was lent"},
+	{621, "all", "wake-ups that were asked for again and again and came all at once"},
+	{889, "all", "the same"},
+	{1033, "all", "an owner that took itself for new: its parent had lost its record too"},
+	{1182, "all", "the same"},
+	{279, "all", "a permit that was released in the step before the first"},
+	{310, "all", "a limit that admitted nothing for 3 s; by now it does"},
 }
 
 // gaps are seeds that break a law in a way that is known and not repaired
 // yet. TestLaws fails when one no longer does, so that it leaves this list.
-var gaps = map[uint64]string{}
+var gaps = map[uint64]string{
+	1065: "limits hold",                 // a quota of a country after an old disk and jumps of the wall clock
+	1081: "counts are exact in the end", // the root lacks what a region has, after old disks of both
+	1084: "limits hold",                 // a leaf's own budget, after the rules changed it
+	1200: "limits hold",                 // a budget of 5, one token more than resets allow
+}
 
 // freshFor is how long worlds are run that nobody ran before, where CI is set.
 const freshFor = 60 * time.Second

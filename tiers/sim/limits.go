@@ -386,6 +386,33 @@ func limitState(e *tiers.Explanation, id uint64) *tiers.LimitState {
 	return nil
 }
 
+// takenForNew is called when a place lost its disk, and its parent, which was
+// set back or lost its own, does not know it either: it lends all of its
+// limits once more, as one that is new. What it had lent may be spent still.
+func (l *laws) takenForNew(s *site) {
+	for _, o := range l.oracles {
+		if o.owner != s {
+			continue
+		}
+		l.excepted[LostTogether]++
+		o.settle(l.world.now)
+		switch o.limit.Kind {
+		case limiter.Quota:
+			for i := range o.windows {
+				o.windows[i].extra += o.limit.Burst
+			}
+		case limiter.Budget:
+			o.extra += o.limit.Burst
+		case limiter.Concurrency:
+			o.permits = nil
+		default:
+			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), l.world.now)
+			o.unheard += o.limit.Burst
+			o.unheardUntil = max(o.unheardUntil, l.world.now.Add(time.Duration(l.deepest()+1)*drifting(drifting(drifting(l.world.Lease)))))
+		}
+	}
+}
+
 // setBack is called when an owner has another disk than before. What a
 // budget or quota lent since an old copy is lent again: Law 2's exception.
 func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
@@ -402,6 +429,14 @@ func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
 		}
 		was, window := spent(before)
 		is, old := spent(n.disk.durable)
+		if len(n.disk.durable) == 0 { // a clock that was set back opens windows again
+			for i := range o.windows {
+				if w := &o.windows[i]; w.spent > 0 && w.begin > n.unix()/int64(time.Second) {
+					l.excepted[OldOwner]++
+					w.extra += w.spent
+				}
+			}
+		}
 		if len(n.disk.durable) == 0 || was <= is && old == window {
 			continue // a lost disk is known to be lost: nothing is lent
 		}

@@ -182,6 +182,7 @@ type process struct {
 	dead    bool
 	closing bool
 	wake    uint64        // serial of the last wake-up asked for
+	wakeAt  limiter.Time  // when that is to be, by the node's clock; 0: it was
 	handed  *tiers.Ack    // the last one that handed pairs back
 	told    *tiers.Report // the last one that left
 	toldAt  limiter.Time  // when, by the node's clock
@@ -260,14 +261,18 @@ func (p *process) Event(e tiers.Event) {
 
 // Wake implements place.Sender.
 func (p *process) Wake(t limiter.Time) {
+	if t == p.wakeAt && t > p.node.clock() {
+		return // it will be woken then
+	}
 	p.wake++
-	if t == limiter.Never || p.dead {
+	if p.wakeAt = t; t == limiter.Never || p.dead {
 		return
 	}
 	n, wake := p.node, p.wake
 	var tick func()
 	tick = func() {
 		if p.wake == wake && p.ready(tick) {
+			n.world.woke, p.wakeAt = n, 0
 			p.runner.Tick()
 			n.world.touched(n, tiers.Name{})
 		}

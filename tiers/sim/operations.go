@@ -339,11 +339,15 @@ func (l *laws) reset(n *Node, t *target) {
 		o.resetBy = n.session()
 		switch o.limit.Kind {
 		case limiter.Quota:
-			if window == 0 { // it fell asleep at once
-				window = o.newest
+			if window != 0 {
+				o.window(window) // what was lent of it may be all
 			}
-			w := o.window(window)
-			w.spent, w.unheard = 0, max(w.unheard, lent)
+			for i := range o.windows {
+				// Of one that fell asleep at once it is not known which window it is in.
+				if w := &o.windows[i]; window == 0 || w.begin == window {
+					w.spent, w.unheard = 0, max(w.unheard, lent)
+				}
+			}
 		case limiter.Budget:
 			o.spent, o.unheard, o.unheardUntil = 0, max(o.unheard, lent), limiter.Never
 		default:

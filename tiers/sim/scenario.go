@@ -289,7 +289,7 @@ func (s *scenario) clients() {
 		}
 		s.world.After(time.Duration(float64(time.Second)/s.steadyFor*s.load.ExpFloat64()), steady)
 	}
-	steady()
+	s.world.After(0, steady)
 }
 
 // operation is one request of a client.

@@ -41,6 +41,7 @@ type World struct {
 	steps  uint64
 	most   uint64 // steps; 0: as many as it takes
 	still  int    // events since time last moved
+	woke   *Node  // the last that did
 	laws   *laws  // may be nil
 	hurt   [numFaults]uint64
 	ended  bool // the laws were broken, or most is reached: no more events
@@ -112,7 +113,7 @@ func (w *World) Run(d time.Duration) {
 		if w.still++; e.at > w.now {
 			w.now, w.still = e.at, 0
 		} else if w.still > 100_000 {
-			panic("sim: time stands still: some place wakes again and again")
+			panic(fmt.Sprintf("sim: time stands still: %s wakes again and again", w.woke.Place))
 		}
 		w.steps++
 		e.do()
