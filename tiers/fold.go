@@ -207,6 +207,7 @@ func (m *Machine) leave(now limiter.Time, c *child) {
 					l.demand = Demand{}
 				}
 			}
+			p.drop()
 		}
 		m.arm(now, o)
 	}
