@@ -179,6 +179,10 @@ func (l *laws) follow(n *Node) {
 // become takes figures that were changed.
 func (o *oracle) become(w *World, limit *limiter.Limit) {
 	o.settle(w.now)
+	if o.lowerAt != 0 && limit.Burst > o.next.Burst && o.limit.Kind == limiter.Rate {
+		// Its owner took tokens away already, and what is more is there at once, full.
+		o.bucket.Add(w.now, limiter.Share{Tokens: limit.Burst - o.next.Burst})
+	}
 	before := o.limit
 	o.limit.Burst, o.limit.Rate = max(before.Burst, limit.Burst), max(before.Rate, limit.Rate)
 	o.limit.Hold = max(before.Hold, limit.Hold)
