@@ -260,7 +260,7 @@ func (c *chaos) forget(s *site) {
 			switch {
 			case err == nil:
 				c.world.say(parent, "has forgotten %s", s.place)
-				c.laws.forgotten(parent, disk, s, had)
+				c.laws.forgotten(parent, disk, had)
 			case errors.Is(err, tiers.ErrNoChild):
 			default:
 				c.world.After(500*time.Millisecond, try)

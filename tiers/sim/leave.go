@@ -35,7 +35,7 @@ func (l *laws) countsOf(n *Node, child *site) []tiers.Total {
 }
 
 // forgotten is called when a place's parent has forgotten it.
-func (l *laws) forgotten(parent *Node, disk int, child *site, had []tiers.Total) {
+func (l *laws) forgotten(parent *Node, disk int, had []tiers.Total) {
 	l.path(pathForgotten)
 	parent.site.kept = append(parent.site.kept, kept{parent, disk, had})
 }
