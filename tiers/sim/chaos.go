@@ -208,6 +208,9 @@ var faultDone = [numFaults]func(*chaos) bool{
 		c.left++
 		c.world.say(n, "leaves for good")
 		c.laws.leaves(n.site)
+		for up := n.site.parent; up != nil; up = up.parent {
+			c.laws.mayBeBehind(up)
+		}
 		c.forget(n.site)
 		return true
 	},
