@@ -222,6 +222,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a quota's windows go back with the wall clock",
+		test:    "tiers TestScripts",
 		edits:   []edit{{"tiers/kinds.go", "if t < c.end {", "if t < c.end && t >= c.begin {"}},
 	},
 	{
