@@ -83,6 +83,7 @@ func TestExplainShowsTheWayOfAShare(t *testing.T) {
 
 	// In Munich nobody asked yet; once somebody did, Berlin is asked to give back.
 	munich := w.client("eu.de.munich")
+	munich.timeout = 3 * soon // on a busy machine
 	eventually(t, soon, "Munich knows that its disk is its last", func() bool {
 		return !must[Explanation](t)(munich.Explain(ctx, "api", "other", 1)).Path[0].Unconfirmed
 	})
