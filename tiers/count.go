@@ -44,6 +44,11 @@ func (s *source) total() Total {
 	return sum
 }
 
+// sourceOf is what a record says of a source, and record the inverse.
+func sourceOf(from Place, r *CountRecord) source {
+	return source{from, r.Mark, r.Pairs, r.Folded, r.Kept}
+}
+
 func (s *source) record() *CountRecord {
 	return &CountRecord{Mark: s.mark, Pairs: s.pairs, Folded: s.folded, Kept: s.kept}
 }
@@ -55,7 +60,7 @@ func (m *Machine) counted(o *object) *count {
 	}
 	c := &count{object: o}
 	take := func(from Place, r *CountRecord) {
-		s := source{from, r.Mark, r.Pairs, r.Folded, r.Kept}
+		s := sourceOf(from, r)
 		c.sources = append(c.sources, s)
 		c.mark = max(c.mark, r.Mark)
 		c.total, _ = c.total.plus(s.total()) // fitted when it was written
@@ -237,7 +242,7 @@ func (m *Machine) List(namespace, prefix, after string, limit int) (keys []Liste
 		from = head + Key(after) + "\x01" // past all sources of after: no key contains \x01
 	}
 	m.scan(head+Key(prefix), from, func(k Key, r Record) bool {
-		name, _ := parseCountKey(k)
+		name, from := parseCountKey(k)
 		if n := len(keys); n == 0 || keys[n-1].Key != name.Key {
 			if n == limit {
 				more = true
@@ -245,9 +250,8 @@ func (m *Machine) List(namespace, prefix, after string, limit int) (keys []Liste
 			}
 			keys = append(keys, Listed{Key: name.Key})
 		}
-		last, record := &keys[len(keys)-1], r.(*CountRecord)
-		_, from := parseCountKey(k)
-		s := source{from, record.Mark, record.Pairs, record.Folded, record.Kept}
+		last := &keys[len(keys)-1]
+		s := sourceOf(from, r.(*CountRecord))
 		last.Total, _ = last.Total.plus(s.total())
 		return true
 	})

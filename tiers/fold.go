@@ -29,9 +29,8 @@ var ErrEnded = errors.New("the parent takes nothing of this session any more; wh
 
 // Errors that an operator is answered with.
 var (
-	ErrNoChild   = errors.New("no such place reports here")
-	ErrReports   = errors.New("the place still reports: stop it first")
-	ErrForgotten = errors.New("the place was forgotten")
+	ErrNoChild = errors.New("no such place reports here")
+	ErrReports = errors.New("the place still reports: stop it first")
 )
 
 const (
@@ -90,16 +89,16 @@ func (m *Machine) foldEnded(now limiter.Time, c *child, reports uint64) {
 			c.ended = append(c.ended, endedSession{reports, now})
 		}
 	}
-	n := 0
-	for n < len(c.ended) && now.Sub(c.ended[n].since) >= m.foldAfter() && len(c.record.Folded) < maxFolded {
-		m.event(EventFold, c.place, fmt.Sprintf("what session %016x counted is kept as a part of one total from now on", c.ended[n].session))
-		c.record = c.record.with(func(r *ChildRecord) { r.Folded = union(r.Folded, []uint64{c.ended[n].session}) })
-		n++
+	var over []uint64
+	for _, e := range c.ended { // the longest known first
+		if now.Sub(e.since) < m.foldAfter() || len(c.record.Folded)+len(over) >= maxFolded {
+			break
+		}
+		m.event(EventFold, c.place, fmt.Sprintf("what session %016x counted is kept as a part of one total from now on", e.session))
+		over = append(over, e.session)
 	}
-	if n > 0 {
-		c.ended = slices.Delete(c.ended, 0, n)
-		m.saveChild(now, c)
-	}
+	c.ended = slices.Delete(c.ended, 0, len(over))
+	m.toldFolded(now, c, over)
 }
 
 // noteEnded remembers sessions that counted, and are not the newest.
@@ -139,7 +138,8 @@ func (m *Machine) saveChild(now limiter.Time, c *child) {
 	m.write(childKey(c.place), c.record)
 }
 
-// told takes the list that goes with what a child reports.
+// toldFolded adds to the list of what is folded of a child: what goes with its
+// report, or what ended.
 func (m *Machine) toldFolded(now limiter.Time, c *child, list []uint64) {
 	if all := union(c.record.Folded, list); len(all) > len(c.record.Folded) {
 		c.record = c.record.with(func(r *ChildRecord) { r.Folded = all })

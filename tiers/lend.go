@@ -76,10 +76,13 @@ func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []c
 		}
 	}
 	slices.SortStableFunc(order, func(a, b *line) int {
-		if a.called != b.called {
-			return cmp.Compare(btoi(b.called), btoi(a.called)) // they were promised
+		switch {
+		case a.called == b.called:
+			return cmp.Compare(a.until, b.until)
+		case a.called: // it was promised
+			return -1
 		}
-		return cmp.Compare(a.until, b.until)
+		return 1
 	})
 	if free = max(0, free); p.lease(now, m.lease()) < 2*minRenewal {
 		free = 0
@@ -135,13 +138,6 @@ func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []c
 			m.call(p, l)
 		}
 	}
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // lacks says that what is asked for below is more than the place has and its
@@ -241,7 +237,11 @@ func (m *Machine) giveSpare(now limiter.Time, p *pool) {
 	var lack int64
 	for _, l := range p.lines {
 		if l.session == l.child.session {
-			lack = saturate(lack, max(l.lacks(), p.ahead(l), btoi64(!p.pooled)*max(l.demand.Now, l.demand.Peak)))
+			wanted := max(l.lacks(), p.ahead(l))
+			if !p.pooled {
+				wanted = max(wanted, l.demand.Now, l.demand.Peak)
+			}
+			lack = saturate(lack, wanted)
 		}
 	}
 	p.bucket.Settle(now)
@@ -251,5 +251,3 @@ func (m *Machine) giveSpare(now limiter.Time, p *pool) {
 		m.giveBack(now, p)
 	}
 }
-
-func btoi64(b bool) int64 { return int64(btoi(b)) }

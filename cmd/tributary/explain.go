@@ -114,7 +114,7 @@ func whyNot(e *transport.Explanation, l *transport.LimitExplanation) string {
 		case l.Spent:
 			text += ", and its owner has no more"
 		case v.RetryAfterMS > 0:
-			text += ", enough in " + milliseconds(time.Duration(v.RetryAfterMS)*time.Millisecond)
+			text += ", enough in " + fromMS(v.RetryAfterMS)
 		case l.Out > 0:
 			text += fmt.Sprintf(", %d are out", l.Out)
 		case v.Waits:

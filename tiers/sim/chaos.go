@@ -324,7 +324,7 @@ func (c *chaos) restart(n *Node) {
 	if errors.Is(n.broken, tiers.ErrEnded) { // what it counted last is on its disk only, which an operator keeps
 		n.gone = true
 		c.laws.mayLose(n.site)
-		c.laws.path("session exited, ended")
+		c.laws.path(pathEndedExit)
 		return
 	}
 	c.start(n, 2*time.Second)

@@ -17,6 +17,7 @@ const (
 	pathFenced        = "session fenced"
 	pathForgotten     = "place forgotten"
 	pathFencedExit    = "session exited, fenced"
+	pathEndedExit     = "session exited, ended"
 	pathTwin          = "twin"
 	pathRefill        = "parent filled again"
 	pathLost          = "store judged lost"
