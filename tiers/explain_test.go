@@ -3,7 +3,6 @@ package tiers
 import (
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"time"
 
@@ -35,13 +34,7 @@ func TestForeseenIsWhatComes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &script{t: t, labels: map[uint64]string{0: "nobody"}, rules: rules}
-		for _, p := range []Place{"global", "eu", "eu.de", "eu.de.berlin", "eu.de.munich"} {
-			n := &scripted{label: string(p[strings.LastIndexByte(string(p), '.')+1:]), place: p, disk: memory{}}
-			s.nodes = append(s.nodes, n)
-			s.start(n)
-		}
-		s.until(s.now.Add(time.Second))
+		s := twoCities(t, rules)
 		for step := range 200 {
 			if rnd.IntN(50) == 0 {
 				s.node("de").up, s.node("de").down = !s.node("de").up, !s.node("de").down

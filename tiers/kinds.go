@@ -150,10 +150,7 @@ func (m *Machine) loseWindows(now limiter.Time) {
 }
 
 // owns says that this place owns a limit.
-func (m *Machine) owns(l *limiter.Limit) bool {
-	depth, scope := m.cfg.Place.Depth(), int(l.Scope)
-	return depth == scope || m.cfg.Leaf && depth < scope
-}
+func (m *Machine) owns(l *limiter.Limit) bool { return m.cfg.Place.Owns(l, m.cfg.Leaf) }
 
 // turn opens the next window of a quota at its owner, if its time has come:
 // all is there again, and what was lent of the last one is void.
@@ -471,7 +468,7 @@ func (m *Machine) Reset(now limiter.Time, name Name) error {
 	o := m.object(now, s, name.Key)
 	owned := false
 	for _, p := range o.pools {
-		if !p.owner || !m.owns(p.limit) {
+		if !p.owner {
 			continue
 		}
 		owned = true

@@ -507,11 +507,10 @@ func (m *Machine) object(now limiter.Time, s *space, key string) *object {
 // newPool returns the pool of a limit, or nil where the limit is owned below
 // this place.
 func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
-	depth, scope := m.cfg.Place.Depth(), int(l.Scope)
-	if depth < scope && !m.cfg.Leaf {
+	if m.cfg.Place.Depth() < int(l.Scope) && !m.cfg.Leaf {
 		return nil
 	}
-	p := &pool{object: o, limit: l, owner: depth <= scope}
+	p := &pool{object: o, limit: l, owner: m.owns(l)}
 	if p.owner {
 		p.own = limiter.Share{Capacity: l.Burst, Rate: l.Rate}
 	}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/tributary-io/tributary/limiter"
 )
 
 // A Place is a node of the hierarchy: "global", the root, or a dotted path
@@ -51,6 +53,13 @@ func (p Place) Depth() int {
 		return 0
 	}
 	return strings.Count(string(p), ".") + 1
+}
+
+// Owns says that the place owns a limit: it is of the place's tier, or at a
+// leaf of one below.
+func (p Place) Owns(l *limiter.Limit, leaf bool) bool {
+	depth, scope := p.Depth(), int(l.Scope)
+	return depth == scope || leaf && depth < scope
 }
 
 // Parent returns the place above, and "" for the root.

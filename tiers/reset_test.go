@@ -21,13 +21,7 @@ func TestResetFillsAllWhateverIsUnderWay(t *testing.T) {
 			t.Fatal(err)
 		}
 		for events := range 40 {
-			s := &script{t: t, labels: map[uint64]string{0: "nobody"}, rules: rules}
-			for _, p := range []Place{"global", "eu", "eu.de", "eu.de.berlin", "eu.de.munich"} {
-				n := &scripted{label: string(p[strings.LastIndexByte(string(p), '.')+1:]), place: p, disk: memory{}}
-				s.nodes = append(s.nodes, n)
-				s.start(n)
-			}
-			s.until(s.now.Add(time.Second))
+			s := twoCities(t, rules)
 			s.spend("berlin", 10, 1)
 			for !strings.Contains(s.out.String(), "check 1: allowed") {
 				s.event()

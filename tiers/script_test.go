@@ -509,6 +509,19 @@ func mark(n uint64) string {
 	return fmt.Sprintf("%d.%d", n/markBlock, n%markBlock)
 }
 
+// twoCities are Berlin and Munich with all above them, a second after their
+// start.
+func twoCities(t *testing.T, rules *limiter.Rules) *script {
+	s := &script{t: t, labels: map[uint64]string{0: "nobody"}, rules: rules}
+	for _, p := range []Place{"global", "eu", "eu.de", "eu.de.berlin", "eu.de.munich"} {
+		n := &scripted{label: string(p[strings.LastIndexByte(string(p), '.')+1:]), place: p, disk: memory{}}
+		s.nodes = append(s.nodes, n)
+		s.start(n)
+	}
+	s.until(s.now.Add(time.Second))
+	return s
+}
+
 // String is for the scripts.
 func (t Total) String() string {
 	if t.Removed == 0 {

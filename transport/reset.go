@@ -61,7 +61,7 @@ func (b backend) Reset(q ResetRequest, done func(ResetReply, *Error)) {
 		reply := ResetReply{Place: string(b.cfg.Place), Limits: []string{}}
 		if rule != nil { // it may have left the rules since
 			for i := range rule.Limits {
-				if l := &rule.Limits[i]; b.owns(l) {
+				if l := &rule.Limits[i]; b.cfg.Place.Owns(l, b.cfg.Leaf) {
 					reply.Limits = append(reply.Limits, l.String())
 				}
 			}
@@ -86,12 +86,6 @@ func (b backend) figure(name tiers.Name, left int64, done func(ResetReply, *Erro
 			done(ResetReply{Place: string(b.cfg.Place), Limits: []string{fmt.Sprintf("%d left", left)}}, nil)
 		}
 	})
-}
-
-// owns says that the place owns a limit: it is of its tier, or would be of one below a leaf.
-func (b backend) owns(l *limiter.Limit) bool {
-	depth, scope := b.cfg.Place.Depth(), int(l.Scope)
-	return depth == scope || b.cfg.Leaf && depth < scope
 }
 
 // owners says which places own a rule's limits, as one of them that owns none sees it.
