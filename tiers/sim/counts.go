@@ -317,7 +317,7 @@ func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
 		return
 	}
 	if child := l.sites[r.Child]; child != nil && child.newest != r.Session && !a.Fenced {
-		if child.newest != 0 && r.Number == 1 {
+		if r.Number == 1 && (child.newest != 0 || child.lost()) {
 			l.takenForNew(child)
 		}
 		child.newest = r.Session

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tributary-io/tributary/tiers"
@@ -52,6 +53,11 @@ type site struct {
 
 	counts  []siteCount // by target
 	charges []charges   // by target, at a leaf
+}
+
+// lost says that a disk of the place was lost.
+func (s *site) lost() bool {
+	return slices.ContainsFunc(s.nodes, func(n *Node) bool { return n.disk.lost })
 }
 
 // A target is a key that clients ask for.

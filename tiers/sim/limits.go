@@ -47,8 +47,11 @@ type oracle struct {
 
 	// unheard is what a reset lets pass beside the bucket: what children had
 	// when it came they may spend before they hear of it, and are filled then.
+	// Of a rate it is all known once the last lease of then is over: what was
+	// taken since (sinceReset) may have been of it, and is in the bucket again.
 	unheard      int64
 	unheardUntil limiter.Time
+	sinceReset   int64
 	resetBy      uint64 // the owner's session that was last reset
 
 	offered, taken int64
@@ -209,7 +212,8 @@ func (o *oracle) settle(now limiter.Time) {
 		o.limit, o.lowerAt = o.next, 0
 	}
 	o.bucket.Settle(now)
-	if now > o.unheardUntil {
+	if now > o.unheardUntil && o.unheard > 0 {
+		o.bucket.Add(now, limiter.Share{Tokens: min(o.unheard, o.sinceReset)})
 		o.unheard = 0
 	}
 }
@@ -241,11 +245,15 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 		o.expire(l, now)
 		return o.out + hits - o.limit.Burst, "the permits"
 	}
+	if o.unheard > 0 {
+		o.sinceReset += hits
+	}
 	if o.bucket.Take(now, hits) {
 		return 0, ""
 	}
 	if o.unheard >= hits-o.bucket.Tokens() {
 		o.unheard -= hits - o.bucket.Tokens()
+		o.sinceReset -= hits - o.bucket.Tokens()
 		o.bucket.Spend(o.bucket.Tokens())
 		return 0, ""
 	}
@@ -411,7 +419,7 @@ func (l *laws) takenForNew(s *site) {
 			o.permits = nil
 		default:
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), l.world.now)
-			o.unheard += o.limit.Burst
+			o.unheard, o.sinceReset = o.unheard+o.limit.Burst, 0
 			o.unheardUntil = max(o.unheardUntil, l.world.now.Add(time.Duration(l.deepest()+1)*drifting(drifting(drifting(l.world.Lease)))))
 		}
 	}
@@ -445,13 +453,20 @@ func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
 			continue // a lost disk is known to be lost: nothing is lent
 		}
 		l.excepted[OldOwner]++
-		if o.limit.Kind == limiter.Quota {
-			if old != window {
-				is = 0
-			}
-			o.window(window).extra += was - is
-		} else {
+		if o.limit.Kind != limiter.Quota {
 			o.extra += was - is
+			continue
+		}
+		o.window(window)
+		for i := range o.windows {
+			switch w := &o.windows[i]; {
+			case w.begin == old && old == window:
+				w.extra += was - is
+			case w.begin == window:
+				w.extra += was
+			case w.begin >= old: // it is not known to be over any more
+				w.extra += o.limit.Burst
+			}
 		}
 	}
 }
