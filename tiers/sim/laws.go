@@ -147,6 +147,9 @@ func (l *laws) starts(n *Node) {
 		n.rules = r.Rules
 	}
 	l.follow(n)
+	if m, _ := n.disk.durable["meta"].(*tiers.Meta); m != nil && m.Clean {
+		l.believed(n)
+	}
 }
 
 // step looks at what the last event touched.

@@ -22,12 +22,13 @@ import (
 // session of a leaf that was cut off when it admitted: it had no line from its
 // parent that it could use.
 type oracle struct {
-	owner  *site
-	node   *Node // of a limit that a leaf owns: nobody fences owners, so each process' disk is one
-	target *target
-	id     uint64
-	limit  limiter.Limit // in force; the larger figures while a lowered one is under way
-	exists bool          // the owner's rules have it
+	owner     *site
+	node      *Node // of a limit that a leaf owns: nobody fences owners, so each process' disk is one
+	target    *target
+	id        uint64
+	limit     limiter.Limit // in force; the larger figures while a lowered one is under way
+	exists    bool          // the owner's rules have it
+	forgotten bool          // it left the rules, and its owner was stopped in good order since
 
 	next    limiter.Limit // the figures from lowerAt on
 	lowerAt limiter.Time  // 0: none are under way
@@ -162,6 +163,7 @@ func (o *oracle) fill(now limiter.Time) {
 // follow takes the rules that an owner follows from now on.
 func (l *laws) follow(n *Node) {
 	for _, o := range l.oracles {
+		o.followSpare(l.world.now, n.session(), ruleLimit(n.rules, o.target, o.id))
 		if o.owner != n.site || o.node != nil && o.node != n {
 			continue
 		}
@@ -175,6 +177,12 @@ func (l *laws) follow(n *Node) {
 			}
 			o.exists = true
 			o.become(l.world, limit)
+			if o.forgotten {
+				l.excepted[ReturnedLimit]++
+				o.forgotten = false
+				o.fill(l.world.now)
+				o.permits, o.out = nil, 0
+			}
 		}
 	}
 }
@@ -263,22 +271,10 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 // spendSpare charges what a leaf that was cut off admitted to what a soft limit
 // allows it: a sixteenth of the limit, rounded up.
 func (o *oracle) spendSpare(now limiter.Time, s *spending) bool {
-	part := *s.limit
-	part.Burst, part.Rate = (part.Burst+15)/16, (part.Rate+15)/16
-	whole := faster(&part)
+	o.followSpare(now, s.session, s.limit)
 	spare := o.spare[s.session]
-	if spare != nil {
-		// The leaf may have taken other figures at any time since: where they
-		// are larger, it may be full.
-		more := whole.Minus(spare.Share()).Max(limiter.Share{})
-		if more.Tokens = 0; !more.IsZero() {
-			more.Tokens = whole.Capacity
-		}
-		spare.Add(now, more)
-		have := spare.Share()
-		spare.Cut(now, limiter.Share{Capacity: have.Capacity - whole.Capacity, Rate: have.Rate - whole.Rate})
-	} else {
-		b := limiter.NewBucket(s.limit.Period*100, whole, now)
+	if spare == nil {
+		b := limiter.NewBucket(s.limit.Period*100, spareOf(s.limit), now)
 		spare = &b
 		if o.spare == nil {
 			o.spare = map[uint64]*limiter.Bucket{}
@@ -286,6 +282,35 @@ func (o *oracle) spendSpare(now limiter.Time, s *spending) bool {
 		o.spare[s.session] = spare
 	}
 	return spare.Take(now, s.hits)
+}
+
+func spareOf(limit *limiter.Limit) limiter.Share {
+	part := *limit
+	part.Burst, part.Rate = (part.Burst+15)/16, (part.Rate+15)/16
+	return faster(&part)
+}
+
+// followSpare takes the figures of a limit that a leaf follows now, for what
+// the limit allows it while it is cut off. Where they are larger than those
+// before, it may be full at once.
+func (o *oracle) followSpare(now limiter.Time, session uint64, limit *limiter.Limit) {
+	spare := o.spare[session]
+	if spare == nil {
+		return
+	}
+	if limit == nil || !limit.Soft {
+		delete(o.spare, session) // it is forgotten, and begins anew
+		return
+	}
+	spare.Settle(now)
+	whole := spareOf(limit)
+	more := whole.Minus(spare.Share()).Max(limiter.Share{})
+	if more.Tokens = 0; !more.IsZero() {
+		more.Tokens = whole.Capacity
+	}
+	spare.Add(now, more)
+	have := spare.Share()
+	spare.Cut(now, limiter.Share{Capacity: have.Capacity - whole.Capacity, Rate: have.Rate - whole.Rate})
 }
 
 // window finds or makes what was spent of a quota's window.
@@ -421,6 +446,17 @@ func (l *laws) takenForNew(s *site) {
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), l.world.now)
 			o.unheard, o.sinceReset = o.unheard+o.limit.Burst, 0
 			o.unheardUntil = max(o.unheardUntil, l.world.now.Add(time.Duration(l.deepest()+1)*drifting(drifting(drifting(l.world.Lease)))))
+		}
+	}
+}
+
+// believed is called when a place starts on a disk that says that all is well.
+// It says nothing of limits that left the rules: when they are there again,
+// they are whole.
+func (l *laws) believed(n *Node) {
+	for _, o := range l.oracles {
+		if o.owner == n.site && (o.node == nil || o.node == n) && !o.exists && !o.limit.Durable() {
+			o.forgotten = true
 		}
 	}
 }
