@@ -318,7 +318,7 @@ func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
 	}
 	if child := l.sites[r.Child]; child != nil && child.newest != r.Session && !a.Fenced {
 		if r.Number == 1 && (child.newest != 0 || child.lost()) {
-			l.takenForNew(child)
+			l.takenForNew(child, r.Session)
 		}
 		child.newest = r.Session
 	}

@@ -49,6 +49,7 @@ var regressions = []struct {
 	{20034, "all", "a soft limit's spare of which figures that came and went were not counted"},
 	{20300, "all", "a second answer to a report, which is late, taken for one that is kept"},
 	{20382, "all", "a limit that left the rules and came back whole after its owner's good stop"},
+	{20564, "all", "permits of the session that was taken for new, taken for those before"},
 	{144806961012542, "all", "resets within a lease, of which tokens that nobody was told of were paid by the bucket"},
 }
 

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tributary-io/tributary/limiter"
@@ -426,7 +427,7 @@ func limitState(e *tiers.Explanation, id uint64) *tiers.LimitState {
 // takenForNew is called when a place lost its disk, and its parent, which was
 // set back or lost its own, does not know it either: it lends all of its
 // limits once more, as one that is new. What it had lent may be spent still.
-func (l *laws) takenForNew(s *site) {
+func (l *laws) takenForNew(s *site, session uint64) {
 	for _, o := range l.oracles {
 		if o.owner != s {
 			continue
@@ -441,7 +442,8 @@ func (l *laws) takenForNew(s *site) {
 		case limiter.Budget:
 			o.extra += o.limit.Burst
 		case limiter.Concurrency:
-			o.permits = nil
+			o.permits = slices.DeleteFunc(o.permits, func(p permitOut) bool { return p.session != session })
+			o.expire(l, l.world.now)
 		default:
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), l.world.now)
 			o.unheard, o.sinceReset = o.unheard+o.limit.Burst, 0
