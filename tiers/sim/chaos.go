@@ -317,7 +317,8 @@ func (c *chaos) restart(n *Node) {
 			c.start(n, 2*time.Second) // a late message of a session that is gone fenced it: an operator finds no other
 			return
 		}
-		n.gone = true // its twin goes on
+		n.gone = true // its twin goes on; its parent, which has it all, may have lost its disk since
+		c.laws.mayLose(n.site)
 		c.laws.path(pathFencedExit)
 		return
 	}

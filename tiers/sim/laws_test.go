@@ -50,6 +50,9 @@ var regressions = []struct {
 	{20300, "all", "a second answer to a report, which is late, taken for one that is kept"},
 	{20382, "all", "a limit that left the rules and came back whole after its owner's good stop"},
 	{20564, "all", "permits of the session that was taken for new, taken for those before"},
+	{20815, "all", "what only a twin's disk held when it was fenced, and nobody reads any more"},
+	{20736, "all", "a check of a quota's last window, decided in the step that took a share of the next"},
+	{21043, "all", "a hold after which a concurrency's ended line comes back, later than the end of the world"},
 	{144806961012542, "all", "resets within a lease, of which tokens that nobody was told of were paid by the bucket"},
 }
 

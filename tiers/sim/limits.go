@@ -38,9 +38,10 @@ type oracle struct {
 	extra  int64          // of a budget whose owner was set back: what it lends again
 
 	windows []windowSpent // of a quota, the last few
-	newest  int64         // of them
-	spent   int64         // of a budget
-	permits []permitOut   // of a concurrency
+	seen    map[*Node]windowSeen
+	newest  int64       // of them
+	spent   int64       // of a budget
+	permits []permitOut // of a concurrency
 	out     int64
 	ended   map[permitID]bool // permits whose hold was over
 
@@ -59,7 +60,23 @@ type oracle struct {
 	offered, taken int64
 }
 
-type windowSpent struct{ begin, spent, extra, unheard int64 }
+type windowSpent struct {
+	begin, spent, extra, unheard int64
+	unsure                       []unsure // of what was spent
+}
+
+// An unsure check was decided in a step that took a share of the next window:
+// it spent of that one, or of the one before.
+type unsure struct{ before, hits int64 }
+
+// over is what was spent of a window beyond what it allows.
+func (w *windowSpent) over(o *oracle) int64 { return w.spent - o.limit.Burst - w.extra - w.unheard }
+
+// A windowSeen is what a leaf knew of a quota's window when a check was decided.
+type windowSeen struct {
+	window, before int64  // after the step, and before it
+	step           uint64 // that saw it
+}
 
 // A permitOut is a permit that nobody gave back yet.
 type permitOut struct {
@@ -246,7 +263,16 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 		}
 		w := o.window(window)
 		w.spent += hits
-		return w.spent - o.limit.Burst - w.extra - w.unheard, "the window's quota"
+		if s.before != window {
+			w.unsure = append(w.unsure, unsure{s.before, hits})
+		}
+		for w.over(o) > 0 && len(w.unsure) > 0 {
+			last := w.unsure[len(w.unsure)-1]
+			w.unsure, w.spent = w.unsure[:len(w.unsure)-1], w.spent-last.hits
+			w = o.window(last.before)
+			w.spent += last.hits
+		}
+		return w.over(o), "the window's quota"
 	case limiter.Budget:
 		o.spent += hits
 		return o.spent - o.limit.Burst - o.extra - o.unheard, "the budget"
@@ -314,6 +340,35 @@ func (o *oracle) followSpare(now limiter.Time, session uint64, limit *limiter.Li
 	spare.Cut(now, limiter.Share{Capacity: have.Capacity - whole.Capacity, Rate: have.Rate - whole.Rate})
 }
 
+// sees notes which windows a leaf knows after a step.
+func (l *laws) sees(n *Node, t *target, e *tiers.Explanation) {
+	for _, o := range l.charge(n, t).oracles {
+		if at := limitState(e, o.id); o.limit.Kind == limiter.Quota && at != nil {
+			o.see(n, at.Window, l.world.steps)
+		}
+	}
+}
+
+// see notes which window a leaf knows after a step, and returns which it knew
+// before.
+func (o *oracle) see(n *Node, window int64, step uint64) (before int64) {
+	if window == 0 {
+		return 0
+	}
+	if o.seen == nil {
+		o.seen = map[*Node]windowSeen{}
+	}
+	is := o.seen[n]
+	if is.step != step {
+		is = windowSeen{window: window, before: is.window, step: step}
+		if is.before == 0 {
+			is.before = window
+		}
+		o.seen[n] = is
+	}
+	return is.before
+}
+
 // window finds or makes what was spent of a quota's window.
 func (o *oracle) window(begin int64) *windowSpent {
 	o.newest = max(o.newest, begin)
@@ -360,6 +415,7 @@ type spending struct {
 	target  *target
 	hits    int64
 	window  int64 // of a quota, as the leaf knows it; 0: it is not known
+	before  int64 // the same, before the step that decided the check
 	cutOff  bool  // the leaf held no line of it that it could use, and took from its provisional share
 	permit  uint64
 	limit   *limiter.Limit // as the leaf follows it
@@ -396,6 +452,7 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 		if state != nil {
 			if at := limitState(state, o.id); at != nil {
 				s.window = at.Window
+				s.before = o.see(n, at.Window, l.world.steps)
 				s.cutOff = at.Spared != 0 && at.Spared == state.Now
 			}
 		}

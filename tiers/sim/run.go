@@ -123,7 +123,11 @@ func (s *scenario) settling() time.Duration {
 
 // idling is how long shares that nobody asks for take to go back.
 func (s *scenario) idling() time.Duration {
-	return 12*time.Second + time.Duration(1+s.deepest)*s.world.Lease
+	var hold time.Duration // of what was lent when its line ended
+	for _, o := range s.laws.oracles {
+		hold = max(hold, o.limit.Hold)
+	}
+	return 12*time.Second + drifting(drifting(drifting(hold))) + time.Duration(1+s.deepest)*s.world.Lease
 }
 
 // useful is Law 3: a steady demand is met, or the limit used, to 95 %.
