@@ -347,12 +347,8 @@ func (c *chaos) another(n *Node, records map[tiers.Key]tiers.Record) bool {
 func (c *chaos) end() {
 	c.over = true
 	w := c.world
-	if c.now != nil { // a root that was set back follows older rules than its children, until an operator mends that
-		w.After(3*time.Second, func() {
-			if root := w.order[0]; root.ready() {
-				root.proc.runner.Apply(c.compile(limiter.Spec{Namespaces: maps.Clone(c.now)}), func(uint64, error) {})
-			}
-		})
+	if c.now != nil {
+		c.mendRules()
 	}
 	f := &w.Faults
 	f.Loss, f.Duplicate, f.Late = 0, 0, 0
@@ -368,6 +364,29 @@ func (c *chaos) end() {
 			n.Start()
 		}
 	}
+}
+
+// mendRules is what an operator does of a root that was set back and follows
+// older rules than a place below, once the root has heard of that.
+func (c *chaos) mendRules() {
+	w := c.world
+	var look func()
+	look = func() {
+		root := w.order[0]
+		if root.ready() {
+			_, version := root.proc.runner.Rules()
+			if slices.ContainsFunc(w.order, func(n *Node) bool { return n.ready() && n.version() > version }) {
+				root.proc.runner.Apply(c.compile(limiter.Spec{Namespaces: maps.Clone(c.now)}), func(uint64, error) {})
+			}
+		}
+		w.After(time.Second, look)
+	}
+	w.After(time.Second, look)
+}
+
+func (n *Node) version() uint64 {
+	_, version := n.proc.runner.Rules()
+	return version
 }
 
 // changed are the rules of the scenario with one namespace as it never was:
