@@ -223,7 +223,7 @@ func (o *oracle) become(w *World, limit *limiter.Limit) {
 	if o.limit.Burst != limit.Burst || o.limit.Rate != limit.Rate || o.limit.Hold != limit.Hold {
 		o.next, o.lowerAt = *limit, w.now+1 // what the same step decided before is charged when it ends
 		if o.node == nil {
-			o.lowerAt = w.now.Add(drifting(drifting(drifting(w.Lease))))
+			o.lowerAt = w.now.Add(drifting(drifting(drifting(w.longestLease()))))
 		}
 		o.settle(w.now)
 	}
@@ -504,7 +504,7 @@ func (l *laws) takenForNew(s *site, session uint64) {
 		default:
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), l.world.now)
 			o.unheard, o.sinceReset = o.unheard+o.limit.Burst, 0
-			o.unheardUntil = max(o.unheardUntil, l.world.now.Add(time.Duration(l.deepest()+1)*drifting(drifting(drifting(l.world.Lease)))))
+			o.unheardUntil = max(o.unheardUntil, l.world.now.Add(time.Duration(l.deepest()+1)*drifting(drifting(drifting(l.world.longestLease())))))
 		}
 	}
 }

@@ -353,7 +353,7 @@ func (l *laws) reset(n *Node, t *target) {
 		default:
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), now)
 			o.unheard, o.sinceReset = max(o.unheard, lent), 0
-			o.unheardUntil = now.Add(time.Duration(l.deepest()+1) * drifting(drifting(drifting(drifting(drifting(l.world.Lease))))))
+			o.unheardUntil = now.Add(time.Duration(l.deepest()+1) * drifting(drifting(drifting(drifting(drifting(l.world.longestLease()))))))
 		}
 	}
 }
