@@ -39,6 +39,7 @@ type scenario struct {
 	voting    bool
 	checking  bool
 
+	seed     uint64
 	permits  []heldPermit
 	requests uint64
 }
@@ -47,7 +48,7 @@ type scenario struct {
 func newScenario(o Options) *scenario {
 	source := func(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(o.Seed, stream)) }
 	w := NewWorld(o.Seed, nil, Faults{})
-	s := &scenario{world: w, draw: source(1), load: source(2)}
+	s := &scenario{world: w, seed: o.Seed, draw: source(1), load: source(2)}
 	s.laws = newLaws(w)
 	w.laws = s.laws
 	s.chaos = newChaos(s, o.Faults, source(3))
@@ -154,6 +155,9 @@ func (s *scenario) below(parent *Node) tiers.Place {
 func (s *scenario) rules() {
 	d := s.draw
 	ns := map[string]limiter.NamespaceSpec{"votes": {}}
+	if s.laws.async = s.seed%8 == 3; s.laws.async {
+		ns["votes"] = limiter.NamespaceSpec{Durability: "async"}
+	}
 	keys := func(namespace string, n int, counted, limited bool) {
 		for i := range n {
 			t := s.laws.target(tiers.Name{Namespace: namespace, Key: "k" + strconv.Itoa(i)}, counted, limited)
