@@ -105,6 +105,40 @@ func TestGrantsBeyondTheLimitAreNotTaken(t *testing.T) {
 	}
 }
 
+// TestHolderOfALoweredLimitGivesBack: what it holds beyond the new figures is
+// no reason not to believe an answer.
+func TestHolderOfALoweredLimitGivesBack(t *testing.T) {
+	user := Name{"api", "user"}
+	m, r := joinedCity(t)
+	m.Acknowledged(2, answer(m, r))
+	if _, _, err := m.Check(2, user, 1, 1000, 1); err != nil {
+		t.Fatal(err)
+	}
+	limit := &m.cfg.Rules.Rule("api").Limits[0]
+	now := limiter.Time(2)
+	for _, g := range []Grant{
+		{Lent: limiter.Share{Tokens: 50, Capacity: 50, Rate: 5}, Keep: Keep{All: true}},
+		{Lent: limiter.Share{Tokens: 50, Capacity: 50, Rate: 5}, Keep: Keep{Capacity: 4, Rate: 1}},
+	} {
+		r := m.Output(now).Report
+		for r == nil {
+			now = now.Add(time.Second)
+			m.Tick(now)
+			r = m.Output(now).Report
+		}
+		a := answer(m, r)
+		g.Name, g.Limit, g.Line, g.Lease = user, limit.ID, 1, time.Minute
+		a.Lines = []Grant{g}
+		m.Acknowledged(now, a)
+		lowered := *limit
+		lowered.Burst, lowered.Rate = 10, 1
+		m.object(now, m.space("api"), "user").pools[0].limit = &lowered
+	}
+	if got := m.object(now, m.space("api"), "user").pools[0].holding(); got.Capacity != 4 || got.Rate != 1 {
+		t.Errorf("it holds %+v", got)
+	}
+}
+
 // TestAbsurdAgesStayOld: an age that no clock can express is not taken for
 // the present.
 func TestAbsurdAgesStayOld(t *testing.T) {

@@ -479,7 +479,9 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 		}
 	}
 	more := g.Lent.Minus(h.lent)
-	if !more.Covers(limiter.Share{}) || more.Tokens > more.Capacity || !p.limit.Whole().Covers(limiter.Share{Capacity: p.holding().Capacity + more.Capacity, Rate: p.holding().Rate + more.Rate}) {
+	// What is held of a limit that was lowered may be more than it is now.
+	whole := p.limit.Whole().Max(p.holding())
+	if !more.Covers(limiter.Share{}) || more.Tokens > more.Capacity || !whole.Covers(limiter.Share{Capacity: p.holding().Capacity + more.Capacity, Rate: p.holding().Rate + more.Rate}) {
 		return // no honest ledger says so
 	}
 	if g.Resets > h.resets { // of what was lent before: what comes now is as the lender has it

@@ -54,6 +54,7 @@ var regressions = []struct {
 	{20736, "all", "a check of a quota's last window, decided in the step that took a share of the next"},
 	{21043, "all", "a hold after which a concurrency's ended line comes back, later than the end of the world"},
 	{20638, "all", "an operator who mended the rules of a root before it had heard of newer ones"},
+	{30011, "all", "a holder of more than its lowered limit, which took no answer for honest, and gave nothing back"},
 	{144806961012542, "all", "resets within a lease, of which tokens that nobody was told of were paid by the bucket"},
 }
 
