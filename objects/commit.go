@@ -337,6 +337,11 @@ func (c *committer) apply(g *group) (b *pebble.Batch, err error) {
 	var prefix []byte
 	for _, l := range g.layers {
 		prefix = appendPrefix(prefix[:0], l.obj.kind.name, l.obj.name)
+		if l.cleared {
+			if err := b.DeleteRange(prefix, appendSuccessor(nil, prefix), nil); err != nil {
+				return nil, err
+			}
+		}
 		for i := range l.ents {
 			e := &l.ents[i]
 			n := len(prefix) + int(e.keyLen)

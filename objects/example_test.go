@@ -66,7 +66,7 @@ func Example() {
 }
 
 // A chat room stores each message under a key of its own, and reads its history in pages.
-func ExampleTx_Scan() {
+func ExampleTx_List() {
 	dir, err := os.MkdirTemp("", "objects")
 	if err != nil {
 		log.Fatal(err)
@@ -81,7 +81,7 @@ func ExampleTx_Scan() {
 	type room struct{ messages int }
 	rooms := objects.Register(store, "room", func(tx *objects.Tx) (*room, error) {
 		r := &room{}
-		for _, err := range tx.Scan("message/", "") {
+		for _, err := range tx.List(objects.ListOptions{Prefix: "message/"}) {
 			if err != nil {
 				return nil, err
 			}
@@ -100,7 +100,7 @@ func ExampleTx_Scan() {
 		}
 	}
 	err = rooms.Do(ctx, "lobby", func(tx *objects.Tx, _ *room) error {
-		for e, err := range tx.Scan("message/", "message/00000001") {
+		for e, err := range tx.List(objects.ListOptions{Prefix: "message/", Start: "message/00000002"}) {
 			if err != nil {
 				return err
 			}

@@ -100,7 +100,7 @@ func (k *Kind[S]) run(
 	}()
 	err = k.call(tx, o, op)
 	exiting = false
-	if err == nil && len(tx.w.ents) > 0 {
+	if err == nil && !tx.w.empty() {
 		g, err = s.write(tx, done, wait)
 	}
 	if err != nil {
@@ -130,7 +130,7 @@ func (s *Store) write(tx *Tx, done func(error), wait bool) (*group, error) {
 // it refused cleanly; a state that was woken on writes that are now dropped must go all the same.
 func (tx *Tx) undo(err error) error {
 	var refused *refusal
-	if !errors.As(err, &refused) || tx.woke && len(tx.w.ents) > 0 {
+	if !errors.As(err, &refused) || tx.woke && !tx.w.empty() {
 		tx.o.awake, tx.o.state = false, nil
 	}
 	if err == error(refused) { //nolint:errorlint // one that was wrapped again keeps its wrapping

@@ -17,20 +17,10 @@ type layer struct {
 
 // adopt makes w's content the layer's, in memory of the size it needs.
 func (l *layer) adopt(w *writes) {
-	l.bytes = w.bytes
+	l.bytes, l.cleared = w.bytes, w.cleared
 	l.buf = append(make([]byte, 0, len(w.buf)), w.buf...)
 	l.ents = append(l.first[:0], w.ents...)
 	if len(w.ents) > smallSet {
 		l.table = slices.Clone(w.table)
 	}
-}
-
-// find returns the entry of key in the newest layer that has one, and that layer.
-func (o *object) find(key []byte) (*layer, *entry) {
-	for l := o.newest.Load(); l != nil; l = l.older.Load() {
-		if e := l.writes.find(key); e != nil {
-			return l, e
-		}
-	}
-	return nil, nil
 }

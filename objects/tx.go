@@ -66,11 +66,11 @@ func (tx *Tx) Get(key string) ([]byte, bool, error) {
 	if err := tx.begin(key); err != nil {
 		return nil, false, err
 	}
-	if e := tx.w.find(tx.arg); e != nil {
-		return copyOf(&tx.w, e)
-	}
-	if l, e := tx.o.find(tx.arg); e != nil {
-		return copyOf(&l.writes, e)
+	if value, there, known := tx.pending(tx.arg); known {
+		if !there {
+			return nil, false, nil
+		}
+		return append(make([]byte, 0, len(value)), value...), true, nil
 	}
 	tx.key = append(appendPrefix(tx.key[:0], tx.o.kind.name, tx.o.name), key...)
 	value, closer, err := tx.store.db.Get(tx.key)
@@ -87,11 +87,14 @@ func (tx *Tx) Get(key string) ([]byte, bool, error) {
 	return value, true, nil
 }
 
-func copyOf(w *writes, e *entry) ([]byte, bool, error) {
-	if e.del {
-		return nil, false, nil
+// pending returns what the key has by the writes that Pebble may not hold yet: the operation's own, then the object's
+// layers, newest first. If it is not known, Pebble has it.
+func (tx *Tx) pending(key []byte) (value []byte, there, known bool) {
+	value, there, known = tx.w.get(key)
+	for l := tx.o.newest.Load(); l != nil && !known; l = l.older.Load() {
+		value, there, known = l.get(key)
 	}
-	return append(make([]byte, 0, e.valLen), w.value(e)...), true, nil
+	return value, there, known
 }
 
 // Put stores a copy of value under key.
