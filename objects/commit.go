@@ -24,7 +24,8 @@ import (
 //
 // One goroutine (commitLoop) takes the oldest group that has writes, makes one Pebble batch of it, applies it, unlinks
 // its layers, hands it on, and waits until it is durable before it takes the next: the sync that runs is the window in
-// which the next group gathers, and an idle store commits at once. A second goroutine (syncLoop) waits for the sync,
+// which the next group gathers, and an idle store commits at once. A group that nobody waits for, because only Async and
+// None operations wrote, is taken when it is due, or sealed, or someone comes who waits. A second goroutine (syncLoop) waits for the sync,
 // moves the durable number, and then tells those who waited, while the first makes the next batch. A group that grows
 // beyond maxGroupBytes is sealed and queued, and a new one opened.
 //
@@ -69,6 +70,7 @@ type committer struct {
 	events *Events
 	space  *space
 	guard  *guard
+	async  time.Duration // from an Async operation to the start of its commit
 
 	mu      sync.Mutex
 	open    *group   // gathers; never nil
@@ -102,6 +104,8 @@ const maxGroupBytes = 1 << 20
 // group is what one commit makes durable.
 type group struct {
 	num     uint64
+	wanted  bool      // someone waits for it
+	due     time.Time // when it is to be committed at the latest; zero: when it is wanted or sealed
 	layers  []*layer
 	ops     int
 	bytes   int
@@ -117,9 +121,9 @@ type flight struct {
 	started time.Time
 }
 
-func newCommitter(db *pebble.DB, events *Events, sp *space, gd *guard) *committer {
+func newCommitter(db *pebble.DB, opts *Options, sp *space, gd *guard) *committer {
 	c := &committer{
-		db: db, events: events, space: sp, guard: gd,
+		db: db, events: &opts.Events, space: sp, guard: gd, async: opts.AsyncWithin / 2,
 		open:    &group{num: 1},
 		sealAt:  maxGroupBytes,
 		kick:    make(chan struct{}, 1),
@@ -150,13 +154,16 @@ func (c *committer) admit() error {
 	return nil
 }
 
-// publish adds an operation's writes to the open group. The caller has the object's turn. Either done will be told,
-// or, if it is nil and wait is set, the caller waits on the group that is returned.
-func (c *committer) publish(o *object, w *writes, done func(error), wait bool) (*group, error) {
+// publish adds an operation's writes to the open group. The caller has the object's turn. If it is Sync, either done
+// will be told, or, if it is nil and wait is set, the caller waits on the group that is returned. Else there is none.
+func (c *committer) publish(o *object, w *writes, d Durability, done func(error), wait bool) (*group, error) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err := c.failure(); err != nil {
-		c.mu.Unlock()
 		return nil, err
+	}
+	if c.closing { // an operation that Close did not wait for
+		return nil, ErrClosed
 	}
 	g := c.open
 	l := o.newest.Load()
@@ -177,43 +184,77 @@ func (c *committer) publish(o *object, w *writes, done func(error), wait bool) (
 	g.ops++
 	g.bytes += w.bytes
 	c.pendingB.Add(int64(w.bytes))
-	c.add(g, done, wait)
 	if g.bytes >= c.sealAt {
 		c.queue = append(c.queue, g)
 		c.open = &group{num: g.num + 1}
+		c.wake()
 	}
-	kick := c.idle
-	c.idle = false
-	c.mu.Unlock()
-	if kick {
-		c.kick <- struct{}{}
+	switch {
+	case d == Sync:
+		c.add(g, done, wait)
+		return g, nil
+	case d == Async && g.due.IsZero():
+		g.due = time.Now().Add(c.async)
+		c.wake()
 	}
-	return g, nil
+	return nil, nil
+}
+
+// wake makes the commit loop look again. mu is held.
+func (c *committer) wake() {
+	if c.idle {
+		c.idle = false
+		c.kick <- struct{}{} // has room: the loop was idle
+	}
+}
+
+// hurry commits what is pending, though nobody may wait for it.
+func (c *committer) hurry() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open.ops > 0 && !c.open.wanted {
+		c.open.wanted = true
+		c.wake()
+	}
 }
 
 // join makes an operation that wrote nothing wait for the group whose writes it saw. It returns nil if that is durable
 // by now.
 func (c *committer) join(num uint64, done func(error), wait bool) (*group, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if err := c.failure(); err != nil {
+		c.mu.Unlock()
 		return nil, err
 	}
 	if num <= c.durable.Load() {
+		c.mu.Unlock()
 		return nil, nil
 	}
-	g := c.open
-	switch {
-	case c.flight != nil && c.flight.num == num:
-		g = c.flight
-	case len(c.queue) > 0 && num < g.num:
-		g = c.queue[num-c.queue[0].num]
-	}
-	if g.num != num {
-		panic(fmt.Sprintf("objects: group %d is neither durable nor pending (open: %d)", num, c.open.num))
+	g := c.find(num)
+	if g == nil {
+		err := fmt.Errorf("broken invariant: group %d is neither durable nor pending (open is %d)", num, c.open.num)
+		c.mu.Unlock()
+		c.fail(err)
+		return nil, c.failure()
 	}
 	c.add(g, done, wait)
+	c.mu.Unlock()
 	return g, nil
+}
+
+func (c *committer) find(num uint64) *group {
+	if c.open.num == num {
+		return c.open
+	}
+	if c.flight != nil && c.flight.num == num {
+		return c.flight
+	}
+	for _, g := range c.queue {
+		if g.num == num {
+			return g
+		}
+	}
+	return nil
 }
 
 // gate joins the group num with an operation's outcome err, which leaves when the group is durable. Without a group the
@@ -258,6 +299,10 @@ func (c *committer) add(g *group, done func(error), wait bool) {
 	}
 	g.members++
 	c.pending.Add(1)
+	if !g.wanted {
+		g.wanted = true
+		c.wake()
+	}
 }
 
 // take returns the group to commit, waiting for one; nil when the store is closed and all is committed, or has failed.
@@ -271,7 +316,7 @@ func (c *committer) take() *group {
 		case len(c.queue) > 0:
 			c.flight = c.queue[0]
 			c.queue = c.queue[1:]
-		case c.open.ops > 0:
+		case c.open.ops > 0 && (c.open.wanted || c.closing || c.open.overdue()):
 			c.flight = c.open
 			c.open = &group{num: c.open.num + 1}
 		case c.closing:
@@ -279,8 +324,9 @@ func (c *committer) take() *group {
 			return nil
 		default:
 			c.idle = true
+			due := c.open.due
 			c.mu.Unlock()
-			<-c.kick
+			c.sleep(due)
 			continue
 		}
 		g := c.flight
@@ -289,9 +335,41 @@ func (c *committer) take() *group {
 	}
 }
 
+func (g *group) overdue() bool { return !g.due.IsZero() && time.Until(g.due) <= 0 }
+
+// sleep waits for a kick, or until due.
+func (c *committer) sleep(due time.Time) {
+	if due.IsZero() {
+		<-c.kick
+		return
+	}
+	t := time.NewTimer(time.Until(due))
+	defer t.Stop()
+	select {
+	case <-c.kick:
+		return
+	case <-t.C:
+	}
+	c.mu.Lock()
+	kicked := !c.idle
+	c.idle = false
+	c.mu.Unlock()
+	if kicked {
+		<-c.kick
+	}
+}
+
+// survive makes a panic in a loop the store's failure.
+func (c *committer) survive(loop string) {
+	if r := recover(); r != nil {
+		c.fail(fmt.Errorf("broken invariant: the %s loop panicked: %v\n%s", loop, r, debug.Stack()))
+	}
+}
+
 func (c *committer) commitLoop() {
 	defer c.loops.Done()
 	defer close(c.flights)
+	defer c.survive("commit")
 	for {
 		g := c.take()
 		if g == nil {
@@ -389,6 +467,7 @@ func (c *committer) unlink(g *group) {
 func (c *committer) syncLoop() {
 	defer c.loops.Done()
 	defer close(c.synced)
+	defer c.survive("sync")
 	for f := range c.flights {
 		if err := f.batch.SyncWait(); err != nil {
 			c.fail(fmt.Errorf("sync: %w", err))
@@ -431,8 +510,13 @@ func (c *committer) tell(g *group, err error) {
 	}
 	for i, done := range g.waiters {
 		g.waiters[i] = nil
-		done(err)
+		c.call(done, err)
 	}
+}
+
+func (c *committer) call(done func(error), err error) {
+	defer c.survive("done function called by the sync")
+	done(err)
 }
 
 // fail ends the store. It may be called from anywhere, also from inside Pebble with its locks held.
@@ -444,13 +528,9 @@ func (c *committer) fail(cause error) {
 	}
 	err := fmt.Errorf("%w: %w", ErrFailed, cause)
 	c.failed.Store(&err)
-	kick := c.idle
-	c.idle = false
+	c.wake()
 	c.failures.Add(1)
 	c.mu.Unlock()
-	if kick {
-		c.kick <- struct{}{}
-	}
 	go func() {
 		defer c.failures.Done()
 		c.telling.Lock()
@@ -475,11 +555,7 @@ func (c *committer) fail(cause error) {
 // close commits what is pending and ends the loops. No operation runs any more.
 func (c *committer) close() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.closing = true
-	kick := c.idle
-	c.idle = false
-	c.mu.Unlock()
-	if kick {
-		c.kick <- struct{}{}
-	}
+	c.wake()
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"runtime/debug"
 	"slices"
 
@@ -30,7 +31,7 @@ func Register[S any](s *Store, name string, wake func(tx *Tx) (S, error)) *Kind[
 	if _, taken := s.kinds.LoadOrStore(name, struct{}{}); taken {
 		panic(fmt.Sprintf("objects: kind %q is registered already", name))
 	}
-	return &Kind[S]{kind: kind{name: name}, store: s, wake: wake}
+	return &Kind[S]{kind: kind{name, maphash.String(hashSeed, name)}, store: s, wake: wake}
 }
 
 // Do runs op on the named object, after all operations that came before it, and returns when everything that op wrote
@@ -39,8 +40,8 @@ func Register[S any](s *Store, name string, wake func(tx *Tx) (S, error)) *Kind[
 // When ctx ends, Do returns its error: if that was before op's turn came, op was not run; if Do waited for the disk,
 // op was done and may be, or become, durable.
 //
-// An operation may use other objects, but not its own: that waits for itself. So does a ring of operations, each of
-// which waits for the next one's object. To such calls pass the transaction's Context.
+// An operation may use other objects: with its transaction's Context, by which a call that would wait for itself is
+// found and refused with ErrCycle.
 func (k *Kind[S]) Do(ctx context.Context, name string, op func(tx *Tx, state S) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -63,7 +64,8 @@ func (k *Kind[S]) Do(ctx context.Context, name string, op func(tx *Tx, state S) 
 // Submit runs op on the named object in the caller's goroutine, after all operations that came before it, and returns
 // when it has run. done is called once, with what Do would return: before Submit returns if there is nothing to wait
 // for, else later from the committer's goroutine, in the order of commits. It is called without any lock, but all that
-// wait share that goroutine: done must be quick, and must not wait for an object or for Close. It may be nil.
+// wait share that goroutine: done must be quick, and must not wait for an object or for Close; if it panics there, the
+// store fails. It may be nil. Operations use other objects by Do, not by Submit.
 //
 // So one goroutine can have thousands of operations in flight, and their order on an object is the order of its calls.
 func (k *Kind[S]) Submit(name string, op func(tx *Tx, state S) error, done func(error)) {
@@ -90,53 +92,15 @@ func (k *Kind[S]) run(
 	exiting := true // by runtime.Goexit in op, which no recover stops
 	defer func() {
 		if exiting {
-			o.awake, o.state = false, nil
-			tx.release()
-			o.turn.unlock()
-			if done != nil {
-				done(fmt.Errorf("%w: it ended its goroutine", ErrPanicked))
+			err := fmt.Errorf("%w: it ended its goroutine", ErrPanicked)
+			if g, err := s.finish(tx, err, done, false); g == nil && done != nil {
+				done(err)
 			}
 		}
 	}()
 	err = k.call(tx, o, op)
 	exiting = false
-	if err == nil && !tx.w.empty() {
-		g, err = s.write(tx, done, wait)
-	}
-	if err != nil {
-		err = tx.undo(err)
-	}
-	last := o.last
-	tx.release()
-	o.turn.unlock()
-	if g == nil && last > s.commit.durable.Load() {
-		g, err = s.commit.gate(last, err, done, wait)
-	}
-	return g, err
-}
-
-// write publishes what the operation wrote.
-func (s *Store) write(tx *Tx, done func(error), wait bool) (*group, error) {
-	if tx.puts {
-		if err := s.space.check(s.commit.durable.Load()); err != nil {
-			s.fulls.Add(1)
-			return nil, err
-		}
-	}
-	return s.commit.publish(tx.o, &tx.w, done, wait)
-}
-
-// undo forgets a failed operation. The object's state is dropped, since the operation may have half-changed it, unless
-// it refused cleanly; a state that was woken on writes that are now dropped must go all the same.
-func (tx *Tx) undo(err error) error {
-	var refused *refusal
-	if !errors.As(err, &refused) || tx.woke && !tx.w.empty() {
-		tx.o.awake, tx.o.state = false, nil
-	}
-	if err == error(refused) { //nolint:errorlint // one that was wrapped again keeps its wrapping
-		return refused.err
-	}
-	return err
+	return s.finish(tx, err, done, wait)
 }
 
 // call wakes the object if need be, and runs op; a panic becomes an error.
@@ -155,8 +119,8 @@ func (k *Kind[S]) call(tx *Tx, o *object, op func(*Tx, S) error) (err error) {
 		}
 	}()
 	if !o.awake {
-		tx.woke = true
 		state, err := k.wake(tx)
+		tx.woken = tx.read
 		if err != nil {
 			returned = true
 			return fmt.Errorf("objects: wake %s %.40q: %w", o.kind.name, o.name, err)

@@ -115,6 +115,7 @@ func (tx *Tx) list(o *ListOptions, yield func(Entry) bool) (err error) {
 	left := o.Limit
 	give := func(e Entry) bool {
 		left--
+		tx.read += len(e.Key) + len(e.Value)
 		return yield(e) && left != 0
 	}
 	// The changes first: what is unlinked from then on, the iterator sees.

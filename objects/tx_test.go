@@ -17,7 +17,7 @@ import (
 func TestStorageAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		fs := &gateFS{FS: vfs.NewMem()}
-		s, err := Open("d", Options{FS: fs, MaxAwake: 1})
+		s, err := Open("d", Options{FS: fs, Memory: 150})
 		if err != nil {
 			t.Fatal(err)
 		}
