@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -122,4 +124,45 @@ func share(b *testing.B, callers int, op func(caller int) error) {
 	}
 	wg.Wait()
 	b.StopTimer()
+}
+
+// BenchmarkAlarms sets many alarms and lets them go off; an operation is one alarm.
+func BenchmarkAlarms(b *testing.B) {
+	s := open(b, b.TempDir(), Options{})
+	k := Register(s, "counter", wakeCounter)
+	at := time.Now()
+	names := make(chan string)
+	go func() {
+		for i := range b.N {
+			names <- name(i)
+		}
+		close(names)
+	}()
+	var wg sync.WaitGroup
+	for range 256 {
+		wg.Go(func() {
+			for n := range names {
+				if err := k.Do(ctx, n, func(tx *Tx, _ *counter) error { return tx.SetAlarm(at) }); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var left sync.WaitGroup
+	left.Add(b.N)
+	b.ResetTimer()
+	cpu := cpuTime()
+	k.OnAlarm(func(*Tx, *counter, Alarm) error { left.Done(); return nil })
+	left.Wait()
+	b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N), "cpu-ns/op")
+}
+
+// cpuTime is what the process used.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

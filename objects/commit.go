@@ -70,6 +70,7 @@ type committer struct {
 	events *Events
 	space  *space
 	guard  *guard
+	alarms *scheduler
 	async  time.Duration // from an Async operation to the start of its commit
 
 	mu      sync.Mutex
@@ -101,6 +102,9 @@ type committer struct {
 // rotates the log and the memtable for it alone.
 const maxGroupBytes = 1 << 20
 
+// alarmBytes is what a change of an alarm counts as.
+const alarmBytes = 64
+
 // group is what one commit makes durable.
 type group struct {
 	num     uint64
@@ -121,9 +125,9 @@ type flight struct {
 	started time.Time
 }
 
-func newCommitter(db *pebble.DB, opts *Options, sp *space, gd *guard) *committer {
+func newCommitter(db *pebble.DB, opts *Options, sp *space, gd *guard, alarms *scheduler) *committer {
 	c := &committer{
-		db: db, events: &opts.Events, space: sp, guard: gd, async: opts.AsyncWithin / 2,
+		db: db, events: &opts.Events, space: sp, guard: gd, alarms: alarms, async: opts.AsyncWithin / 2,
 		open:    &group{num: 1},
 		sealAt:  maxGroupBytes,
 		kick:    make(chan struct{}, 1),
@@ -155,8 +159,9 @@ func (c *committer) admit() error {
 }
 
 // publish adds an operation's writes to the open group. The caller has the object's turn. If it is Sync, either done
-// will be told, or, if it is nil and wait is set, the caller waits on the group that is returned. Else there is none.
-func (c *committer) publish(o *object, w *writes, d Durability, done func(error), wait bool) (*group, error) {
+// will be told, or, if it is nil, the caller waits on the group that is returned. Else there is none.
+func (c *committer) publish(tx *Tx, done func(error)) (*group, error) {
+	o, w := tx.o, &tx.w
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.failure(); err != nil {
@@ -180,20 +185,29 @@ func (c *committer) publish(o *object, w *writes, d Durability, done func(error)
 	} else {
 		l.merge(w)
 	}
+	bytes := w.bytes
+	if tx.alarm != nil {
+		bytes += alarmBytes
+		if l.alarm == nil {
+			l.alarm = tx.alarm
+		} else {
+			l.alarm.now = tx.alarm.now
+		}
+	}
 	o.last = g.num
 	g.ops++
-	g.bytes += w.bytes
-	c.pendingB.Add(int64(w.bytes))
+	g.bytes += bytes
+	c.pendingB.Add(int64(bytes))
 	if g.bytes >= c.sealAt {
 		c.queue = append(c.queue, g)
 		c.open = &group{num: g.num + 1}
 		c.wake()
 	}
 	switch {
-	case d == Sync:
-		c.add(g, done, wait)
+	case tx.durability == Sync:
+		c.add(g, done)
 		return g, nil
-	case d == Async && g.due.IsZero():
+	case (tx.durability == Async || tx.alarm != nil) && g.due.IsZero():
 		g.due = time.Now().Add(c.async)
 		c.wake()
 	}
@@ -220,7 +234,7 @@ func (c *committer) hurry() {
 
 // join makes an operation that wrote nothing wait for the group whose writes it saw. It returns nil if that is durable
 // by now.
-func (c *committer) join(num uint64, done func(error), wait bool) (*group, error) {
+func (c *committer) join(num uint64, done func(error)) (*group, error) {
 	c.mu.Lock()
 	if err := c.failure(); err != nil {
 		c.mu.Unlock()
@@ -237,7 +251,7 @@ func (c *committer) join(num uint64, done func(error), wait bool) (*group, error
 		c.fail(err)
 		return nil, c.failure()
 	}
-	c.add(g, done, wait)
+	c.add(g, done)
 	c.mu.Unlock()
 	return g, nil
 }
@@ -259,7 +273,7 @@ func (c *committer) find(num uint64) *group {
 
 // gate joins the group num with an operation's outcome err, which leaves when the group is durable. Without a group the
 // outcome is final.
-func (c *committer) gate(num uint64, err error, done func(error), wait bool) (*group, error) {
+func (c *committer) gate(num uint64, err error, done func(error)) (*group, error) {
 	if done != nil && err != nil {
 		outcome, tell := err, done
 		done = func(err error) {
@@ -269,7 +283,7 @@ func (c *committer) gate(num uint64, err error, done func(error), wait bool) (*g
 			tell(err)
 		}
 	}
-	g, failed := c.join(num, done, wait)
+	g, failed := c.join(num, done)
 	if failed != nil {
 		return nil, failed
 	}
@@ -286,16 +300,11 @@ func (c *committer) applied() uint64 {
 	return c.durable.Load()
 }
 
-func (c *committer) add(g *group, done func(error), wait bool) {
-	switch {
-	case done != nil:
+func (c *committer) add(g *group, done func(error)) {
+	if done != nil {
 		g.waiters = append(g.waiters, done)
-	case wait:
-		if g.done == nil {
-			g.done = make(chan struct{})
-		}
-	default:
-		return
+	} else if g.done == nil {
+		g.done = make(chan struct{})
 	}
 	g.members++
 	c.pending.Add(1)
@@ -420,6 +429,11 @@ func (c *committer) apply(g *group) (b *pebble.Batch, err error) {
 				return nil, err
 			}
 		}
+		if l.alarm != nil {
+			if err := l.alarm.write(b, prefix, l.obj.kind.name, l.obj.name); err != nil {
+				return nil, err
+			}
+		}
 		for i := range l.ents {
 			e := &l.ents[i]
 			n := len(prefix) + int(e.keyLen)
@@ -444,7 +458,15 @@ func (c *committer) apply(g *group) (b *pebble.Batch, err error) {
 	}
 	// Pebble reports a commit it could not make to its logger alone (guard.Fatalf), and returns nil; there may then be
 	// no sync to wait for.
-	return b, c.failure()
+	if err := c.failure(); err != nil {
+		return nil, err
+	}
+	for _, l := range g.layers {
+		if l.alarm != nil && l.alarm.now.due != 0 {
+			c.alarms.set(l.obj.kind, l.alarm.now.due)
+		}
+	}
+	return b, nil
 }
 
 // unlink takes the group's layers out of what operations look at: Pebble has their content now.

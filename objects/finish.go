@@ -24,14 +24,23 @@ func (tx *Tx) SetDurability(d Durability) { tx.durability = d }
 
 // finish ends an operation that returned err: its writes are published or undone, and its object is freed. The results
 // are Kind.run's.
-func (s *Store) finish(tx *Tx, err error, done func(error), wait bool) (g *group, _ error) {
+func (s *Store) finish(tx *Tx, err error, done func(error)) (g *group, _ error) {
+	if tx.ringing.due != 0 {
+		tx.durability = Sync
+	}
 	o, d := tx.o, tx.durability
 	wrote := !tx.w.empty()
-	if err == nil && wrote {
-		g, err = s.write(tx, done, wait)
+	if err == nil && (wrote || tx.alarm != nil) {
+		if g, err = s.write(tx, done); err == nil && tx.ringing.due != 0 {
+			s.alarms.rung.Add(1)
+		}
 	}
 	if err != nil {
-		err = tx.undo(err)
+		if err = tx.undo(err); tx.ringing.due != 0 {
+			if later, failed := s.rearm(tx, err); failed == nil {
+				g = later
+			}
+		}
 	}
 	if wrote || tx.woken >= 0 || !o.awake {
 		s.weigh(o, tx.woken)
@@ -58,25 +67,25 @@ func (s *Store) finish(tx *Tx, err error, done func(error), wait bool) (g *group
 		}
 		return nil, err
 	}
-	return s.commit.gate(saw, err, done, wait)
+	return s.commit.gate(saw, err, done)
 }
 
 // write publishes what the operation wrote. It returns the group if the outcome waits for it.
-func (s *Store) write(tx *Tx, done func(error), wait bool) (*group, error) {
+func (s *Store) write(tx *Tx, done func(error)) (*group, error) {
 	if tx.puts {
 		if err := s.space.check(s.commit.durable.Load()); err != nil {
 			s.fulls.Add(1)
 			return nil, err
 		}
 	}
-	return s.commit.publish(tx.o, &tx.w, tx.durability, done, wait)
+	return s.commit.publish(tx, done)
 }
 
 // undo forgets a failed operation. The object's state is dropped, since the operation may have half-changed it, unless
 // it refused cleanly; a state that was woken on writes that are now dropped must go all the same.
 func (tx *Tx) undo(err error) error {
 	var refused *refusal
-	if !errors.As(err, &refused) || tx.woken >= 0 && !tx.w.empty() {
+	if !errors.As(err, &refused) || tx.woken >= 0 && (!tx.w.empty() || tx.alarm != nil) {
 		tx.o.awake, tx.o.state = false, nil
 	}
 	if err == error(refused) { //nolint:errorlint // one that was wrapped again keeps its wrapping

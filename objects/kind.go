@@ -31,7 +31,7 @@ func Register[S any](s *Store, name string, wake func(tx *Tx) (S, error)) *Kind[
 	if _, taken := s.kinds.LoadOrStore(name, struct{}{}); taken {
 		panic(fmt.Sprintf("objects: kind %q is registered already", name))
 	}
-	return &Kind[S]{kind: kind{name, maphash.String(hashSeed, name)}, store: s, wake: wake}
+	return &Kind[S]{kind: kind{name: name, hash: maphash.String(hashSeed, name)}, store: s, wake: wake}
 }
 
 // Do runs op on the named object, after all operations that came before it, and returns when everything that op wrote
@@ -46,7 +46,7 @@ func (k *Kind[S]) Do(ctx context.Context, name string, op func(tx *Tx, state S) 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	g, err := k.run(ctx, name, op, nil, true)
+	g, err := k.run(ctx, name, op, nil, 0)
 	if g == nil {
 		return err
 	}
@@ -72,16 +72,16 @@ func (k *Kind[S]) Submit(name string, op func(tx *Tx, state S) error, done func(
 	if done == nil {
 		done = func(error) {}
 	}
-	if g, err := k.run(context.Background(), name, op, done, false); g == nil {
+	if g, err := k.run(context.Background(), name, op, done, 0); g == nil {
 		done(err)
 	}
 }
 
 // run runs op and publishes its writes. If it returns a group, the outcome is known when that is settled: done is
 // attached to it, and if there is none the caller waits on the group, then returns the group's error or else the one
-// returned here.
+// returned here. If rings is not 0, op handles the alarm that is due then, and is not run if the object's is another.
 func (k *Kind[S]) run(
-	ctx context.Context, name string, op func(*Tx, S) error, done func(error), wait bool,
+	ctx context.Context, name string, op func(*Tx, S) error, done func(error), rings int64,
 ) (g *group, err error) {
 	s := k.store
 	o, err := s.acquire(ctx, &k.kind, name)
@@ -93,14 +93,20 @@ func (k *Kind[S]) run(
 	defer func() {
 		if exiting {
 			err := fmt.Errorf("%w: it ended its goroutine", ErrPanicked)
-			if g, err := s.finish(tx, err, done, false); g == nil && done != nil {
+			if g, err := s.finish(tx, err, done); g == nil && done != nil {
 				done(err)
 			}
 		}
 	}()
-	err = k.call(tx, o, op)
+	ours := true
+	if rings != 0 {
+		ours, err = tx.ring(rings)
+	}
+	if ours && err == nil {
+		err = k.call(tx, o, op)
+	}
 	exiting = false
-	return s.finish(tx, err, done, wait)
+	return s.finish(tx, err, done)
 }
 
 // call wakes the object if need be, and runs op; a panic becomes an error.
@@ -142,7 +148,7 @@ func (k *Kind[S]) List(ctx context.Context, after string, limit int) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	g, err := s.commit.gate(num, nil, nil, true)
+	g, err := s.commit.gate(num, nil, nil)
 	if err != nil || g == nil {
 		return names, err
 	}

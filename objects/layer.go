@@ -12,6 +12,7 @@ type layer struct {
 	group uint64
 	older atomic.Pointer[layer] // cut by the committer; read by the object's operations
 	newer *layer                // guarded by committer.mu
+	alarm *alarmChange          // nil if it was left alone
 	first [1]entry              // the entries of a layer of one, as most are
 }
 

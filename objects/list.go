@@ -60,6 +60,9 @@ func (tx *Tx) DeleteAll() error {
 		}
 		keys = append(keys, e.Key)
 	}
+	if err := tx.changeAlarm(alarm{}); err != nil {
+		return err
+	}
 	if len(keys) > few {
 		tx.w.clear()
 		return nil

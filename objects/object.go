@@ -26,8 +26,9 @@ type object struct {
 
 // kind is what objects know of their Kind.
 type kind struct {
-	name string
-	hash uint64
+	name   string
+	hash   uint64
+	alarms atomic.Pointer[alarmQueue] // nil without a handler
 }
 
 // acquire returns the object in the caller's turn, made if it is not in memory.

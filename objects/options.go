@@ -71,6 +71,8 @@ type Events struct {
 	OnBackgroundError func(err error, times int)
 	// OnPanic reports an operation that panicked; err holds the stack.
 	OnPanic func(kind, name string, err error)
+	// OnAlarmError reports that a handler failed, for the how manieth time, and will be tried again.
+	OnAlarmError func(kind, name string, attempt int, err error)
 	// OnStuck reports that an object is stuck in an operation, or that this has returned after all.
 	OnStuck func(kind, name string, stuck bool)
 	// OnFull reports that writes begin (full) or cease to be refused with ErrFull, and the room on the disk.

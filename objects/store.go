@@ -29,6 +29,7 @@ type Store struct {
 	guard  *guard
 	commit *committer
 	space  space
+	alarms *scheduler
 
 	shards  []shard
 	waiters waiters
@@ -65,7 +66,8 @@ func Open(dir string, o Options) (*Store, error) {
 		fs: s.opts.FS, dir: dir, min: s.opts.MinFreeBytes, onChange: s.opts.Events.OnFull, start: time.Now(),
 	}
 	s.makeShards()
-	s.commit = newCommitter(s.db, &s.opts, &s.space, s.guard)
+	s.alarms = newScheduler(s)
+	s.commit = newCommitter(s.db, &s.opts, &s.space, s.guard, s.alarms)
 	s.guard.watch(s.commit.fail)
 	if s.unwatch = make(chan struct{}); s.opts.StuckAfter > 0 {
 		s.watching.Add(1)
@@ -213,6 +215,7 @@ func lockError(err error) error {
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.closed.Store(true)
+		s.alarms.close()
 		running := context.Background()
 		if s.opts.StuckAfter > 0 {
 			var cancel context.CancelFunc
@@ -233,6 +236,9 @@ func (s *Store) Close() error {
 		case <-s.guard.broken: // the loops may hang in it
 		}
 		s.commit.failures.Wait()
+		if len(left) == 0 {
+			s.alarms.wait()
+		}
 		s.reading.Lock()
 		defer s.reading.Unlock()
 		if len(left) > 0 {
@@ -261,6 +267,8 @@ type Stats struct {
 	Pending      int64  // operations that wait for the disk
 	PendingBytes int64  // keys and values that do
 	Panics       int64  // operations that panicked
+	Rung         int64  // alarms that were handled
+	AlarmErrors  int64  // attempts that failed
 	Overloaded   int64  // operations refused with ErrOverloaded
 	Refused      int64  // operations refused with ErrFull
 	Full         bool   // whether they are now
@@ -276,6 +284,8 @@ func (s *Store) Stats() Stats {
 		PendingBytes: s.commit.pendingB.Load(),
 		Stuck:        s.stuck.Load(),
 		Panics:       s.panics.Load(),
+		Rung:         s.alarms.rung.Load(),
+		AlarmErrors:  s.alarms.failed.Load(),
 		Overloaded:   s.overloads.Load(),
 		Refused:      s.fulls.Load(),
 		Full:         s.space.full.Load(),

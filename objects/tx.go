@@ -22,6 +22,9 @@ type Tx struct {
 	woken int    // of them, by the object's waking; negative if it was awake
 	frame *frame // made by Context
 
+	alarm   *alarmChange
+	ringing alarm // what a handler's operation handles; due is 0 in all others
+
 	durability Durability
 
 	key []byte // scratch: the key for Pebble
@@ -43,6 +46,7 @@ func (tx *Tx) release() {
 	}
 	tx.ctx, tx.store, tx.o, tx.frame = nil, nil, nil, nil
 	tx.puts, tx.read, tx.durability = false, 0, Sync
+	tx.alarm, tx.ringing = nil, alarm{}
 	txs.Put(tx)
 }
 
