@@ -50,15 +50,10 @@ func (k *Kind[S]) Do(ctx context.Context, name string, op func(tx *Tx, state S) 
 	if g == nil {
 		return err
 	}
-	select {
-	case <-g.done:
-		if g.err != nil {
-			return g.err
-		}
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	if failed := g.wait(ctx); failed != nil {
+		return failed
 	}
+	return err
 }
 
 // Submit runs op on the named object in the caller's goroutine, after all operations that came before it, and returns
@@ -152,15 +147,10 @@ func (k *Kind[S]) List(ctx context.Context, after string, limit int) ([]string, 
 	if err != nil || g == nil {
 		return names, err
 	}
-	select {
-	case <-g.done:
-		if g.err != nil {
-			return nil, g.err
-		}
-		return names, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := g.wait(ctx); err != nil {
+		return nil, err
 	}
+	return names, nil
 }
 
 // list also returns the number of the group that must be durable before the names may be told.

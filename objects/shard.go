@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"math"
+	"strings"
 	"sync"
 )
 
@@ -71,7 +72,7 @@ func (s *Store) lookup(k *kind, name string) (*object, error) {
 		sh.mu.Unlock()
 		return nil, err
 	}
-	o = &object{kind: k, name: name, size: int32(objectBytes + len(name))}
+	o = &object{kind: k, name: strings.Clone(name), size: int32(objectBytes + len(name))}
 	sh.add(o, hash)
 	held := sh.shrink(o, s.commit.durable.Load())
 	sh.mu.Unlock()
