@@ -34,7 +34,8 @@ import (
 // output gate: whatever an operation saw was written by its object at or before that group, so its result may leave
 // once durable >= last. If that holds when the operation returns, the result leaves at once. Otherwise the operation
 // joins the group, also if it only read or failed: an error is a result, too. Pebble shows a batch to readers before
-// it is synced, so "I read it from Pebble" proves nothing; the number does.
+// it is synced, so "I read it from Pebble" proves nothing; the number does. An operation that is not Sync passes the gate
+// at once; if another one called it, it leaves the number there (frame.saw), for that one's gate.
 //
 // # Who owns what
 //
