@@ -2,57 +2,119 @@ package objects
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// BenchmarkAwake is an operation without writes on an object in memory.
+// BenchmarkAwake is an operation without writes on an object in memory. The time of the clock suffers from neighbours;
+// cpu-ns/op does not.
 func BenchmarkAwake(b *testing.B) {
 	s := open(b, b.TempDir(), Options{})
 	k := Register(s, "counter", wakeCounter)
 	op := func(_ *Tx, c *counter) error { c.n++; return nil }
 	b.ReportAllocs()
+	cpu := cpuTime()
 	for b.Loop() {
 		if err := k.Do(ctx, "one", op); err != nil {
 			b.Fatal(err)
 		}
 	}
+	b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N), "cpu-ns/op")
 }
 
-// BenchmarkSync compares synced operations of concurrent callers with raw Pebble: each its own batch, and one batch of
-// as many writes (what a committer can reach at best).
+// BenchmarkCold wakes an object for each operation, with Pebble's files in the page cache.
+func BenchmarkCold(b *testing.B) {
+	const n = 200_000
+	dir := b.TempDir()
+	s, err := Open(dir, Options{})
+	must(b, err)
+	k := Register(s, "counter", wakeCounter)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Add(1)
+		k.Submit(name(i), increment, func(err error) { wg.Done(); must(b, err) })
+		if i%10_000 == 0 {
+			wg.Wait()
+		}
+	}
+	wg.Wait()
+	must(b, s.db.Flush())
+	must(b, s.Close())
+	s = open(b, dir, Options{Memory: 1 << 10})
+	k = Register(s, "counter", wakeCounter)
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		i = (i + 7919) % n
+		must(b, k.Do(ctx, name(i), func(_ *Tx, c *counter) error {
+			if c.n != 1 {
+				b.Fatal("it is not there")
+			}
+			return nil
+		}))
+	}
+}
+
+// BenchmarkSync compares synced operations of concurrent callers, each on an object of its own, with raw Pebble, which
+// commits the same keys and values in batches as large as the store's commits were, and in batches of all callers. All
+// take turns in one run, so that neighbours disturb them alike. The ratios are of operations a second.
 func BenchmarkSync(b *testing.B) {
-	for _, callers := range []int{1, 64, 1024} {
-		b.Run(fmt.Sprintf("objects/callers=%d", callers), func(b *testing.B) {
+	for _, callers := range []int{1, 64, 1024, 16384} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			s := open(b, b.TempDir(), Options{})
 			k := Register(s, "counter", wakeCounter)
-			b.ReportAllocs()
-			share(b, callers, func(caller int) error { return k.Do(ctx, name(caller), increment) })
-			st := s.Stats()
-			b.ReportMetric(float64(st.Ops)/float64(st.Commits), "ops/sync")
-		})
-		b.Run(fmt.Sprintf("pebble/callers=%d", callers), func(b *testing.B) {
 			db := rawPebble(b)
-			share(b, callers, func(caller int) error {
-				return db.Set([]byte("counter\x00"+name(caller)+"\x00n"), number(1), pebble.Sync)
-			})
-		})
-		b.Run(fmt.Sprintf("pebble-batches/of=%d", callers), func(b *testing.B) {
-			db := rawPebble(b)
-			for done := 0; done < b.N; done += callers {
-				batch := db.NewBatch()
-				for i := range callers {
-					if err := batch.Set([]byte("counter\x00"+name(i)+"\x00n"), number(1), nil); err != nil {
-						b.Fatal(err)
+			names, keys := make([]string, callers), make([][]byte, callers)
+			for i := range names {
+				names[i] = name(i)
+				keys[i] = append(appendPrefix(nil, "counter", names[i]), 'n')
+			}
+			rand.Shuffle(callers, func(i, j int) { keys[i], keys[j] = keys[j], keys[i] }) // as operations come
+			raw := func(ops, size int) {
+				for i := 0; i < ops; i += size {
+					batch := db.NewBatch()
+					for j := range size {
+						if err := batch.Set(keys[(i+j)%callers], number(uint64(i)), nil); err != nil {
+							b.Fatal(err)
+						}
 					}
-				}
-				if err := batch.Commit(pebble.Sync); err != nil {
-					b.Fatal(err)
+					must(b, batch.Commit(pebble.Sync))
+					must(b, batch.Close())
 				}
 			}
+			const rounds = 8
+			ops := max(b.N/rounds, callers)
+			var ours, same, all, cpu, rawCPU time.Duration
+			for range rounds {
+				before, start, used := s.Stats(), time.Now(), cpuTime()
+				share(b, callers, ops, func(caller int) error { return k.Do(ctx, names[caller], increment) })
+				ours += time.Since(start)
+				cpu += cpuTime() - used
+				after := s.Stats()
+				size := int(after.Ops-before.Ops) / int(after.Commits-before.Commits)
+				start, used = time.Now(), cpuTime()
+				raw(ops, size)
+				same += time.Since(start)
+				rawCPU += cpuTime() - used
+				start = time.Now()
+				raw(ops, callers)
+				all += time.Since(start)
+			}
+			n := float64(rounds * ops)
+			st := s.Stats()
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(n/ours.Seconds(), "ops/s")
+			b.ReportMetric(float64(cpu)/n, "cpu-ns/op")
+			b.ReportMetric(float64(rawCPU)/n, "pebble-cpu-ns/op")
+			b.ReportMetric(float64(st.Ops)/float64(st.Commits), "ops/sync")
+			b.ReportMetric(same.Seconds()/ours.Seconds(), "of-pebble")
+			b.ReportMetric(all.Seconds()/ours.Seconds(), "of-pebble-callers")
 		})
 	}
 }
@@ -104,12 +166,11 @@ func rawPebble(b *testing.B) *pebble.DB {
 	return db
 }
 
-// share runs b.N operations on so many goroutines.
-func share(b *testing.B, callers int, op func(caller int) error) {
+// share runs so many operations on so many goroutines.
+func share(b *testing.B, callers, ops int, op func(caller int) error) {
 	var left atomic.Int64
-	left.Store(int64(b.N))
+	left.Store(int64(ops))
 	var wg sync.WaitGroup
-	b.ResetTimer()
 	for caller := range callers {
 		wg.Go(func() {
 			for left.Add(-1) >= 0 {
@@ -121,5 +182,45 @@ func share(b *testing.B, callers int, op func(caller int) error) {
 		})
 	}
 	wg.Wait()
-	b.StopTimer()
+}
+
+// BenchmarkAlarms sets many alarms and lets them go off; an operation is one alarm.
+func BenchmarkAlarms(b *testing.B) {
+	s := open(b, b.TempDir(), Options{})
+	k := Register(s, "counter", wakeCounter)
+	at := time.Now()
+	names := make(chan string)
+	go func() {
+		for i := range b.N {
+			names <- name(i)
+		}
+		close(names)
+	}()
+	var wg sync.WaitGroup
+	for range 256 {
+		wg.Go(func() {
+			for n := range names {
+				if err := k.Do(ctx, n, func(tx *Tx, _ *counter) error { return tx.SetAlarm(at) }); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var left sync.WaitGroup
+	left.Add(b.N)
+	b.ResetTimer()
+	cpu := cpuTime()
+	k.OnAlarm(func(*Tx, *counter, Alarm) error { left.Done(); return nil })
+	left.Wait()
+	b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N), "cpu-ns/op")
+}
+
+// cpuTime is what the process used.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"context"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -24,7 +25,8 @@ import (
 //
 // One goroutine (commitLoop) takes the oldest group that has writes, makes one Pebble batch of it, applies it, unlinks
 // its layers, hands it on, and waits until it is durable before it takes the next: the sync that runs is the window in
-// which the next group gathers, and an idle store commits at once. A second goroutine (syncLoop) waits for the sync,
+// which the next group gathers, and an idle store commits at once. A group that nobody waits for, because only Async and
+// None operations wrote, is taken when it is due, or sealed, or someone comes who waits. A second goroutine (syncLoop) waits for the sync,
 // moves the durable number, and then tells those who waited, while the first makes the next batch. A group that grows
 // beyond maxGroupBytes is sealed and queued, and a new one opened.
 //
@@ -32,7 +34,8 @@ import (
 // output gate: whatever an operation saw was written by its object at or before that group, so its result may leave
 // once durable >= last. If that holds when the operation returns, the result leaves at once. Otherwise the operation
 // joins the group, also if it only read or failed: an error is a result, too. Pebble shows a batch to readers before
-// it is synced, so "I read it from Pebble" proves nothing; the number does.
+// it is synced, so "I read it from Pebble" proves nothing; the number does. An operation that is not Sync passes the gate
+// at once; if another one called it, it leaves the number there (frame.saw), for that one's gate.
 //
 // # Who owns what
 //
@@ -69,6 +72,8 @@ type committer struct {
 	events *Events
 	space  *space
 	guard  *guard
+	alarms *scheduler
+	async  time.Duration // from an Async operation to the start of its commit
 
 	mu      sync.Mutex
 	open    *group   // gathers; never nil
@@ -78,6 +83,7 @@ type committer struct {
 	closing bool
 	batches []*pebble.Batch // at most one: the last, for its memory
 	sealAt  int             // maxGroupBytes, less in tests
+	slab    slab
 
 	telling sync.Mutex
 
@@ -99,9 +105,14 @@ type committer struct {
 // rotates the log and the memtable for it alone.
 const maxGroupBytes = 1 << 20
 
+// alarmBytes is what a change of an alarm counts as.
+const alarmBytes = 64
+
 // group is what one commit makes durable.
 type group struct {
 	num     uint64
+	wanted  bool      // someone waits for it
+	due     time.Time // when it is to be committed at the latest; zero: when it is wanted or sealed
 	layers  []*layer
 	ops     int
 	bytes   int
@@ -117,9 +128,9 @@ type flight struct {
 	started time.Time
 }
 
-func newCommitter(db *pebble.DB, events *Events, sp *space, gd *guard) *committer {
+func newCommitter(db *pebble.DB, opts *Options, sp *space, gd *guard, alarms *scheduler) *committer {
 	c := &committer{
-		db: db, events: events, space: sp, guard: gd,
+		db: db, events: &opts.Events, space: sp, guard: gd, alarms: alarms, async: opts.AsyncWithin / 2,
 		open:    &group{num: 1},
 		sealAt:  maxGroupBytes,
 		kick:    make(chan struct{}, 1),
@@ -150,20 +161,25 @@ func (c *committer) admit() error {
 	return nil
 }
 
-// publish adds an operation's writes to the open group. The caller has the object's turn. Either done will be told,
-// or, if it is nil and wait is set, the caller waits on the group that is returned.
-func (c *committer) publish(o *object, w *writes, done func(error), wait bool) (*group, error) {
+// publish adds an operation's writes to the open group. The caller has the object's turn. If it is Sync, either done
+// will be told, or, if it is nil, the caller waits on the group that is returned. Else there is none.
+func (c *committer) publish(tx *Tx, done func(error)) (*group, error) {
+	o, w := tx.o, &tx.w
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err := c.failure(); err != nil {
-		c.mu.Unlock()
 		return nil, err
+	}
+	if c.closing { // an operation that Close did not wait for
+		return nil, ErrClosed
 	}
 	g := c.open
 	l := o.newest.Load()
 	if l == nil || l.group != g.num {
 		older := l
-		l = &layer{obj: o, group: g.num}
-		l.adopt(w)
+		l = c.slab.layer()
+		l.obj, l.group = o, g.num
+		l.adopt(w, &c.slab)
 		l.older.Store(older)
 		if older != nil {
 			older.newer = l
@@ -173,52 +189,95 @@ func (c *committer) publish(o *object, w *writes, done func(error), wait bool) (
 	} else {
 		l.merge(w)
 	}
+	bytes := w.bytes
+	if tx.alarm != nil {
+		bytes += alarmBytes
+		if l.alarm == nil {
+			l.alarm = tx.alarm
+		} else {
+			l.alarm.now = tx.alarm.now
+		}
+	}
 	o.last = g.num
 	g.ops++
-	g.bytes += w.bytes
-	c.pendingB.Add(int64(w.bytes))
-	c.add(g, done, wait)
+	g.bytes += bytes
+	c.pendingB.Add(int64(bytes))
 	if g.bytes >= c.sealAt {
 		c.queue = append(c.queue, g)
 		c.open = &group{num: g.num + 1}
+		c.wake()
 	}
-	kick := c.idle
-	c.idle = false
-	c.mu.Unlock()
-	if kick {
-		c.kick <- struct{}{}
+	switch {
+	case tx.durability == Sync:
+		c.add(g, done)
+		return g, nil
+	case (tx.durability == Async || tx.alarm != nil) && g.due.IsZero():
+		g.due = time.Now().Add(c.async)
+		c.wake()
 	}
-	return g, nil
+	return nil, nil
+}
+
+// wake makes the commit loop look again. mu is held.
+func (c *committer) wake() {
+	if c.idle {
+		c.idle = false
+		c.kick <- struct{}{} // has room: the loop was idle
+	}
+}
+
+// hurry commits what is pending, though nobody may wait for it.
+func (c *committer) hurry() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open.ops > 0 && !c.open.wanted {
+		c.open.wanted = true
+		c.wake()
+	}
 }
 
 // join makes an operation that wrote nothing wait for the group whose writes it saw. It returns nil if that is durable
 // by now.
-func (c *committer) join(num uint64, done func(error), wait bool) (*group, error) {
+func (c *committer) join(num uint64, done func(error)) (*group, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if err := c.failure(); err != nil {
+		c.mu.Unlock()
 		return nil, err
 	}
 	if num <= c.durable.Load() {
+		c.mu.Unlock()
 		return nil, nil
 	}
-	g := c.open
-	switch {
-	case c.flight != nil && c.flight.num == num:
-		g = c.flight
-	case len(c.queue) > 0 && num < g.num:
-		g = c.queue[num-c.queue[0].num]
+	g := c.find(num)
+	if g == nil {
+		err := fmt.Errorf("broken invariant: group %d is neither durable nor pending (open is %d)", num, c.open.num)
+		c.mu.Unlock()
+		c.fail(err)
+		return nil, c.failure()
 	}
-	if g.num != num {
-		panic(fmt.Sprintf("objects: group %d is neither durable nor pending (open: %d)", num, c.open.num))
-	}
-	c.add(g, done, wait)
+	c.add(g, done)
+	c.mu.Unlock()
 	return g, nil
+}
+
+func (c *committer) find(num uint64) *group {
+	if c.open.num == num {
+		return c.open
+	}
+	if c.flight != nil && c.flight.num == num {
+		return c.flight
+	}
+	for _, g := range c.queue {
+		if g.num == num {
+			return g
+		}
+	}
+	return nil
 }
 
 // gate joins the group num with an operation's outcome err, which leaves when the group is durable. Without a group the
 // outcome is final.
-func (c *committer) gate(num uint64, err error, done func(error), wait bool) (*group, error) {
+func (c *committer) gate(num uint64, err error, done func(error)) (*group, error) {
 	if done != nil && err != nil {
 		outcome, tell := err, done
 		done = func(err error) {
@@ -228,7 +287,7 @@ func (c *committer) gate(num uint64, err error, done func(error), wait bool) (*g
 			tell(err)
 		}
 	}
-	g, failed := c.join(num, done, wait)
+	g, failed := c.join(num, done)
 	if failed != nil {
 		return nil, failed
 	}
@@ -245,19 +304,18 @@ func (c *committer) applied() uint64 {
 	return c.durable.Load()
 }
 
-func (c *committer) add(g *group, done func(error), wait bool) {
-	switch {
-	case done != nil:
+func (c *committer) add(g *group, done func(error)) {
+	if done != nil {
 		g.waiters = append(g.waiters, done)
-	case wait:
-		if g.done == nil {
-			g.done = make(chan struct{})
-		}
-	default:
-		return
+	} else if g.done == nil {
+		g.done = make(chan struct{})
 	}
 	g.members++
 	c.pending.Add(1)
+	if !g.wanted {
+		g.wanted = true
+		c.wake()
+	}
 }
 
 // take returns the group to commit, waiting for one; nil when the store is closed and all is committed, or has failed.
@@ -271,7 +329,7 @@ func (c *committer) take() *group {
 		case len(c.queue) > 0:
 			c.flight = c.queue[0]
 			c.queue = c.queue[1:]
-		case c.open.ops > 0:
+		case c.open.ops > 0 && (c.open.wanted || c.closing || c.open.overdue()):
 			c.flight = c.open
 			c.open = &group{num: c.open.num + 1}
 		case c.closing:
@@ -279,8 +337,9 @@ func (c *committer) take() *group {
 			return nil
 		default:
 			c.idle = true
+			due := c.open.due
 			c.mu.Unlock()
-			<-c.kick
+			c.sleep(due)
 			continue
 		}
 		g := c.flight
@@ -289,9 +348,56 @@ func (c *committer) take() *group {
 	}
 }
 
+// wait waits until the group is settled, or ctx ends.
+func (g *group) wait(ctx context.Context) error {
+	ended := ctx.Done()
+	if ended == nil { // a receive costs half of a select
+		<-g.done
+		return g.err
+	}
+	select {
+	case <-g.done:
+		return g.err
+	case <-ended:
+		return ctx.Err()
+	}
+}
+
+func (g *group) overdue() bool { return !g.due.IsZero() && time.Until(g.due) <= 0 }
+
+// sleep waits for a kick, or until due.
+func (c *committer) sleep(due time.Time) {
+	if due.IsZero() {
+		<-c.kick
+		return
+	}
+	t := time.NewTimer(time.Until(due))
+	defer t.Stop()
+	select {
+	case <-c.kick:
+		return
+	case <-t.C:
+	}
+	c.mu.Lock()
+	kicked := !c.idle
+	c.idle = false
+	c.mu.Unlock()
+	if kicked {
+		<-c.kick
+	}
+}
+
+// survive makes a panic in a loop the store's failure.
+func (c *committer) survive(loop string) {
+	if r := recover(); r != nil {
+		c.fail(fmt.Errorf("broken invariant: the %s loop panicked: %v\n%s", loop, r, debug.Stack()))
+	}
+}
+
 func (c *committer) commitLoop() {
 	defer c.loops.Done()
 	defer close(c.flights)
+	defer c.survive("commit")
 	for {
 		g := c.take()
 		if g == nil {
@@ -334,9 +440,20 @@ func (c *committer) apply(g *group) (b *pebble.Batch, err error) {
 	if b == nil {
 		b = c.db.NewBatch(pebble.WithMaxRetainedSizeBytes(2 * maxGroupBytes))
 	}
+	slices.SortFunc(g.layers, inKeyOrder) // Pebble's memtable takes keys in order in about half the time
 	var prefix []byte
 	for _, l := range g.layers {
 		prefix = appendPrefix(prefix[:0], l.obj.kind.name, l.obj.name)
+		if l.cleared {
+			if err := b.DeleteRange(prefix, appendSuccessor(nil, prefix), nil); err != nil {
+				return nil, err
+			}
+		}
+		if l.alarm != nil {
+			if err := l.alarm.write(b, prefix, l.obj.kind.name, l.obj.name); err != nil {
+				return nil, err
+			}
+		}
 		for i := range l.ents {
 			e := &l.ents[i]
 			n := len(prefix) + int(e.keyLen)
@@ -361,7 +478,15 @@ func (c *committer) apply(g *group) (b *pebble.Batch, err error) {
 	}
 	// Pebble reports a commit it could not make to its logger alone (guard.Fatalf), and returns nil; there may then be
 	// no sync to wait for.
-	return b, c.failure()
+	if err := c.failure(); err != nil {
+		return nil, err
+	}
+	for _, l := range g.layers {
+		if l.alarm != nil && l.alarm.now.due != 0 {
+			c.alarms.set(l.obj.kind, l.alarm.now.due)
+		}
+	}
+	return b, nil
 }
 
 // unlink takes the group's layers out of what operations look at: Pebble has their content now.
@@ -384,6 +509,7 @@ func (c *committer) unlink(g *group) {
 func (c *committer) syncLoop() {
 	defer c.loops.Done()
 	defer close(c.synced)
+	defer c.survive("sync")
 	for f := range c.flights {
 		if err := f.batch.SyncWait(); err != nil {
 			c.fail(fmt.Errorf("sync: %w", err))
@@ -426,8 +552,13 @@ func (c *committer) tell(g *group, err error) {
 	}
 	for i, done := range g.waiters {
 		g.waiters[i] = nil
-		done(err)
+		c.call(done, err)
 	}
+}
+
+func (c *committer) call(done func(error), err error) {
+	defer c.survive("done function called by the sync")
+	done(err)
 }
 
 // fail ends the store. It may be called from anywhere, also from inside Pebble with its locks held.
@@ -439,13 +570,9 @@ func (c *committer) fail(cause error) {
 	}
 	err := fmt.Errorf("%w: %w", ErrFailed, cause)
 	c.failed.Store(&err)
-	kick := c.idle
-	c.idle = false
+	c.wake()
 	c.failures.Add(1)
 	c.mu.Unlock()
-	if kick {
-		c.kick <- struct{}{}
-	}
 	go func() {
 		defer c.failures.Done()
 		c.telling.Lock()
@@ -470,11 +597,7 @@ func (c *committer) fail(cause error) {
 // close commits what is pending and ends the loops. No operation runs any more.
 func (c *committer) close() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.closing = true
-	kick := c.idle
-	c.idle = false
-	c.mu.Unlock()
-	if kick {
-		c.kick <- struct{}{}
-	}
+	c.wake()
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -163,6 +164,37 @@ func TestOutcomesComeInTheOrderOfCommits(t *testing.T) {
 	}
 }
 
+func TestAPanicOfTheCommitterFailsTheStore(t *testing.T) {
+	boom := func() { panic("boom") }
+	for what, f := range map[string]func(s *Store, k *Kind[*counter]){
+		"done function": func(_ *Store, k *Kind[*counter]) { k.Submit("a", increment, func(error) { boom() }) },
+		"event": func(s *Store, k *Kind[*counter]) {
+			s.commit.events.OnCommit = func(int, int, time.Duration) { boom() }
+			k.Submit("a", increment, nil)
+		},
+		"lost group": func(s *Store, k *Kind[*counter]) {
+			_ = k.Do(ctx, "b", func(tx *Tx, _ *counter) error { tx.o.last = 1 << 40; return nil })
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s, err := Open("d", Options{FS: vfs.NewMem()})
+			must(t, err)
+			k := Register(s, "counter", wakeCounter)
+			told := make(chan error, 1)
+			f(s, k)
+			k.Submit("c", func(tx *Tx, c *counter) error { return errors.Join(increment(tx, c), tx.Delete("x")) },
+				func(err error) { told <- err })
+			eventually(t, "the store to fail", func() bool { return s.Err() != nil })
+			if err := s.Err(); !strings.Contains(err.Error(), "broken invariant") {
+				t.Errorf("the store failed with %v", err)
+			}
+			wantError(t, k.Do(ctx, "a", increment), ErrFailed)
+			<-told // whatever it was, it was told
+			must(t, s.Close())
+		})
+	}
+}
+
 // TestCrash crashes before syncs, with each unsynced block kept or lost at random, and looks for lost and torn
 // operations. Each operation adds 1 to one object's three keys: what was acknowledged must be there, and no key may
 // be ahead of the others.
@@ -210,7 +242,7 @@ func crashOnce(t *testing.T, seed int64) {
 
 func openCrashed(t *testing.T, fs vfs.FS, c *crash) (*Store, *Kind[*counter]) {
 	// The memtable is small, so that flushes and log rotations fall into the run, too.
-	s, err := Open("a/b", Options{FS: fs, MemTableBytes: 64 << 10, MaxAwake: 3})
+	s, err := Open("a/b", Options{FS: fs, MemTableBytes: 64 << 10, Memory: 3 * 150})
 	must(t, err)
 	k := Register(s, "counter", func(tx *Tx) (*counter, error) {
 		c := &counter{}

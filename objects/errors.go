@@ -23,6 +23,15 @@ var (
 	// writes) wait for the disk already. Try again later.
 	ErrOverloaded = errors.New("objects: too many operations wait for the disk")
 
+	// ErrCycle refuses a call, made by an operation with its transaction's context, that would wait for itself: the
+	// object runs an operation that waits, directly or through others, for one that waits for this call. Its text shows
+	// the ring. The operations around it go on, and so may the caller's.
+	ErrCycle = errors.New("objects: the call would wait for itself")
+
+	// ErrStuck refuses an operation on an object that has run another one for Options.StuckAfter and does not come to
+	// its end. If it does after all, the object can be used again.
+	ErrStuck = errors.New("objects: the object is stuck in an operation that does not return")
+
 	// ErrInvalid is wrapped by the errors about names, keys, values and sizes that are out of range.
 	ErrInvalid = errors.New("objects: invalid argument")
 

@@ -27,7 +27,8 @@ const (
 //
 // A kind is [a-z0-9-], and a name holds no control character, so neither holds a 0x00: no two (kind, name, key) share
 // an encoding, an object's keys lie together, in byte order, and so do a kind's objects. The runtime's own keys begin
-// with 0x00, where no kind does.
+// with 0x00, where no kind does: the format's version, and the index of alarms (scheduler.go). An object's own keys are
+// not empty: under its empty key lies its alarm (alarm.go).
 const formatKey = "\x00format"
 
 func appendPrefix(dst []byte, kind, name string) []byte {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"runtime/debug"
 	"slices"
 
@@ -30,7 +31,7 @@ func Register[S any](s *Store, name string, wake func(tx *Tx) (S, error)) *Kind[
 	if _, taken := s.kinds.LoadOrStore(name, struct{}{}); taken {
 		panic(fmt.Sprintf("objects: kind %q is registered already", name))
 	}
-	return &Kind[S]{kind: kind{name: name}, store: s, wake: wake}
+	return &Kind[S]{kind: kind{name: name, hash: maphash.String(hashSeed, name)}, store: s, wake: wake}
 }
 
 // Do runs op on the named object, after all operations that came before it, and returns when everything that op wrote
@@ -39,47 +40,43 @@ func Register[S any](s *Store, name string, wake func(tx *Tx) (S, error)) *Kind[
 // When ctx ends, Do returns its error: if that was before op's turn came, op was not run; if Do waited for the disk,
 // op was done and may be, or become, durable.
 //
-// An operation may use other objects, but not its own: that waits for itself. So does a ring of operations, each of
-// which waits for the next one's object. To such calls pass the transaction's Context.
+// An operation may use other objects: with its transaction's Context, by which a call that would wait for itself is
+// found and refused with ErrCycle.
 func (k *Kind[S]) Do(ctx context.Context, name string, op func(tx *Tx, state S) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	g, err := k.run(ctx, name, op, nil, true)
+	g, err := k.run(ctx, name, op, nil, 0)
 	if g == nil {
 		return err
 	}
-	select {
-	case <-g.done:
-		if g.err != nil {
-			return g.err
-		}
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	if failed := g.wait(ctx); failed != nil {
+		return failed
 	}
+	return err
 }
 
 // Submit runs op on the named object in the caller's goroutine, after all operations that came before it, and returns
 // when it has run. done is called once, with what Do would return: before Submit returns if there is nothing to wait
 // for, else later from the committer's goroutine, in the order of commits. It is called without any lock, but all that
-// wait share that goroutine: done must be quick, and must not wait for an object or for Close. It may be nil.
+// wait share that goroutine: done must be quick, and must not wait for an object or for Close; if it panics there, the
+// store fails. It may be nil. Operations use other objects by Do, not by Submit.
 //
 // So one goroutine can have thousands of operations in flight, and their order on an object is the order of its calls.
 func (k *Kind[S]) Submit(name string, op func(tx *Tx, state S) error, done func(error)) {
 	if done == nil {
 		done = func(error) {}
 	}
-	if g, err := k.run(context.Background(), name, op, done, false); g == nil {
+	if g, err := k.run(context.Background(), name, op, done, 0); g == nil {
 		done(err)
 	}
 }
 
 // run runs op and publishes its writes. If it returns a group, the outcome is known when that is settled: done is
 // attached to it, and if there is none the caller waits on the group, then returns the group's error or else the one
-// returned here.
+// returned here. If rings is not 0, op handles the alarm that is due then, and is not run if the object's is another.
 func (k *Kind[S]) run(
-	ctx context.Context, name string, op func(*Tx, S) error, done func(error), wait bool,
+	ctx context.Context, name string, op func(*Tx, S) error, done func(error), rings int64,
 ) (g *group, err error) {
 	s := k.store
 	o, err := s.acquire(ctx, &k.kind, name)
@@ -90,53 +87,21 @@ func (k *Kind[S]) run(
 	exiting := true // by runtime.Goexit in op, which no recover stops
 	defer func() {
 		if exiting {
-			o.awake, o.state = false, nil
-			tx.release()
-			o.turn.unlock()
-			if done != nil {
-				done(fmt.Errorf("%w: it ended its goroutine", ErrPanicked))
+			err := fmt.Errorf("%w: it ended its goroutine", ErrPanicked)
+			if g, err := s.finish(tx, err, done); g == nil && done != nil {
+				done(err)
 			}
 		}
 	}()
-	err = k.call(tx, o, op)
+	ours := true
+	if rings != 0 {
+		ours, err = tx.ring(rings)
+	}
+	if ours && err == nil {
+		err = k.call(tx, o, op)
+	}
 	exiting = false
-	if err == nil && len(tx.w.ents) > 0 {
-		g, err = s.write(tx, done, wait)
-	}
-	if err != nil {
-		err = tx.undo(err)
-	}
-	last := o.last
-	tx.release()
-	o.turn.unlock()
-	if g == nil && last > s.commit.durable.Load() {
-		g, err = s.commit.gate(last, err, done, wait)
-	}
-	return g, err
-}
-
-// write publishes what the operation wrote.
-func (s *Store) write(tx *Tx, done func(error), wait bool) (*group, error) {
-	if tx.puts {
-		if err := s.space.check(s.commit.durable.Load()); err != nil {
-			s.fulls.Add(1)
-			return nil, err
-		}
-	}
-	return s.commit.publish(tx.o, &tx.w, done, wait)
-}
-
-// undo forgets a failed operation. The object's state is dropped, since the operation may have half-changed it, unless
-// it refused cleanly; a state that was woken on writes that are now dropped must go all the same.
-func (tx *Tx) undo(err error) error {
-	var refused *refusal
-	if !errors.As(err, &refused) || tx.woke && len(tx.w.ents) > 0 {
-		tx.o.awake, tx.o.state = false, nil
-	}
-	if err == error(refused) { //nolint:errorlint // one that was wrapped again keeps its wrapping
-		return refused.err
-	}
-	return err
+	return s.finish(tx, err, done)
 }
 
 // call wakes the object if need be, and runs op; a panic becomes an error.
@@ -155,8 +120,8 @@ func (k *Kind[S]) call(tx *Tx, o *object, op func(*Tx, S) error) (err error) {
 		}
 	}()
 	if !o.awake {
-		tx.woke = true
 		state, err := k.wake(tx)
+		tx.woken = tx.read
 		if err != nil {
 			returned = true
 			return fmt.Errorf("objects: wake %s %.40q: %w", o.kind.name, o.name, err)
@@ -178,19 +143,14 @@ func (k *Kind[S]) List(ctx context.Context, after string, limit int) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	g, err := s.commit.gate(num, nil, nil, true)
+	g, err := s.commit.gate(num, nil, nil)
 	if err != nil || g == nil {
 		return names, err
 	}
-	select {
-	case <-g.done:
-		if g.err != nil {
-			return nil, g.err
-		}
-		return names, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := g.wait(ctx); err != nil {
+		return nil, err
 	}
+	return names, nil
 }
 
 // list also returns the number of the group that must be durable before the names may be told.

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -66,95 +65,6 @@ func TestAWaitingCallerLeavesWhenItsContextEnds(t *testing.T) {
 	must(t, <-third)
 	if n := value(t, k, "a"); n != 1 {
 		t.Errorf("the counter is %d: the operation that gave up ran", n)
-	}
-}
-
-func TestTurnsAreTakenInOrderOfArrival(t *testing.T) {
-	var tr turn
-	must(t, tr.lock(ctx))
-	var order []int
-	var wg sync.WaitGroup
-	for i := range 10 {
-		wg.Go(func() {
-			_ = tr.lock(ctx)
-			order = append(order, i)
-			tr.unlock()
-		})
-		eventually(t, "the caller to wait", func() bool {
-			tr.mu.Lock()
-			defer tr.mu.Unlock()
-			return len(tr.waiting) == i+1
-		})
-	}
-	tr.unlock()
-	wg.Wait()
-	if !slices.IsSorted(order) {
-		t.Errorf("turns came in the order %v", order)
-	}
-	if !tr.tryLock() {
-		t.Error("the turn is not free at the end")
-	}
-}
-
-func TestATurnHandedToACallerThatGivesUpIsPassedOn(t *testing.T) {
-	for range 50 {
-		var tr turn
-		must(t, tr.lock(ctx))
-		ends, cancel := context.WithCancel(ctx)
-		out := make(chan error)
-		go func() { out <- tr.lock(ends) }()
-		eventually(t, "the caller to wait", func() bool {
-			tr.mu.Lock()
-			defer tr.mu.Unlock()
-			return len(tr.waiting) == 1
-		})
-		tr.mu.Lock()
-		cancel()
-		time.Sleep(100 * time.Microsecond) // so that it has most likely given up, and waits for mu
-		next := tr.next()
-		tr.mu.Unlock()
-		next <- struct{}{}
-		if <-out == nil {
-			tr.unlock()
-		}
-		if !tr.tryLock() {
-			t.Fatal("the turn was lost")
-		}
-	}
-}
-
-func TestTheLastCallerGivesUpWhileTheTurnIsFreed(t *testing.T) {
-	var held turn
-	must(t, held.lock(ctx))
-	held.mu.Lock()
-	if held.next() != nil || held.state.Load() != turnFree {
-		t.Error("the holder found none who waits, and did not free the turn")
-	}
-	held.mu.Unlock()
-	ended, cancel := context.WithCancel(ctx)
-	cancel()
-	var tr turn
-	for range 20_000 {
-		must(t, tr.lock(ctx))
-		out := make(chan struct{})
-		go func() {
-			if tr.lock(ended) == nil {
-				tr.unlock()
-			}
-			close(out)
-		}()
-		for gone := false; tr.state.Load() == turnTaken && !gone; runtime.Gosched() {
-			select {
-			case <-out:
-				gone = true
-			default:
-			}
-		}
-		tr.unlock()
-		<-out
-		if tr.state.Load() != turnFree {
-			t.Fatal("the turn was lost")
-		}
 	}
 }
 
@@ -256,7 +166,7 @@ func TestAFailedWakingIsTriedAgain(t *testing.T) {
 }
 
 func TestObjectsSleepLeastRecentlyUsedFirst(t *testing.T) {
-	s := open(t, "d", Options{FS: vfs.NewMem(), MaxAwake: 3})
+	s := open(t, "d", Options{FS: vfs.NewMem(), Memory: 3 * 150})
 	var woken []string
 	k := Register(s, "counter", func(tx *Tx) (*counter, error) {
 		woken = append(woken, tx.Name())
@@ -278,9 +188,53 @@ func TestObjectsSleepLeastRecentlyUsedFirst(t *testing.T) {
 	}
 }
 
+// sized is a state that says how much memory it takes.
+type sized struct{ bytes int }
+
+func (s *sized) MemoryBytes() int { return s.bytes }
+
+func TestObjectsSleepByTheBytesTheyTake(t *testing.T) {
+	s := open(t, "d", Options{FS: vfs.NewMem(), Memory: 100_000})
+	k := Register(s, "sized", func(*Tx) (*sized, error) { return &sized{bytes: 1000}, nil })
+	read := Register(s, "read", func(tx *Tx) (int, error) {
+		v, _, err := tx.Get("v")
+		return len(v), err
+	})
+	use := func(n string) {
+		must(t, k.Do(ctx, n, func(*Tx, *sized) error { return nil }))
+	}
+	grow := func(n string, bytes int) {
+		must(t, k.Do(ctx, n, func(tx *Tx, s *sized) error { s.bytes = bytes; return tx.Put("v", nil) }))
+	}
+	figures := func(awake int, memory int64) {
+		t.Helper()
+		if st := s.Stats(); st.Awake != awake || st.Memory != memory {
+			t.Errorf("%d objects awake in %d bytes, want %d in %d", st.Awake, st.Memory, awake, memory)
+		}
+	}
+	for i := range 50 {
+		use(fmt.Sprintf("%02d", i))
+	}
+	each := int64(objectBytes + 2 + 1000)
+	figures(50, 50*each)
+	grow("49", 50_000)
+	figures(44, 44*each+49_000) // six had to go
+	grow("49", 10_000)
+	figures(44, 44*each+9000)
+	wantError(t, k.Do(ctx, "49", func(*Tx, *sized) error { return errNo }), errNo) // drops the state
+	figures(44, 44*each-1000)
+
+	put := func(tx *Tx, _ int) error { return tx.Put("v", make([]byte, 40_000)) }
+	must(t, read.Do(ctx, "r", put))
+	figures(45, 44*each-1000+objectBytes+1) // its waking read nothing
+	wantError(t, read.Do(ctx, "r", func(*Tx, int) error { return errNo }), errNo)
+	must(t, read.Do(ctx, "r", func(*Tx, int) error { return nil }))
+	figures(45, 44*each-1000+objectBytes+1+40_000)
+}
+
 func TestObjectsWithWorkInFlightDoNotSleep(t *testing.T) {
 	fs := &gateFS{FS: vfs.NewMem()}
-	s := open(t, "d", Options{FS: fs, MaxAwake: 1})
+	s := open(t, "d", Options{FS: fs, Memory: 150})
 	k := Register(s, "counter", wakeCounter)
 	fs.close()
 	var told atomic.Int32

@@ -17,8 +17,12 @@ const (
 	// DefaultMinFreeBytes is room for the log and the flushes of what is pending when writes are first refused, and
 	// for compactions to finish.
 	DefaultMinFreeBytes = 64 << 20
-	// DefaultMaxAwake is a million objects: some hundred megabytes beside their states.
-	DefaultMaxAwake = 1 << 20
+	// DefaultMemory is about a million and a half small objects.
+	DefaultMemory = 256 << 20
+	// DefaultStuckAfter is far more than an operation takes that waits for nothing but its disk and a few calls.
+	DefaultStuckAfter = time.Minute
+	// DefaultAsyncWithin costs an idle store ten syncs a second at most.
+	DefaultAsyncWithin = 100 * time.Millisecond
 	// MaxPending bounds the operations that wait for the disk. Past ten thousand in flight a disk gives only more
 	// latency; this leaves room for bursts.
 	MaxPending = 1 << 16
@@ -40,9 +44,17 @@ type Options struct {
 	// with ErrFull: before Pebble, which cannot go on without its log, is in trouble. It is looked at about once a
 	// second. 0 is DefaultMinFreeBytes, negative is off.
 	MinFreeBytes int64
-	// MaxAwake is how many objects stay in memory; beyond it idle ones fall asleep, least recently used first (in
-	// each of 64 parts, where MaxAwake is large). 0 is DefaultMaxAwake.
-	MaxAwake int
+	// Memory is how many bytes the objects in memory may take, by their states' count (Sizer) and 140 for each and its
+	// name; beyond it idle ones fall asleep, least recently used first (in each of 64 parts, from 1 MiB on). Objects
+	// with work in flight stay all the same. 0 is DefaultMemory. Caches and pending writes come on top.
+	Memory int64
+	// StuckAfter is how long an operation may run before its object is marked stuck: those who wait for the object,
+	// and who come later, are refused with ErrStuck until it returns. Close waits as long for operations that run. The
+	// mark may come half as much later. 0 is DefaultStuckAfter, negative is off.
+	StuckAfter time.Duration
+	// AsyncWithin is how long what an Async operation wrote may take to be durable. Its commit begins after half of
+	// that at most; the other half is the disk's. 0 is DefaultAsyncWithin.
+	AsyncWithin time.Duration
 }
 
 // Events is a set of callbacks; each may be nil. They run inside the store's or Pebble's goroutines: they must be
@@ -59,6 +71,10 @@ type Events struct {
 	OnBackgroundError func(err error, times int)
 	// OnPanic reports an operation that panicked; err holds the stack.
 	OnPanic func(kind, name string, err error)
+	// OnAlarmError reports that a handler failed, for the how manieth time, and will be tried again.
+	OnAlarmError func(kind, name string, attempt int, err error)
+	// OnStuck reports that an object is stuck in an operation, or that this has returned after all.
+	OnStuck func(kind, name string, stuck bool)
 	// OnFull reports that writes begin (full) or cease to be refused with ErrFull, and the room on the disk.
 	OnFull func(full bool, freeBytes int64)
 	// OnWriteStall reports that commits begin or cease to wait for Pebble's flushes and compactions.
@@ -80,8 +96,14 @@ func (o Options) withDefaults() Options {
 	if o.MinFreeBytes == 0 {
 		o.MinFreeBytes = DefaultMinFreeBytes
 	}
-	if o.MaxAwake <= 0 {
-		o.MaxAwake = DefaultMaxAwake
+	if o.Memory <= 0 {
+		o.Memory = DefaultMemory
+	}
+	if o.StuckAfter == 0 {
+		o.StuckAfter = DefaultStuckAfter
+	}
+	if o.AsyncWithin <= 0 {
+		o.AsyncWithin = DefaultAsyncWithin
 	}
 	return o
 }

@@ -1,9 +1,9 @@
 package objects
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io/fs"
 	"path/filepath"
 	"strconv"
@@ -29,16 +29,21 @@ type Store struct {
 	guard  *guard
 	commit *committer
 	space  space
+	alarms *scheduler
 
-	shards []shard
-	kinds  sync.Map // name -> struct{}
+	shards  []shard
+	waiters waiters
+	kinds   sync.Map // name -> struct{}
+
+	unwatch  chan struct{}
+	watching sync.WaitGroup
 
 	closed  atomic.Bool
 	reading sync.RWMutex // held shared by what uses db outside operations; exclusively by Close
 	closing sync.Once
 	closeTo error
 
-	panics, overloads, fulls atomic.Int64
+	panics, overloads, fulls, stuck atomic.Int64
 }
 
 // Open opens the store in the folder dir, making it if it is not there. It returns ErrInUse if it is open already,
@@ -61,8 +66,13 @@ func Open(dir string, o Options) (*Store, error) {
 		fs: s.opts.FS, dir: dir, min: s.opts.MinFreeBytes, onChange: s.opts.Events.OnFull, start: time.Now(),
 	}
 	s.makeShards()
-	s.commit = newCommitter(s.db, &s.opts.Events, &s.space, s.guard)
+	s.alarms = newScheduler(s)
+	s.commit = newCommitter(s.db, &s.opts, &s.space, s.guard, s.alarms)
 	s.guard.watch(s.commit.fail)
+	if s.unwatch = make(chan struct{}); s.opts.StuckAfter > 0 {
+		s.watching.Add(1)
+		go s.watch()
+	}
 	return s, nil
 }
 
@@ -197,11 +207,24 @@ func lockError(err error) error {
 
 // Close lets running operations end, commits what is pending, tells those who waited, and closes the folder. It may be
 // called again, and then returns the same. Operations that come later get ErrClosed. It must not be called from an
-// operation or a done function, and it waits as long as they and the disk take.
+// operation or a done function, and it waits as long as the disk takes.
+//
+// It waits for operations at most Options.StuckAfter, and for objects that are marked stuck not at all. Then it returns
+// an error that wraps ErrStuck and names an object. Nothing that such an operation does afterwards reaches the disk,
+// and the folder may be opened again; but what Pebble holds in memory is then lost to the process.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.closed.Store(true)
-		s.retireAll()
+		s.alarms.close()
+		running := context.Background()
+		if s.opts.StuckAfter > 0 {
+			var cancel context.CancelFunc
+			running, cancel = context.WithTimeout(running, s.opts.StuckAfter)
+			defer cancel()
+		}
+		left := s.retireAll(running)
+		close(s.unwatch)
+		s.watching.Wait()
 		s.commit.close()
 		ended := make(chan struct{})
 		go func() {
@@ -213,10 +236,17 @@ func (s *Store) Close() error {
 		case <-s.guard.broken: // the loops may hang in it
 		}
 		s.commit.failures.Wait()
+		if len(left) == 0 {
+			s.alarms.wait()
+		}
 		s.reading.Lock()
 		defer s.reading.Unlock()
+		if len(left) > 0 {
+			s.guard.gone.Store(true) // an operation may read from Pebble, or walk through it
+			s.closeTo = fmt.Errorf("objects: close %s: %w", s.dir, stuckError(left[0], len(left)-1))
+		}
 		if err := s.release(); err != nil && s.Err() == nil { // a failed store's log fails to close, too
-			s.closeTo = fmt.Errorf("objects: close %s: %w", s.dir, err)
+			s.closeTo = errors.Join(s.closeTo, fmt.Errorf("objects: close %s: %w", s.dir, err))
 		}
 	})
 	return s.closeTo
@@ -228,6 +258,8 @@ func (s *Store) Err() error { return s.commit.failure() }
 // Stats are a store's figures at one moment.
 type Stats struct {
 	Awake        int    // objects in memory
+	Memory       int64  // bytes that they take, about
+	Stuck        int64  // of them, stuck in an operation
 	Started      uint64 // operations that were let in since Open
 	Commits      uint64 // group commits made durable since Open
 	Ops          int64  // operations with writes in them
@@ -235,6 +267,8 @@ type Stats struct {
 	Pending      int64  // operations that wait for the disk
 	PendingBytes int64  // keys and values that do
 	Panics       int64  // operations that panicked
+	Rung         int64  // alarms that were handled
+	AlarmErrors  int64  // attempts that failed
 	Overloaded   int64  // operations refused with ErrOverloaded
 	Refused      int64  // operations refused with ErrFull
 	Full         bool   // whether they are now
@@ -248,7 +282,10 @@ func (s *Store) Stats() Stats {
 		Bytes:        s.commit.bytes.Load(),
 		Pending:      s.commit.pending.Load(),
 		PendingBytes: s.commit.pendingB.Load(),
+		Stuck:        s.stuck.Load(),
 		Panics:       s.panics.Load(),
+		Rung:         s.alarms.rung.Load(),
+		AlarmErrors:  s.alarms.failed.Load(),
 		Overloaded:   s.overloads.Load(),
 		Refused:      s.fulls.Load(),
 		Full:         s.space.full.Load(),
@@ -256,7 +293,8 @@ func (s *Store) Stats() Stats {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.Lock()
-		st.Awake += len(sh.objects)
+		st.Awake += sh.count
+		st.Memory += sh.size
 		st.Started += sh.started
 		sh.mu.Unlock()
 	}
@@ -271,24 +309,4 @@ func (s *Store) Metrics() *pebble.Metrics {
 		return nil
 	}
 	return s.db.Metrics()
-}
-
-func (s *Store) makeShards() {
-	// One part, with an exact order of use, where few may be awake; many, with a lock each, where it matters less.
-	n := 1
-	if s.opts.MaxAwake >= 4096 {
-		n = 64
-	}
-	s.shards = make([]shard, n)
-	for i := range s.shards {
-		s.shards[i].objects = map[objectKey]*object{}
-		s.shards[i].limit = (s.opts.MaxAwake + n - 1) / n
-	}
-}
-
-func (s *Store) shard(name string) *shard {
-	if len(s.shards) == 1 {
-		return &s.shards[0]
-	}
-	return &s.shards[maphash.String(hashSeed, name)%uint64(len(s.shards))]
 }

@@ -18,31 +18,48 @@ type Tx struct {
 	o     *object
 	w     writes
 	puts  bool   // it stored something: deletes alone are let through to a full disk
-	woke  bool   // the object was woken for it
-	key   []byte // scratch: the key for Pebble
-	arg   []byte // scratch: the key
+	read  int    // bytes of values that were read
+	woken int    // of them, by the object's waking; negative if it was awake
+	frame *frame // made by Context
+
+	alarm   *alarmChange
+	ringing alarm // what a handler's operation handles; due is 0 in all others
+
+	durability Durability
+
+	key []byte // scratch: the key for Pebble
+	arg []byte // scratch: the key
 }
 
 var txs = sync.Pool{New: func() any { return new(Tx) }}
 
 func newTx(ctx context.Context, s *Store, o *object) *Tx {
 	tx := txs.Get().(*Tx)
-	tx.ctx, tx.store, tx.o = ctx, s, o
+	tx.ctx, tx.store, tx.o, tx.woken = ctx, s, o, -1
 	return tx
 }
 
 func (tx *Tx) release() {
 	tx.w.reset()
-	tx.ctx, tx.store, tx.o, tx.puts, tx.woke = nil, nil, nil, false, false
+	if tx.frame != nil {
+		tx.frame.ended.Store(true)
+	}
+	tx.ctx, tx.store, tx.o, tx.frame = nil, nil, nil, nil
+	tx.puts, tx.read, tx.durability = false, 0, Sync
+	tx.alarm, tx.ringing = nil, alarm{}
 	txs.Put(tx)
 }
 
-// Context is what Do was given (Submit: the background). Operations pass it on when they use other objects.
+// Context ends when that does which Do was given (Submit: never). Operations pass it, or one made of it, to their calls
+// of other objects; those may be made by several goroutines.
 func (tx *Tx) Context() context.Context {
-	if tx.ctx == nil {
+	if tx.o == nil {
 		return context.Background()
 	}
-	return tx.ctx
+	if tx.frame == nil {
+		tx.frame = &frame{Context: tx.ctx, parent: frameOf(tx.ctx), store: tx.store, obj: tx.o}
+	}
+	return tx.frame
 }
 
 // Kind returns the kind of the operation's object.
@@ -66,11 +83,12 @@ func (tx *Tx) Get(key string) ([]byte, bool, error) {
 	if err := tx.begin(key); err != nil {
 		return nil, false, err
 	}
-	if e := tx.w.find(tx.arg); e != nil {
-		return copyOf(&tx.w, e)
-	}
-	if l, e := tx.o.find(tx.arg); e != nil {
-		return copyOf(&l.writes, e)
+	if value, there, known := tx.pending(tx.arg); known {
+		if !there {
+			return nil, false, nil
+		}
+		tx.read += len(value)
+		return append(make([]byte, 0, len(value)), value...), true, nil
 	}
 	tx.key = append(appendPrefix(tx.key[:0], tx.o.kind.name, tx.o.name), key...)
 	value, closer, err := tx.store.db.Get(tx.key)
@@ -81,17 +99,21 @@ func (tx *Tx) Get(key string) ([]byte, bool, error) {
 		return nil, false, tx.errorf("get", key, err)
 	}
 	value = append(make([]byte, 0, len(value)), value...)
+	tx.read += len(value)
 	if err := closer.Close(); err != nil {
 		return nil, false, tx.errorf("get", key, err)
 	}
 	return value, true, nil
 }
 
-func copyOf(w *writes, e *entry) ([]byte, bool, error) {
-	if e.del {
-		return nil, false, nil
+// pending returns what the key has by the writes that Pebble may not hold yet: the operation's own, then the object's
+// layers, newest first. If it is not known, Pebble has it.
+func (tx *Tx) pending(key []byte) (value []byte, there, known bool) {
+	value, there, known = tx.w.get(key)
+	for l := tx.o.newest.Load(); l != nil && !known; l = l.older.Load() {
+		value, there, known = l.get(key)
 	}
-	return append(make([]byte, 0, e.valLen), w.value(e)...), true, nil
+	return value, there, known
 }
 
 // Put stores a copy of value under key.

@@ -17,7 +17,7 @@ import (
 func TestStorageAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		fs := &gateFS{FS: vfs.NewMem()}
-		s, err := Open("d", Options{FS: fs, MaxAwake: 1})
+		s, err := Open("d", Options{FS: fs, Memory: 150})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,8 +49,9 @@ func TestStorageAgainstAModel(t *testing.T) {
 			},
 			"many": func(t *rapid.T) {
 				n := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name")
+				count := rapid.SampledFrom([]int{30, 90}).Draw(t, "count") // 90 are too many to delete one by one
 				k.Submit(n, func(tx *Tx, _ int) error {
-					for i := range 30 {
+					for i := range count {
 						key := fmt.Sprintf("m%02d", i)
 						models[n][key] = key
 						if err := tx.Put(key, []byte(key)); err != nil {
@@ -83,7 +84,7 @@ func TestStorageAgainstAModel(t *testing.T) {
 
 func step(t *rapid.T, tx *Tx, anyKey *rapid.Generator[string], model map[string]string) {
 	key := anyKey.Draw(t, "key")
-	switch rapid.IntRange(0, 3).Draw(t, "what") {
+	switch rapid.IntRange(0, 4).Draw(t, "what") {
 	case 0:
 		v := rapid.StringN(0, 8, -1).Draw(t, "value")
 		if err := tx.Put(key, []byte(v)); err != nil {
@@ -101,31 +102,47 @@ func step(t *rapid.T, tx *Tx, anyKey *rapid.Generator[string], model map[string]
 			t.Fatalf("get %q: %q %t %v, want %q %t", key, v, ok, err, want, there)
 		}
 	case 3:
-		prefix := rapid.SampledFrom([]string{"", "a", "m", "m1", "ÿ", "b\x00", "\xff"}).Draw(t, "prefix")
-		after := rapid.SampledFrom([]string{"", "a", "m11", key}).Draw(t, "after")
-		limit := rapid.IntRange(1, 50).Draw(t, "limit")
+		o := ListOptions{
+			Prefix:  rapid.SampledFrom([]string{"", "", "a", "m", "m1", "ÿ", "b\x00", "\xff"}).Draw(t, "prefix"),
+			Start:   rapid.SampledFrom([]string{"", "", "a", "m11", "m11\x00", key}).Draw(t, "start"),
+			End:     rapid.SampledFrom([]string{"", "", "b", "m2", key}).Draw(t, "end"),
+			Limit:   rapid.IntRange(0, 40).Draw(t, "limit"),
+			Reverse: rapid.Bool().Draw(t, "reverse"),
+		}
+		keys := slices.Sorted(maps.Keys(model))
+		if o.Reverse {
+			slices.Reverse(keys)
+		}
 		var want, got []string
-		for _, k := range slices.Sorted(maps.Keys(model)) {
-			if strings.HasPrefix(k, prefix) && k > after && len(want) < limit {
+		for _, k := range keys {
+			if strings.HasPrefix(k, o.Prefix) && k >= o.Start && (o.End == "" || k < o.End) && (o.Limit == 0 || len(want) < o.Limit) {
 				want = append(want, k+"="+model[k])
 			}
 		}
-		for e, err := range tx.Scan(prefix, after) {
+		leaveAt := rapid.IntRange(1, 100).Draw(t, "leave at")
+		for e, err := range tx.List(o) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got = append(got, e.Key+"="+string(e.Value))
-			if len(got) == limit {
+			if got = append(got, e.Key+"="+string(e.Value)); len(got) == leaveAt {
 				break
 			}
 		}
-		if !slices.Equal(got, want) {
-			t.Fatalf("scan %q after %q: %q, want %q", prefix, after, got, want)
+		if want = want[:min(len(want), leaveAt)]; !slices.Equal(got, want) {
+			t.Fatalf("list %+v: %q, want %q", o, got, want)
 		}
+	case 4:
+		if rapid.IntRange(0, 3).Draw(t, "delete all") != 0 {
+			return
+		}
+		if err := tx.DeleteAll(); err != nil {
+			t.Fatal(err)
+		}
+		clear(model)
 	}
 }
 
-func TestScanShowsTheStartOfTheLoop(t *testing.T) {
+func TestListShowsTheStartOfTheLoop(t *testing.T) {
 	s := open(t, "d", Options{FS: vfs.NewMem()})
 	k := Register(s, "kind", func(*Tx) (int, error) { return 0, nil })
 	fill := func(tx *Tx, _ int) error {
@@ -137,7 +154,7 @@ func TestScanShowsTheStartOfTheLoop(t *testing.T) {
 	must(t, k.Do(ctx, "a", func(tx *Tx, _ int) error {
 		must(t, fill(tx, 0))
 		n := 0
-		for e, err := range tx.Scan("", "") {
+		for e, err := range tx.List(ListOptions{}) {
 			must(t, err)
 			if string(e.Value) != "xxxxxxxxxx" {
 				t.Fatalf("%s is %q", e.Key, e.Value)
@@ -151,11 +168,11 @@ func TestScanShowsTheStartOfTheLoop(t *testing.T) {
 		if n != 100 {
 			t.Errorf("the loop saw %d entries", n)
 		}
-		for e, err := range tx.Scan("", "") {
+		for e, err := range tx.List(ListOptions{}) {
 			must(t, err)
 			must(t, tx.Delete(e.Key))
 		}
-		for e, err := range tx.Scan("", "") {
+		for e, err := range tx.List(ListOptions{}) {
 			must(t, err)
 			t.Errorf("%s is left", e.Key)
 		}
@@ -191,4 +208,72 @@ func TestWritesKeepTheLastOfEachKey(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestListRefusesWhatIsOutOfRange(t *testing.T) {
+	s := open(t, "d", Options{FS: vfs.NewMem()})
+	k := Register(s, "kind", func(*Tx) (int, error) { return 0, nil })
+	long := strings.Repeat("x", MaxKeyBytes+2)
+	must(t, k.Do(ctx, "a", func(tx *Tx, _ int) error {
+		for _, o := range []ListOptions{{Prefix: long}, {Start: long}, {End: long}, {Limit: -1}} {
+			for _, err := range tx.List(o) {
+				wantError(t, err, ErrInvalid)
+			}
+		}
+		for range tx.List(ListOptions{Start: long[2:] + "\x00", End: "a"}) {
+			t.Error("an empty range has an entry")
+		}
+		return nil
+	}))
+}
+
+func TestDeleteAllSparesTheNeighbours(t *testing.T) {
+	dir := t.TempDir()
+	names := []string{"a", "a b", "aa", "b"}
+	for _, count := range []int{3, 500} { // one by one, and as a range
+		s, err := Open(dir, Options{})
+		must(t, err)
+		k := Register(s, "kind", func(*Tx) (int, error) { return 0, nil })
+		for _, n := range names {
+			must(t, k.Do(ctx, n, func(tx *Tx, _ int) error {
+				for i := range count {
+					must(t, tx.Put(fmt.Sprint(i), nil))
+				}
+				return nil
+			}))
+		}
+		must(t, k.Do(ctx, "a", func(tx *Tx, _ int) error {
+			must(t, tx.Put("before", nil))
+			must(t, tx.DeleteAll())
+			return tx.Put("after", nil)
+		}))
+		must(t, s.Close())
+		s, err = Open(dir, Options{})
+		must(t, err)
+		k = Register(s, "kind", func(*Tx) (int, error) { return 0, nil })
+		for _, n := range names {
+			want := count
+			if n == "a" {
+				want = 1
+			}
+			must(t, k.Do(ctx, n, func(tx *Tx, _ int) error {
+				got := 0
+				for e, err := range tx.List(ListOptions{}) {
+					must(t, err)
+					if got++; n == "a" && e.Key != "after" {
+						t.Errorf("%s is left", e.Key)
+					}
+				}
+				if got != want {
+					t.Errorf("%s has %d entries, want %d", n, got, want)
+				}
+				return tx.DeleteAll()
+			}))
+		}
+		list, err := k.List(ctx, "", 10)
+		if must(t, err); len(list) != 0 {
+			t.Errorf("objects %q are left", list)
+		}
+		must(t, s.Close())
+	}
 }

@@ -9,10 +9,21 @@ import (
 // object wrote into one group. Keys and values live in one buffer and entries hold no pointers, so that a set of a
 // hundred thousand costs the collector nothing; a hash table is built only when a walk would be slow.
 type writes struct {
-	buf   []byte
-	ents  []entry
-	table []int32 // open addressing: index into ents plus one; nil while the set is small
-	bytes int     // keys and values that were put, those since replaced included
+	cleared bool // everything was deleted before what is in the set
+	buf     []byte
+	ents    []entry
+	table   []int32 // open addressing: index into ents plus one; nil while the set is small
+	bytes   int     // keys and values that were put, those since replaced included
+}
+
+func (w *writes) empty() bool { return len(w.ents) == 0 && !w.cleared }
+
+// get returns the key's value and whether it has one, if known: the set says something about the key.
+func (w *writes) get(key []byte) (value []byte, there, known bool) {
+	if e := w.find(key); e != nil {
+		return w.value(e), !e.del, true
+	}
+	return nil, false, w.cleared
 }
 
 type entry struct {
@@ -93,8 +104,17 @@ func (w *writes) rehash() {
 	}
 }
 
+// clear deletes everything.
+func (w *writes) clear() {
+	clear(w.table)
+	w.buf, w.ents, w.cleared = w.buf[:0], w.ents[:0], true
+}
+
 // merge applies o's writes after w's own.
 func (w *writes) merge(o *writes) {
+	if o.cleared {
+		w.clear()
+	}
 	for i := range o.ents {
 		e := &o.ents[i]
 		w.put(o.key(e), o.value(e), e.del)
@@ -109,5 +129,5 @@ func (w *writes) reset() {
 		return
 	}
 	clear(w.table)
-	w.buf, w.ents, w.bytes = w.buf[:0], w.ents[:0], 0
+	w.buf, w.ents, w.bytes, w.cleared = w.buf[:0], w.ents[:0], 0, false
 }

@@ -208,6 +208,10 @@ func (m *placeMetrics) storeEvents(e objects.Events, log zerolog.Logger) objects
 		count("panic")
 		log.Error().Err(err).Str("kind", kind).Str("object", name).Msg("an operation panicked")
 	}
+	e.OnStuck = func(kind, name string, stuck bool) {
+		count("stuck")
+		log.Error().Bool("stuck", stuck).Str("kind", kind).Str("object", name).Msg("an operation that does not return")
+	}
 	e.OnFull = func(full bool, free int64) {
 		count("full")
 		log.Error().Bool("full", full).Int64("free_bytes", free).Msg("room on the disk")

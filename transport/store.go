@@ -85,7 +85,7 @@ func (r txReader) Get(k tiers.Key) (tiers.Record, error) {
 }
 
 func (r txReader) Scan(prefix, after tiers.Key, yield func(tiers.Key, tiers.Record) bool) error {
-	for e, err := range r.tx.Scan(string(prefix), string(after)) {
+	for e, err := range r.tx.List(objects.ListOptions{Prefix: string(prefix), Start: string(after) + "\x00"}) {
 		if err != nil {
 			return err
 		}
