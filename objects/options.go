@@ -43,6 +43,9 @@ type Options struct {
 	// MaxAwake is how many objects stay in memory; beyond it idle ones fall asleep, least recently used first (in
 	// each of 64 parts, where MaxAwake is large). 0 is DefaultMaxAwake.
 	MaxAwake int
+
+	formats   *formats // in tests
+	importing bool     // an import goes on (import.go)
 }
 
 // Events is a set of callbacks; each may be nil. They run inside the store's or Pebble's goroutines: they must be
