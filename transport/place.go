@@ -88,8 +88,11 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 	p.runner, err = place.Start(tiers.Config{
 		Place: cfg.Place, Partition: 0, Partitions: 1, Leaf: cfg.Leaf, Rules: cfg.Rules,
 		Session: p.session, NewWorld: random(), Lease: cfg.Lease, Heartbeat: cfg.Heartbeat,
-		ReportInterval: cfg.ReportInterval, MaxAwake: tiers.DefaultMaxAwake,
+		ReportInterval: cfg.ReportInterval, MaxAwake: tiers.DefaultMaxAwake, Restored: p.store.store.Restored(),
 	}, p.store, sender{p}, p.clock.Now, func() int64 { return time.Now().UnixNano() })
+	if err == nil { // what the machine makes of it is durable
+		err = p.store.store.ClearRestored(context.Background())
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("place %s: %w", cfg.Place, err), p.store.store.Close())
 	}
