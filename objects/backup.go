@@ -167,7 +167,7 @@ func (s *Store) checkpoint(stage string, stop func() error) (made time.Time, err
 		if err := s.unlessBroken(func() error { return checkpointTo(s.db, stage) }); err != nil {
 			return made, fmt.Errorf("checkpoint: %w", corrupt(err))
 		}
-		if _, err := describe(s.opts.FS, stage); err != nil {
+		if err := look(s.opts.FS, stage); err != nil {
 			if try == stageTries || !errors.Is(err, ErrCorrupt) {
 				return made, fmt.Errorf("the checkpoint is torn: %w", err)
 			}
@@ -418,7 +418,7 @@ func pour(fs vfs.FS, from string, dst io.Writer, stop func() error) (n int64, su
 				return n, "", fmt.Errorf("write the copy: %w", err)
 			}
 		}
-		if rerr == io.EOF {
+		if errors.Is(rerr, io.EOF) {
 			return n, hex.EncodeToString(h.Sum(nil)), nil
 		}
 		if rerr != nil {

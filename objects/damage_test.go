@@ -254,7 +254,7 @@ func TestEveryByteOfALogCounts(t *testing.T) {
 		}
 		var ends []int
 		for at := 0; at < len(data); {
-			_, n := chunkAt(data, at, number)
+			n := chunkAt(data, at, number)
 			if n == 0 {
 				break
 			}
@@ -272,7 +272,7 @@ func TestEveryByteOfALogCounts(t *testing.T) {
 			}
 			data[at] ^= 1
 		}
-		for cut := range len(data) {
+		for cut := range data {
 			if at := damage(data[:cut], number); at >= 0 {
 				t.Errorf("cut at %d, it is damaged at %d, and only torn", cut, at)
 			}

@@ -252,7 +252,7 @@ type lineReader struct {
 func newLineReader(in io.Reader) (*lineReader, error) {
 	r := &lineReader{in: bufio.NewReaderSize(in, 256<<10), walk: newWalker()}
 	line, err := r.line()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil, &LineError{1, invalidf("it is empty, and an export begins with a line that has \"tributary_export\" in it")}
 	} else if err != nil {
 		return nil, err
@@ -279,14 +279,14 @@ func (r *lineReader) line() ([]byte, error) {
 	for {
 		part, err := r.in.ReadSlice('\n')
 		r.bytes += int64(len(part))
-		if err == bufio.ErrBufferFull || long != nil {
+		if errors.Is(err, bufio.ErrBufferFull) || long != nil {
 			long = append(long, part...)
 		}
 		switch {
 		case len(long) > maxLineBytes:
 			r.number++
 			return nil, r.wrong("it is longer than %d bytes", maxLineBytes)
-		case err == bufio.ErrBufferFull:
+		case errors.Is(err, bufio.ErrBufferFull):
 			continue
 		case err == io.EOF && len(part) == 0 && len(long) == 0:
 			return nil, io.EOF
@@ -308,9 +308,9 @@ func (r *lineReader) line() ([]byte, error) {
 func (r *lineReader) next() (kind, name string, stored, value []byte, err error) {
 	line, err := r.line()
 	switch {
-	case err == io.EOF && r.ended:
+	case errors.Is(err, io.EOF) && r.ended:
 		return "", "", nil, nil, io.EOF
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		r.number++
 		return "", "", nil, nil, r.wrong("the last line, {\"end\":…}, is missing: the export was cut off there")
 	case err != nil:

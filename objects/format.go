@@ -157,7 +157,7 @@ func (s *Store) checkFolder() error {
 	if err := fs.RemoveAll(fs.PathJoin(s.dir, stageFolder)); err != nil {
 		return fmt.Errorf("remove what an interrupted backup left: %w", err)
 	}
-	_, err := describe(fs, s.dir)
+	err := look(fs, s.dir)
 	if errors.Is(err, ErrNoStore) {
 		return nil
 	}
@@ -170,7 +170,7 @@ func Exists(fs vfs.FS, dir string) (bool, error) {
 	if fs == nil {
 		fs = vfs.Default
 	}
-	_, err := describe(fs, dir)
+	err := look(fs, dir)
 	switch {
 	case errors.Is(err, ErrNoStore):
 		return false, nil
@@ -180,31 +180,31 @@ func Exists(fs vfs.FS, dir string) (bool, error) {
 	return true, nil
 }
 
-// describe looks at a folder without opening it.
-func describe(fs vfs.FS, dir string) (*pebble.DBDesc, error) {
+// look says what is wrong with a folder, without opening it: ErrNoStore, or ErrCorrupt.
+func look(fs vfs.FS, dir string) error {
 	names, err := fs.List(dir)
 	if isNotExist(err) {
-		return nil, ErrNoStore
+		return ErrNoStore
 	} else if err != nil {
-		return nil, err
+		return err
 	}
 	desc, err := pebble.Peek(dir, fs)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	if desc.Exists {
 		if _, err := fs.Stat(desc.ManifestFilename); isNotExist(err) {
-			return nil, fmt.Errorf("%w: %s is missing, which lists the others", ErrCorrupt, desc.ManifestFilename)
+			return fmt.Errorf("%w: %s is missing, which lists the others", ErrCorrupt, desc.ManifestFilename)
 		}
-		return desc, checkLogs(fs, dir, desc.ManifestFilename)
+		return checkLogs(fs, dir, desc.ManifestFilename)
 	}
 	for _, name := range names {
 		// Pebble makes the marker before the first of these; a crash in the first Open may leave a manifest alone.
 		if slices.Contains([]string{".sst", ".blob", ".log"}, path.Ext(name)) {
-			return nil, fmt.Errorf("%w: the folder holds %s, but no marker.manifest file that says which files count", ErrCorrupt, name)
+			return fmt.Errorf("%w: the folder holds %s, but no marker.manifest file that says which files count", ErrCorrupt, name)
 		}
 	}
-	return nil, ErrNoStore
+	return ErrNoStore
 }
 
 // opened makes what Pebble says of a store that does not open ErrCorrupt, if files are damaged or missing.

@@ -56,11 +56,13 @@ type importer struct {
 	info ExportInfo
 	done Progress
 
-	store    *Store
-	inFlight chan struct{} // a token for each operation that waits for the disk
-	waiting  sync.WaitGroup
-	mu       sync.Mutex
-	failed   error
+	store   *Store
+	waiting sync.WaitGroup
+	mu      sync.Mutex
+	failed  error
+	ops     int // that wait for the disk, and their bytes
+	bytes   int
+	fewer   sync.Cond
 }
 
 // merge checks all of an export before it begins.
@@ -78,7 +80,7 @@ func (im *importer) merge(in io.Reader, dir string) error {
 			_, _, _, _, err = r.next()
 		}
 	}
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		return err
 	}
 	if _, err := seeker.Seek(0, io.SeekStart); err != nil {
@@ -101,7 +103,7 @@ func (im *importer) into(dir string, r *lineReader) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	im.store, im.inFlight = s, make(chan struct{}, 64)
+	im.store, im.fewer.L = s, &im.mu
 	what := "export of " + r.header.Store
 	if err := s.commitAlone(s.db.NewBatch(), importingKey, what); err != nil {
 		return err
@@ -124,16 +126,17 @@ func (im *importer) all(r *lineReader) error {
 	prefix := 0
 	for {
 		k, n, stored, value, err := r.next()
-		if err != nil && err != io.EOF {
+		end := errors.Is(err, io.EOF)
+		if err != nil && !end {
 			im.waiting.Wait()
 			return err
 		}
-		if err == io.EOF || k != kind || n != name || w.bytes > piece {
+		if end || k != kind || n != name || w.bytes > piece {
 			if w.bytes > 0 {
 				im.write(kind, name, w)
 				w = &writes{}
 			}
-			if err == io.EOF {
+			if end {
 				break
 			}
 			if im.done.Done = r.bytes; im.o.Progress != nil {
@@ -184,21 +187,27 @@ func (im *importer) object(kind_ string) *Kind[struct{}] {
 
 // write puts a piece of an object, by the same road as any operation.
 func (im *importer) write(kind, name string, w *writes) {
-	im.inFlight <- struct{}{}
+	const maxOps, maxBytes = 1 << 13, 16 << 20 // well under what the store lets wait
+	im.mu.Lock()
+	for im.ops >= maxOps || im.bytes >= maxBytes {
+		im.fewer.Wait()
+	}
+	bytes := w.bytes
+	im.ops, im.bytes = im.ops+1, im.bytes+bytes
+	im.mu.Unlock()
 	im.waiting.Add(1)
 	im.object(kind).Submit(name, func(tx *Tx, _ struct{}) error {
 		tx.puts = true
 		tx.w.merge(w)
 		return nil
 	}, func(err error) {
-		if err != nil {
-			im.mu.Lock()
-			if im.failed == nil {
-				im.failed = err
-			}
-			im.mu.Unlock()
+		im.mu.Lock()
+		if err != nil && im.failed == nil {
+			im.failed = err
 		}
-		<-im.inFlight
+		im.ops, im.bytes = im.ops-1, im.bytes-bytes
+		im.mu.Unlock()
+		im.fewer.Signal()
 		im.waiting.Done()
 	})
 }

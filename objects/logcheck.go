@@ -37,17 +37,18 @@ const (
 	logChunk      = 19
 )
 
-// chunk types: whole record, its first part, in the three formats.
-var recordStarts = map[byte]int{1: manifestChunk, 2: manifestChunk, 5: oldLogChunk, 6: oldLogChunk, 9: logChunk, 10: logChunk}
+// recordStarts are the types of chunks that begin a record: the whole of it, or its first part, in three formats.
+var recordStarts = [256]bool{1: true, 2: true, 5: true, 6: true, 9: true, 10: true}
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
-// chunkAt returns the header's and the whole length of the valid chunk at an offset, or 0.
-func chunkAt(data []byte, at int, number uint32) (header, length int) {
+// chunkAt returns the length of the valid chunk at an offset, or 0.
+func chunkAt(data []byte, at int, number uint32) int {
 	block := data[at:min(len(data), at-at%recordBlock+recordBlock)]
 	if len(block) < manifestChunk {
-		return 0, 0
+		return 0
 	}
+	var header int
 	kind := block[6]
 	switch {
 	case kind >= 1 && kind <= 4:
@@ -57,17 +58,17 @@ func chunkAt(data []byte, at int, number uint32) (header, length int) {
 	case kind >= 9 && kind <= 12:
 		header = logChunk
 	default:
-		return 0, 0
+		return 0
 	}
-	length = header + int(binary.LittleEndian.Uint16(block[4:]))
+	length := header + int(binary.LittleEndian.Uint16(block[4:]))
 	if length > len(block) || header > manifestChunk && binary.LittleEndian.Uint32(block[7:]) != number {
-		return 0, 0
+		return 0
 	}
 	sum := crc32.Checksum(block[6:length], crcTable)
 	if binary.LittleEndian.Uint32(block) != bits.RotateLeft32(sum, 17)+0xa282ead8 {
-		return 0, 0
+		return 0
 	}
-	return header, length
+	return length
 }
 
 // trailerAt reports whether the trailer of a log that was closed is at an offset.
@@ -83,7 +84,7 @@ func damage(data []byte, number uint32) int {
 		if trailerAt(data, at, number) {
 			return -1
 		}
-		if _, length := chunkAt(data, at, number); length > 0 {
+		if length := chunkAt(data, at, number); length > 0 {
 			at += length
 			continue
 		}
@@ -95,10 +96,10 @@ func damage(data []byte, number uint32) int {
 		break
 	}
 	for later := at + 1; later < len(data); later++ {
-		if len(data)-later < manifestChunk || recordStarts[data[later+6]] == 0 {
+		if len(data)-later < manifestChunk || !recordStarts[data[later+6]] {
 			continue
 		}
-		if _, length := chunkAt(data, later, number); length > 0 {
+		if length := chunkAt(data, later, number); length > 0 {
 			return at
 		}
 	}

@@ -119,6 +119,8 @@ func (c *ServeCmd) advise(err error) error {
 	switch {
 	case errors.Is(err, objects.ErrInUse):
 		return fmt.Errorf("%w: stop the process that serves this place, or give this one another folder than --data %s", err, c.Data)
+	case errors.Is(err, objects.ErrCorrupt):
+		return fmt.Errorf("%w: see 'tributary verify --data %s', and 'tributary restore' a backup to another folder", err, c.Data)
 	case file:
 		return fmt.Errorf("%w: give --data a folder that this user may write, or may make; %s is none", err, c.Data)
 	}
