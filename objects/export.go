@@ -266,6 +266,10 @@ func newLineReader(in io.Reader) (*lineReader, error) {
 	if _, err := knownFormats.check(fmt.Sprint(r.header.Format)); err != nil {
 		return nil, &LineError{r.number, err}
 	}
+	if r.header.Format != knownFormats.newest { // the steps upgrade stores
+		return nil, &LineError{r.number, fmt.Errorf("%w: the export has format %d, and this program imports %d; import it with the program that wrote it, "+
+			"and open the store with this one", ErrFormat, r.header.Format, knownFormats.newest)}
+	}
 	return r, nil
 }
 
