@@ -71,6 +71,14 @@
 // work in flight. A sleeping object costs its keys on disk and nothing else; an awake one about 140 bytes beside its
 // name and its state ([Sizer]); no object costs a goroutine. Waking reads what the wake function reads.
 //
+// # Operations
+//
+// [Store.Backup] makes a consistent copy while operations go on; [Restore] makes a store of one, which says so
+// ([Store.Restored]) until its owner has acted on it. [Verify] reads a whole store or backup and reports damage;
+// [Store.Export] and [Import] write and read it as lines of JSON; [Store.Compact], [Store.Stats] and [Store.Disk] do what
+// they say. What is damaged is never served: it is [ErrCorrupt], from Open or from the read that meets it. A store of an
+// older format is upgraded by Open, a newer one is [ErrFormat].
+//
 // # Limits and failures
 //
 // Everything has a limit: names, keys, values, what an operation writes, what may wait. Beyond it comes an error,

@@ -43,6 +43,13 @@ var (
 
 	// ErrFormat is returned by Open for a folder whose format this program does not know.
 	ErrFormat = errors.New("objects: unknown format")
+
+	// ErrCorrupt is wrapped by the errors about files that do not hold what was written into them, from Open, from
+	// reads, and from Verify. What they held is in no answer. Restore a backup.
+	ErrCorrupt = errors.New("objects: the files are damaged")
+
+	// ErrNoStore is returned by what works on a store that is there, for a folder that holds none.
+	ErrNoStore = errors.New("objects: the folder holds no store")
 )
 
 // errTxDone reports the use of a transaction outside the operation it was made for.

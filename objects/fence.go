@@ -48,7 +48,10 @@ func (f *fenceFS) logged(err error) error {
 	return err
 }
 
-func isLogFile(name string) bool { return strings.HasSuffix(name, ".log") }
+// isLogFile tells the log from its copies in a backup that is being made: those fail without harm.
+func isLogFile(name string) bool { return strings.HasSuffix(name, ".log") && !isStaged(name) }
+
+func isStaged(name string) bool { return strings.Contains(name, stageFolder) }
 
 func (f *fenceFS) opened(file vfs.File, name string, err error) (vfs.File, error) {
 	if isLogFile(name) {
@@ -97,7 +100,7 @@ func (f *fenceFS) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fenceFile{file, f, true}, nil // the log's folder is synced when a log is begun
+	return &fenceFile{file, f, !isStaged(name)}, nil // the log's folder is synced when a log is begun
 }
 
 func (f *fenceFS) Link(old, name string) error {

@@ -55,6 +55,9 @@ type Options struct {
 	// AsyncWithin is how long what an Async operation wrote may take to be durable. Its commit begins after half of
 	// that at most; the other half is the disk's. 0 is DefaultAsyncWithin.
 	AsyncWithin time.Duration
+
+	formats   *formats // in tests
+	importing bool     // an import goes on (import.go)
 }
 
 // Events is a set of callbacks; each may be nil. They run inside the store's or Pebble's goroutines: they must be

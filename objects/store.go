@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,9 +15,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
-
-// Format is the version of what this package writes: the encoding of keys (keys.go).
-const Format = 1
 
 // Store is a folder of objects. It is safe for use by many goroutines.
 type Store struct {
@@ -44,6 +40,9 @@ type Store struct {
 	closeTo error
 
 	panics, overloads, fulls, stuck atomic.Int64
+
+	mark    runtimeState // what the store says of itself (runtime.go)
+	backups backups
 }
 
 // Open opens the store in the folder dir, making it if it is not there. It returns ErrInUse if it is open already,
@@ -89,6 +88,9 @@ func (s *Store) open() (err error) {
 			err = errors.Join(err, s.release())
 		}
 	}()
+	if err := s.checkFolder(); err != nil {
+		return err
+	}
 	po := &pebble.Options{
 		FS:                          &fenceFS{fs, s.guard},
 		Lock:                        s.lock,
@@ -105,10 +107,10 @@ func (s *Store) open() (err error) {
 	po.EnsureDefaults()
 	if s.db, err = pebble.Open(s.dir, po); err != nil {
 		s.db = nil
-		return err
+		return opened(err)
 	}
-	if err := s.checkFormat(); err != nil {
-		return err
+	if err := s.startFormat(); err != nil {
+		return corrupt(err)
 	}
 	return s.guard.broke()
 }
@@ -125,46 +127,6 @@ func (s *Store) release() error {
 		err = s.db.Close()
 	}
 	return errors.Join(err, s.lock.Close())
-}
-
-func (s *Store) checkFormat() error {
-	value, closer, err := s.db.Get([]byte(formatKey))
-	if err == nil {
-		text := string(value)
-		if err := closer.Close(); err != nil {
-			return err
-		}
-		if n, err := strconv.Atoi(text); err != nil || n != Format {
-			return fmt.Errorf("%w: the folder has format %.20q, this program knows %d; use the program that wrote it, "+
-				"or a newer one", ErrFormat, text, Format)
-		}
-		return nil
-	}
-	if !errors.Is(err, pebble.ErrNotFound) {
-		return err
-	}
-	it, err := s.db.NewIter(nil)
-	if err != nil {
-		return err
-	}
-	used := it.First()
-	if err := it.Close(); err != nil {
-		return err
-	}
-	if used {
-		return fmt.Errorf("%w: the folder holds a Pebble store that is not ours", ErrFormat)
-	}
-	b := s.db.NewBatch()
-	if err := b.Set([]byte(formatKey), []byte(strconv.Itoa(Format)), nil); err != nil {
-		return err
-	}
-	if err := s.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
-		return err
-	}
-	if err := s.guard.broke(); err != nil {
-		return err
-	}
-	return b.SyncWait()
 }
 
 // makeDir makes dir and syncs the folders that its new part is named in.
@@ -244,6 +206,8 @@ func (s *Store) Close() error {
 		if len(left) > 0 {
 			s.guard.gone.Store(true) // an operation may read from Pebble, or walk through it
 			s.closeTo = fmt.Errorf("objects: close %s: %w", s.dir, stuckError(left[0], len(left)-1))
+		} else if s.Err() == nil {
+			_ = s.unlessBroken(s.sealLog) // without it damage of the last group would not be seen
 		}
 		if err := s.release(); err != nil && s.Err() == nil { // a failed store's log fails to close, too
 			s.closeTo = errors.Join(s.closeTo, fmt.Errorf("objects: close %s: %w", s.dir, err))

@@ -114,7 +114,7 @@ func TestOpenExplainsWhatIsWrong(t *testing.T) {
 	for range 2 { // the lock is given back
 		_, err = Open(dir, Options{})
 		wantError(t, err, ErrFormat)
-		if !strings.Contains(err.Error(), `format "2", this program knows 1`) {
+		if !strings.Contains(err.Error(), `the store has format 2, and this program knows format 1`) {
 			t.Errorf("the error is %q", err)
 		}
 	}

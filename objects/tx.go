@@ -156,5 +156,5 @@ func (tx *Tx) begin(key string) error {
 }
 
 func (tx *Tx) errorf(what, key string, err error) error {
-	return fmt.Errorf("objects: %s %.40q of %s %.40q: %w", what, key, tx.o.kind.name, tx.o.name, err)
+	return fmt.Errorf("objects: %s %.40q of %s %.40q: %w", what, key, tx.o.kind.name, tx.o.name, corrupt(err))
 }

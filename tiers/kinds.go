@@ -42,7 +42,11 @@ func (m *Machine) save(p *pool) {
 	if !m.cfg.Leaf {
 		tokens = p.bucket.Tokens()
 	}
-	m.write(p.savedKey(), &SavedBucket{Tokens: tokens - p.debt, Burst: p.limit.Burst, Window: p.window, Known: m.meta.Lost && !p.waits})
+	saved := &SavedBucket{Tokens: tokens - p.debt, Burst: p.limit.Burst, Window: p.window, Known: m.meta.Lost}
+	if p.waits {
+		saved.Known = 0
+	}
+	m.write(p.savedKey(), saved)
 }
 
 // draw takes a part off the vault, if need is more than what is at hand, or
@@ -134,8 +138,16 @@ func (m *Machine) calendarOf(now limiter.Time, s *space, l *limiter.Limit) *cale
 	return c
 }
 
-// loseWindows notes that this place lost its disk: what it lent of the windows
-// that are open is not known.
+// lose notes that this place lost its disk, or that it was set back: what it
+// lent of budgets is not known, nor is any figure that an operator gave before.
+// The caller writes meta.
+func (m *Machine) lose(now limiter.Time) {
+	m.meta.Lost++
+	m.loseWindows(now)
+}
+
+// loseWindows notes that what was lent of the windows that are open is not
+// known.
 func (m *Machine) loseWindows(now limiter.Time) {
 	for _, name := range m.rules.Namespaces() {
 		s := m.spaces[name]

@@ -167,7 +167,7 @@ func (m *Machine) hello(c *child, r *Report, a *Ack) *Ack {
 	// ask again. One that this place cannot know to be new is not the first:
 	// 1 says that there was none before.
 	a.Number = max(c.record.Number, r.Highest) + 1
-	if m.meta.Lost {
+	if m.meta.Lost > 0 {
 		a.Number = max(a.Number, 2)
 	}
 	return a

@@ -33,6 +33,7 @@ type Config struct {
 	Session    uint64 // a random number, not 0: this start's identity
 	NewWorld   uint64 // a random number, not 0: the world's, if this is the root of a new one
 	Wall       int64  // what the wall clock shows, Unix nanoseconds
+	Restored   bool   // the store was set back to a backup, and no start since was told so
 
 	Lease          time.Duration // how long an owner lends; 0: as the rules say
 	Heartbeat      time.Duration // an idle place reports as often
@@ -218,6 +219,11 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 		role := map[bool]string{true: "a leaf's, that counted by itself", false: "a place's with others below it"}
 		return nil, fmt.Errorf("the store of %s is %s, and this is to be %s: counts of the two must not be mixed, so give it a folder of its own",
 			cfg.Place, role[m.meta.Leaf], role[cfg.Leaf])
+	}
+	if cfg.Restored { // whatever it says: it is not where the place stopped
+		m.isNew, m.meta.Clean = false, false
+		m.lose(now)
+		m.event(EventLost, m.cfg.Place, "the store was restored from a backup: what this place lent since is not known")
 	}
 	m.prior = m.meta
 	if m.meta.World == 0 && cfg.Place == Root {
@@ -554,7 +560,7 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 // says of it: what a crash left is there, and nothing refills.
 func (m *Machine) recall(now limiter.Time, p *pool, saved *SavedBucket) {
 	p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.limit.Burst}, now)
-	lost := m.meta.Lost
+	lost := m.meta.Lost > 0
 	if p.limit.Kind == limiter.Quota {
 		c := m.calendarOf(now, p.object.space, p.limit)
 		p.window, lost = c.begin, c.lost
@@ -565,7 +571,7 @@ func (m *Machine) recall(now limiter.Time, p *pool, saved *SavedBucket) {
 		}
 	}
 	switch {
-	case saved != nil && (saved.Known || !lost):
+	case saved != nil && (saved.Known == m.meta.Lost || !lost):
 		left := saved.left(p.limit)
 		p.stock(now, max(0, left))
 		p.debt = max(0, -left)

@@ -79,8 +79,7 @@ func (m *Machine) Join(now limiter.Time, world uint64) {
 	m.event(EventWorld, m.cfg.Place, fmt.Sprintf("the store of world %016x belongs to world %016x from now on", m.meta.World, world))
 	m.meta.World = world
 	if m.cfg.Place == Root {
-		m.meta.Lost = true
-		m.loseWindows(now)
+		m.lose(now)
 	}
 	m.write(metaKey, m.saved())
 	m.out.Exit = ErrJoined

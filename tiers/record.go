@@ -27,7 +27,7 @@ type Meta struct {
 	Marks      uint64   // no change on this store has a higher mark
 	Lease      int64    // the longest lease that was ever lent, ns
 	Clean      bool     // the last session stopped in good order, with nothing lent
-	Lost       bool     // an earlier disk of this owner is lost: what it lent of budgets is not known
+	Lost       uint32   // how often an earlier disk of this owner was lost, or this one set back: what it lent of budgets by then is not known
 	Folded     []uint64 // sorted: at a leaf its sessions whose counts are folded, elsewhere which children were forgotten
 	Leaf       bool     // it was a leaf's
 }
@@ -67,10 +67,10 @@ type CountRecord struct {
 // SavedBucket is what was in an owner's bucket at a clean stop; of a budget
 // or quota what may still be lent or spent.
 type SavedBucket struct {
-	Tokens int64 // below 0: so much more was spent than the limit, once lowered, allows
-	Burst  int64 // of the limit then; 0: not written by that version
-	Window int64 // of a quota: the window that it belongs to
-	Known  bool  // an operator's figure, on a disk that lost what was lent
+	Tokens int64  // below 0: so much more was spent than the limit, once lowered, allows
+	Burst  int64  // of the limit then; 0: not written by that version
+	Window int64  // of a quota: the window that it belongs to
+	Known  uint32 // Meta.Lost when it was written, if what is left is known: an operator's figure, or what became of it, on a disk that lost what was lent
 }
 
 // left is what is in a bucket that was written down, of a limit as it is now:

@@ -92,7 +92,7 @@ func (s *script) limits(command string, args []string, input string) bool {
 		}
 		s.wall = at.UnixNano() - int64(s.now)
 		return true
-	case "apply", "release", "renew", "refund", "reset":
+	case "apply", "release", "renew", "refund", "reset", "left":
 	default:
 		return false
 	}
@@ -111,6 +111,8 @@ func (s *script) limits(command string, args []string, input string) bool {
 		case "refund":
 			refunded, err := m.Refund(s.now, name(args[1]), s.number(args[2]))
 			s.printf("refunded: %d%s", refunded, failure(err))
+		case "left":
+			s.printf("%s takes it%s", n.label, failure(m.Figure(s.now, name(args[1]), s.number(args[2]))))
 		case "reset":
 			if err := m.Reset(s.now, name(args[1])); err != nil {
 				s.printf("reset%s", failure(err))

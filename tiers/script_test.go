@@ -35,6 +35,7 @@ import (
 //	crash, restart, wipe, stop berlin
 //	cut, mend berlin            its link; cut berlin up: only what it sends is lost; down: what it is sent
 //	copy, restore, twin berlin  of its disk: take a copy, go back to it, start a second process on one
+//	restore berlin backup       the same, and the next start is told, as by the store's mark
 //	totals votes/alice          at every place
 //	ledger api/user             who holds what of its limit, and who lends it
 //
@@ -80,15 +81,16 @@ type script struct {
 
 // scripted is a process of a place, and its disk.
 type scripted struct {
-	label  string
-	place  Place
-	disk   memory
-	copied memory
-	m      *Machine // nil: it does not run
-	up     bool     // what it sends is lost
-	down   bool     // what it is sent is
-	starts int
-	wake   limiter.Time
+	label    string
+	place    Place
+	disk     memory
+	copied   memory
+	restored bool     // the next start is told that its disk is a backup's
+	m        *Machine // nil: it does not run
+	up       bool     // what it sends is lost
+	down     bool     // what it is sent is
+	starts   int
+	wake     limiter.Time
 }
 
 type message struct {
@@ -191,7 +193,7 @@ func (s *script) run(d *datadriven.TestData) {
 		n.copied = maps.Clone(n.disk)
 	case "restore":
 		n := s.node(args[0])
-		n.disk = maps.Clone(n.copied)
+		n.disk, n.restored = maps.Clone(n.copied), slices.Contains(args, "backup")
 	case "twin":
 		n := s.node(args[0])
 		twin := &scripted{label: n.label + "2", place: n.place, disk: maps.Clone(n.disk)}
@@ -268,12 +270,14 @@ func (s *script) start(n *scripted) {
 	m, err := Start(s.now, Config{
 		Place: n.place, Partitions: 1, Leaf: n.place.Depth() == 3, Rules: s.rules, Session: s.session, NewWorld: 7,
 		Wall: s.unix(), Lease: DefaultLease, Heartbeat: DefaultHeartbeat, ReportInterval: DefaultReportInterval, MaxAwake: DefaultMaxAwake,
+		Restored: n.restored,
 	}, n.disk)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	n.m = m
 	n.disk.apply(m.Writes())
+	n.restored = false
 	s.tick(n)
 }
 

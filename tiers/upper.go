@@ -348,9 +348,8 @@ func (m *Machine) number(now limiter.Time, n uint64) {
 		return
 	}
 	if n > m.meta.Number {
-		if n != m.prior.Number+1 { // other sessions ran in between, not on this disk
-			m.meta.Lost = true
-			m.loseWindows(now) // with the number: the next start takes that for its disk's
+		if n != m.prior.Number+1 && !m.cfg.Restored { // other sessions ran in between, not on this disk
+			m.lose(now) // with the number: the next start takes that for its disk's
 		}
 		m.meta.Number = n
 		m.write(metaKey, m.saved())

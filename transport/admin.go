@@ -18,7 +18,7 @@ import (
 // It happens seldom, so reflection reads and writes it.
 
 // adminVerbs are the verbs that operators ask a place for.
-var adminVerbs = []Verb{VerbRules, VerbReset, VerbExplain, VerbPlaces, VerbForget, VerbForfeit, VerbJoin}
+var adminVerbs = []Verb{VerbRules, VerbReset, VerbExplain, VerbPlaces, VerbForget, VerbForfeit, VerbJoin, VerbBackup, VerbStats}
 
 // Admin is what a place does for its operator. Each method calls done once, from any goroutine.
 type Admin interface {
@@ -36,6 +36,10 @@ type Admin interface {
 	Forfeit(q ChildRequest, done func(ForfeitReply, *Error))
 	// Join makes the place's store a part of another world.
 	Join(q JoinRequest, done func(JoinReply, *Error))
+	// Backup makes a backup of the place's store, or says how far one is.
+	Backup(q BackupRequest, done func(BackupReply, *Error))
+	// Stats says what the place's store holds and does.
+	Stats(q StatsRequest, done func(StatsReply, *Error))
 }
 
 // registerAdmin serves the admin verbs.
@@ -48,6 +52,8 @@ func (s *Service) registerAdmin() error {
 		serveAdmin(s, VerbForget, s.cfg.Admin.Forget),
 		serveAdmin(s, VerbForfeit, s.cfg.Admin.Forfeit),
 		serveAdmin(s, VerbJoin, s.cfg.Admin.Join),
+		serveAdmin(s, VerbBackup, s.cfg.Admin.Backup),
+		serveAdmin(s, VerbStats, s.cfg.Admin.Stats),
 	)
 }
 

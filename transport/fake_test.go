@@ -189,4 +189,10 @@ func (*fake) Forget(_ ChildRequest, done func(ForgetReply, *Error)) { done(Forge
 
 func (*fake) Forfeit(_ ChildRequest, done func(ForfeitReply, *Error)) { done(ForfeitReply{}, nil) }
 
+func (*fake) Backup(_ BackupRequest, done func(BackupReply, *Error)) {
+	done(BackupReply{ID: "1", Done: true}, nil)
+}
+
+func (*fake) Stats(_ StatsRequest, done func(StatsReply, *Error)) { done(StatsReply{}, nil) }
+
 func (*fake) Join(_ JoinRequest, done func(JoinReply, *Error)) { done(JoinReply{}, nil) }

@@ -49,6 +49,7 @@ func (w *tree) startOn(p tiers.Place, fs vfs.FS) *Place {
 	}
 	place, err := StartPlace(PlaceConfig{
 		Place: p, Leaf: p.Depth() >= 3, Dir: filepath.Join(w.dir, string(p)), Conn: nc, Rules: w.rules, Lease: faultLease,
+		Backups: filepath.Join(w.dir, "backups", string(p)),
 		Version: "0.0.1", Metrics: w.metrics, Store: objects.Options{FS: fs}, Logger: w.log(),
 	})
 	if err != nil {

@@ -22,12 +22,14 @@ import (
 
 // PlaceConfig says what a place is and what it runs on.
 type PlaceConfig struct {
-	Place  tiers.Place
-	Leaf   bool   // it takes checks and adds
-	Dir    string // of its store; nobody else's
-	Conn   *nats.Conn
-	Prefix string // of all subjects; [DefaultPrefix] when empty
-	Rules  *limiter.Rules
+	Place tiers.Place
+	Leaf  bool   // it takes checks and adds
+	Dir   string // of its store; nobody else's
+	// Backups is where its backups go, nobody else's either; empty: nowhere, and they are refused.
+	Backups string
+	Conn    *nats.Conn
+	Prefix  string // of all subjects; [DefaultPrefix] when empty
+	Rules   *limiter.Rules
 
 	Lease          time.Duration // the rules' when 0
 	Heartbeat      time.Duration // tiers.DefaultHeartbeat when 0
@@ -52,6 +54,7 @@ type Place struct {
 	metrics *placeMetrics
 	clock   *Clock
 	session uint64 // of its permits, too
+	backup  backupJob
 
 	draining atomic.Bool
 	timer    *time.Timer
@@ -88,8 +91,11 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 	p.runner, err = place.Start(tiers.Config{
 		Place: cfg.Place, Partition: 0, Partitions: 1, Leaf: cfg.Leaf, Rules: cfg.Rules,
 		Session: p.session, NewWorld: random(), Lease: cfg.Lease, Heartbeat: cfg.Heartbeat,
-		ReportInterval: cfg.ReportInterval, MaxAwake: tiers.DefaultMaxAwake,
+		ReportInterval: cfg.ReportInterval, MaxAwake: tiers.DefaultMaxAwake, Restored: p.store.store.Restored(),
 	}, p.store, sender{p}, p.clock.Now, func() int64 { return time.Now().UnixNano() })
+	if err == nil { // what the machine makes of it is durable
+		err = p.store.store.ClearRestored(context.Background())
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("place %s: %w", cfg.Place, err), p.store.store.Close())
 	}

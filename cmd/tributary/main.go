@@ -49,6 +49,13 @@ type cli struct {
 	Places  PlacesCmd  `cmd:"" help:"List the places below one, or forget one that left for good."`
 	Forfeit ForfeitCmd `cmd:"" help:"End what a place was lent of budgets and quotas: it counts as spent."`
 	Join    JoinCmd    `cmd:"" help:"Make a root on a new disk a part of the old one's world."`
+	Backup  BackupCmd  `cmd:"" help:"Make a backup of a running place, or of stores that nobody serves."`
+	Restore RestoreCmd `cmd:"" help:"Make stores of backups."`
+	Verify  VerifyCmd  `cmd:"" help:"Read all of stores or backups, and say what is damaged."`
+	Compact CompactCmd `cmd:"" help:"Rewrite stores without what was deleted or overwritten."`
+	Export  ExportCmd  `cmd:"" help:"Write a store as lines of JSON."`
+	Import  ImportCmd  `cmd:"" help:"Make a store of lines of JSON."`
+	Stats   StatsCmd   `cmd:"" help:"Show what a place's store holds and does."`
 	Rules   RulesCmd   `cmd:"" help:"Work with rules files."`
 	Sim     SimCmd     `cmd:"" help:"Run simulated worlds, in which everything fails, and check the laws."`
 	Version VersionCmd `cmd:"" help:"Print the version."`

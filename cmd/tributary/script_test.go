@@ -303,6 +303,31 @@ func (a fakeAdmin) Forfeit(q transport.ChildRequest, done func(transport.Forfeit
 	done(transport.ForfeitReply{Place: a.place, Child: q.Child, Lines: 2}, nil)
 }
 
+// Backup takes three looks.
+func (a fakeAdmin) Backup(q transport.BackupRequest, done func(transport.BackupReply, *transport.Error)) {
+	r := transport.BackupReply{Place: a.place, ID: "1", Folder: "/backups/" + a.place, TotalBytes: 3 << 20}
+	switch {
+	case a.place == "eu":
+		done(r, transport.ErrStorage.Errorf("the backup of eu failed, and the one before is as it was: no space left on device"))
+		return
+	case q.ID == "":
+	case q.ID == "1":
+		r.ID, r.DoneBytes = "2", 1<<20
+	default:
+		r.Done, r.DoneBytes, r.Made, r.Files = true, 3<<20, time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC), 7
+		r.Bytes, r.CopiedBytes, r.LinkedBytes, r.KeptBytes = 3<<20, 1<<20, 1<<19, 3<<19
+	}
+	done(r, nil)
+}
+
+func (a fakeAdmin) Stats(_ transport.StatsRequest, done func(transport.StatsReply, *transport.Error)) {
+	done(transport.StatsReply{Place: a.place, StoreStats: transport.StoreStats{
+		Store: "1f3a5c7e9b2d4f60", Format: 1, Awake: 1, Operations: 1200, Commits: 300, WrittenBytes: 5 << 20, DiskBytes: 9 << 20, FreeBytes: 5 << 30,
+		LogBytes: 1 << 20, TableBytes: 8 << 20, Tables: 3, Levels: []transport.LevelStats{{Level: 0, Tables: 1, Bytes: 1 << 20}, {Level: 6, Tables: 2, Bytes: 7 << 20}},
+		Flushes: 2, Compactions: 1, WriteAmplification: 2.5, ReadAmplification: 3, CacheBytes: 4 << 20, CacheHits: 90, CacheMisses: 10, MemTableBytes: 1 << 20,
+	}}, nil)
+}
+
 func (a fakeAdmin) Join(q transport.JoinRequest, done func(transport.JoinReply, *transport.Error)) {
 	done(transport.JoinReply{Place: a.place, World: q.World}, nil)
 }

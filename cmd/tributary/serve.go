@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ type ServeCmd struct {
 	Place          []string      `help:"Place to run, such as eu.de.berlin; repeat it to run several in this process. Without any: a root and the places down to one city." placeholder:"PLACE"`
 	Leaf           []string      `help:"Place that takes checks and adds although it is no city (cities do anyway)." placeholder:"PLACE"`
 	Data           string        `help:"Folder for the stores; each place has its own below it." default:"tributary-data" type:"path" placeholder:"DIR"`
+	Backups        string        `help:"Folder for backups that are asked for while it runs; each place has its own below it. Without it: beside --data, with -backups behind its name." type:"path" placeholder:"DIR"`
 	NATS           string        `name:"nats" help:"NATS server to connect to. Without it, one runs in this process, at --listen." placeholder:"URL"`
 	Listen         string        `help:"Address of the NATS server in this process." default:"127.0.0.1:4222" placeholder:"HOST:PORT"`
 	Prefix         string        `help:"First part of all subjects. Worlds that share a NATS system need different ones." default:"tributary"`
@@ -78,7 +80,7 @@ func (c *ServeCmd) Run(app *App) error {
 		defer func() { _ = listener.Close() }() // the server closes it first
 	}
 	cfg := world.Config{
-		Places: specs, Data: c.Data, URL: c.NATS, Prefix: c.Prefix, Rules: rules, ReportInterval: c.ReportInterval, Heartbeat: c.Heartbeat,
+		Places: specs, Data: c.Data, Backups: cmp.Or(c.Backups, c.Data+"-backups"), URL: c.NATS, Prefix: c.Prefix, Rules: rules, ReportInterval: c.ReportInterval, Heartbeat: c.Heartbeat,
 		Version: app.Version, Metrics: metrics, Logger: app.Log,
 	}
 	url := c.NATS
@@ -117,6 +119,8 @@ func (c *ServeCmd) advise(err error) error {
 	switch {
 	case errors.Is(err, objects.ErrInUse):
 		return fmt.Errorf("%w: stop the process that serves this place, or give this one another folder than --data %s", err, c.Data)
+	case errors.Is(err, objects.ErrCorrupt):
+		return fmt.Errorf("%w: see 'tributary verify --data %s', and 'tributary restore' a backup to another folder", err, c.Data)
 	case file:
 		return fmt.Errorf("%w: give --data a folder that this user may write, or may make; %s is none", err, c.Data)
 	}

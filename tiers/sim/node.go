@@ -32,6 +32,7 @@ type Node struct {
 	gone     bool                       // it is never to start again
 	stopping bool                       // it was told to stop
 	backup   map[tiers.Key]tiers.Record // an old copy of its disk
+	restored bool                       // the next start is told that its disk is a backup's
 	broken   error                      // why its last process stopped by itself
 	events   []tiers.Event
 	sent     Messages
@@ -77,7 +78,7 @@ func (n *Node) Start() {
 	cfg := tiers.Config{
 		Place: n.Place, Partitions: 1, Leaf: n.Leaf, Rules: w.Rules, Session: w.rng.Uint64() | 1, NewWorld: w.rng.Uint64() | 1,
 		Lease: w.Lease, Heartbeat: tiers.DefaultHeartbeat, ReportInterval: tiers.DefaultReportInterval, MaxAwake: tiers.DefaultMaxAwake,
-		FoldAfter: w.FoldAfter,
+		FoldAfter: w.FoldAfter, Restored: n.restored,
 	}
 	if w.laws != nil {
 		cfg.MaxAwake = w.laws.maxAwake
@@ -93,7 +94,7 @@ func (n *Node) Start() {
 	if err != nil {
 		panic(fmt.Sprintf("sim: %s does not start: %v", n.Place, err))
 	}
-	p.runner = runner
+	p.runner, n.restored = runner, false
 	w.say(n, "starts as session %016x", cfg.Session)
 	runner.Tick()
 }

@@ -1285,7 +1285,7 @@ type Meta struct {
 	Lease         int64                  `protobuf:"varint,8,opt,name=lease,proto3" json:"lease,omitempty"` // ns
 	Clean         bool                   `protobuf:"varint,9,opt,name=clean,proto3" json:"clean,omitempty"`
 	Partitions    uint32                 `protobuf:"varint,10,opt,name=partitions,proto3" json:"partitions,omitempty"`
-	Lost          bool                   `protobuf:"varint,11,opt,name=lost,proto3" json:"lost,omitempty"`
+	Lost          uint32                 `protobuf:"varint,11,opt,name=lost,proto3" json:"lost,omitempty"` // once a bool: what is true reads as 1
 	Folded        []uint64               `protobuf:"fixed64,12,rep,packed,name=folded,proto3" json:"folded,omitempty"`
 	Leaf          bool                   `protobuf:"varint,13,opt,name=leaf,proto3" json:"leaf,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1392,11 +1392,11 @@ func (x *Meta) GetPartitions() uint32 {
 	return 0
 }
 
-func (x *Meta) GetLost() bool {
+func (x *Meta) GetLost() uint32 {
 	if x != nil {
 		return x.Lost
 	}
-	return false
+	return 0
 }
 
 func (x *Meta) GetFolded() []uint64 {
@@ -1673,8 +1673,8 @@ type SavedBucket struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tokens        int64                  `protobuf:"varint,1,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	Window        int64                  `protobuf:"zigzag64,2,opt,name=window,proto3" json:"window,omitempty"` // Unix s
-	Known         bool                   `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`
-	Burst         int64                  `protobuf:"varint,4,opt,name=burst,proto3" json:"burst,omitempty"` // of the limit then; 0: not known
+	Known         uint32                 `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`     // once a bool
+	Burst         int64                  `protobuf:"varint,4,opt,name=burst,proto3" json:"burst,omitempty"`     // of the limit then; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1723,11 +1723,11 @@ func (x *SavedBucket) GetWindow() int64 {
 	return 0
 }
 
-func (x *SavedBucket) GetKnown() bool {
+func (x *SavedBucket) GetKnown() uint32 {
 	if x != nil {
 		return x.Known
 	}
-	return false
+	return 0
 }
 
 func (x *SavedBucket) GetBurst() int64 {
@@ -2210,7 +2210,7 @@ const file_wire_proto_rawDesc = "" +
 	"partitions\x18\n" +
 	" \x01(\rR\n" +
 	"partitions\x12\x12\n" +
-	"\x04lost\x18\v \x01(\bR\x04lost\x12\x16\n" +
+	"\x04lost\x18\v \x01(\rR\x04lost\x12\x16\n" +
 	"\x06folded\x18\f \x03(\x06R\x06folded\x12\x12\n" +
 	"\x04leaf\x18\r \x01(\bR\x04leaf\"\xc3\x01\n" +
 	"\x05Child\x12\x16\n" +
@@ -2234,7 +2234,7 @@ const file_wire_proto_rawDesc = "" +
 	"\vSavedBucket\x12\x16\n" +
 	"\x06tokens\x18\x01 \x01(\x03R\x06tokens\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\x12R\x06window\x12\x14\n" +
-	"\x05known\x18\x03 \x01(\bR\x05known\x12\x14\n" +
+	"\x05known\x18\x03 \x01(\rR\x05known\x12\x14\n" +
 	"\x05burst\x18\x04 \x01(\x03R\x05burst\"O\n" +
 	"\vRulesRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +

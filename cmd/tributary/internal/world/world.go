@@ -25,6 +25,8 @@ import (
 type Config struct {
 	Places []Spec
 	Data   string // each place's store is in a folder below it
+	// Backups is where each place has a folder for its backups; empty: there are none.
+	Backups string
 	// URL is the NATS server to connect to; Server, where it is set, is one in this process.
 	URL    string
 	Server *transport.Server
@@ -158,8 +160,12 @@ func (n *Node) start() error {
 	if err != nil {
 		return err
 	}
+	backups := ""
+	if w.cfg.Backups != "" {
+		backups = filepath.Join(w.cfg.Backups, string(n.Place))
+	}
 	p, err := transport.StartPlace(transport.PlaceConfig{
-		Place: n.Place, Leaf: n.Leaf, Dir: filepath.Join(w.cfg.Data, string(n.Place)), Conn: conn, Prefix: w.cfg.Prefix, Rules: w.cfg.Rules,
+		Place: n.Place, Leaf: n.Leaf, Dir: filepath.Join(w.cfg.Data, string(n.Place)), Backups: backups, Conn: conn, Prefix: w.cfg.Prefix, Rules: w.cfg.Rules,
 		ReportInterval: w.cfg.ReportInterval, Heartbeat: w.cfg.Heartbeat,
 		Version: w.cfg.Version, Clock: w.clock, Metrics: w.cfg.Metrics, Logger: w.cfg.Logger,
 	})
