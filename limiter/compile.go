@@ -56,6 +56,9 @@ func (r *Rules) hash() uint64 {
 	for _, name := range r.Namespaces() {
 		rule := r.byName[name]
 		say("%s shadow %t count %t dedupe %d wait %d\n", name, rule.Shadow, rule.Count, rule.Dedupe, rule.Wait)
+		if rule.Async {
+			say("\tasync\n")
+		}
 		for _, l := range slices.SortedFunc(slices.Values(rule.Limits), func(a, b Limit) int { return cmp.Compare(a.ID, b.ID) }) {
 			say("\tlimit %d %s\n", l.ID, &l)
 		}
@@ -106,6 +109,13 @@ func (c *compiler) rule(name string, spec NamespaceSpec) *Rule {
 	}
 	if spec.Wait != "" {
 		rule.Wait = c.duration(at("wait"), spec.Wait, "250ms", 0, MaxWait)
+	}
+	switch spec.Durability {
+	case "", "sync":
+	case "async":
+		rule.Async = true
+	default:
+		c.wrong(at("durability"), "%q is no durability; write sync (an add is answered when it is durable) or async (at once, and a crash may lose the last moment's)", spec.Durability)
 	}
 	if len(spec.Weights) > MaxWeights {
 		c.wrong(at("weights"), "%d places are too many (at most %d)", len(spec.Weights), MaxWeights)

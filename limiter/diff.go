@@ -83,9 +83,17 @@ func (d *differ) rule(before, after *Rule) {
 	d.note("count", strconv.FormatBool(before.Count), strconv.FormatBool(after.Count))
 	d.note("dedupe", FormatDuration(before.Dedupe), FormatDuration(after.Dedupe))
 	d.note("wait", waitText(before), waitText(after))
+	d.note("durability", before.durability(), after.durability())
 	for _, place := range union(before.weights, after.weights) {
 		d.note("weight "+place, weightText(before, place), weightText(after, place))
 	}
+}
+
+func (r *Rule) durability() string {
+	if r.Async {
+		return "async"
+	}
+	return "sync"
 }
 
 func waitText(r *Rule) string {

@@ -109,6 +109,7 @@ type Rule struct {
 	Count     bool          // count what checks admit, and take adds, although there are limits
 	Dedupe    time.Duration // how long request ids are remembered; 0: not at all
 	Wait      time.Duration // how long a check waits that does not say; negative: the rule does not say
+	Async     bool          // an add is answered before it is durable
 	weights   map[string]int64
 }
 

@@ -16,6 +16,8 @@ type NamespaceSpec struct {
 	Dedupe  string           `json:"dedupe,omitzero"`
 	Wait    string           `json:"wait,omitzero"`
 	Weights map[string]int64 `json:"weights,omitzero"` // by place
+
+	Durability string `json:"durability,omitzero"` // sync or async
 }
 
 // LimitSpec is one limit of a Spec: one of rate, quota, budget and

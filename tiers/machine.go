@@ -363,11 +363,12 @@ func (m *Machine) Stop(now limiter.Time) {
 	m.upper.hurry = true
 }
 
-// Stopped says that a stopping machine has reported all it had. Close then
-// writes what the next start needs.
+// Stopped says that a stopping machine has reported all it had, or that its
+// parent refuses to hear it. Close then writes what the next start needs.
 func (m *Machine) Stopped() bool {
 	// What children report after the goodbye is durable: the next start tells it.
-	return m.cfg.Place == Root || m.upper.said && m.upper.inFlight == nil
+	u := &m.upper
+	return m.cfg.Place == Root || u.inFlight == nil && (u.said || u.refused != "")
 }
 
 // Close writes the buckets that are not full and marks the store as stopped

@@ -317,9 +317,14 @@ func (p *pool) demand(now limiter.Time) Demand {
 
 // lease is how long a line may be lent from now on: at the owner as
 // configured, below it what is left of the place's own, less 2 %, so that
-// with the 2 % that the lender adds on its side it still ends first.
+// with the 2 % that the lender adds on its side it still ends first. An owner
+// of a budget or quota that was lowered below what is spent and out renews
+// nothing until enough of it has come back.
 func (p *pool) lease(now limiter.Time, configured time.Duration) time.Duration {
-	if p.owner {
+	switch {
+	case p.owner && p.debt > 0:
+		return 0
+	case p.owner:
 		return configured
 	}
 	if p.held.number == 0 || p.held.ended {

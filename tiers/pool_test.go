@@ -222,3 +222,15 @@ func TestChildLeaseEndsFirst(t *testing.T) {
 
 // ownOf is what an owner has of a limit that did not change.
 func ownOf(l *limiter.Limit) limiter.Share { return limiter.Share{Capacity: l.Burst, Rate: l.Rate} }
+
+// What is out of a budget that was lowered below it is not renewed.
+func TestNothingIsRenewedOfALoweredBudget(t *testing.T) {
+	p := pool{owner: true}
+	if got := p.lease(0, DefaultLease); got != DefaultLease {
+		t.Errorf("an owner lends for %s", got)
+	}
+	p.debt = 1
+	if got := p.lease(0, DefaultLease); got != 0 {
+		t.Errorf("an owner with a debt lends for %s", got)
+	}
+}

@@ -19,6 +19,12 @@ import (
 // ErrIDReused says that a request's id is another request's.
 var ErrIDReused = errors.New("this id was used for another request")
 
+// Async says that a namespace's adds are answered before they are durable.
+func (m *Machine) Async(name Name) bool {
+	s := m.spaces[name.Namespace]
+	return s != nil && s.rule != nil && s.rule.Async
+}
+
 // ErrNoDedupe says that the namespace's rule remembers no ids.
 var ErrNoDedupe = errors.New("the namespace remembers no request ids")
 

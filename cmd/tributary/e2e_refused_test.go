@@ -131,6 +131,9 @@ func TestStoreOfAnotherWorldIsNotSummed(t *testing.T) {
 		t.Errorf("the refusal was logged %d times", n)
 	}
 	city.terminate()
+	if strings.Contains(city.stderr.String(), "did not take the last report in time") {
+		t.Error("the city waited for a parent that refuses it")
+	}
 
 	// Back in its own world it is summed.
 	parents.kill()

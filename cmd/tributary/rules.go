@@ -68,7 +68,7 @@ type rulesReader struct{ *yamlReader }
 // What a file may say, in the order in which messages name it.
 var (
 	topFields       = []string{"namespaces", "lease", "fold_after"}
-	namespaceFields = []string{"limits", "shadow", "count", "dedupe", "wait", "weights"}
+	namespaceFields = []string{"limits", "shadow", "count", "dedupe", "wait", "weights", "durability"}
 	limitFields     = []string{"scope", "rate", "quota", "budget", "concurrency", "burst", "hold", "zone", "mode"}
 	limitKinds      = []string{"rate", "quota", "budget", "concurrency"}
 )
@@ -129,6 +129,8 @@ func (r *rulesReader) namespace(n *yaml.Node, path []string) (spec limiter.Names
 			spec.Dedupe = r.word(value, path, "write a duration, such as 1h, or 0")
 		case "wait":
 			spec.Wait = r.word(value, path, "write a duration, such as 250ms, or 0")
+		case "durability":
+			spec.Durability = r.word(value, path, "write sync or async")
 		case "weights":
 			spec.Weights = r.weights(value, path)
 		}

@@ -56,6 +56,8 @@ type checkedNamespace struct {
 	Dedupe    string           `json:"dedupe,omitempty"`
 	Wait      string           `json:"wait,omitempty"`
 	Weights   map[string]int64 `json:"weights,omitempty"`
+
+	Durability string `json:"durability,omitempty"`
 }
 
 // checkedLimit has the fields of the file, with the defaults of those that it leaves out.
@@ -148,6 +150,9 @@ func (c *checkedRules) fill(rules *limiter.Rules) {
 		if rule.Wait >= 0 {
 			n.Wait = limiter.FormatDuration(rule.Wait)
 		}
+		if rule.Async {
+			n.Durability = "async"
+		}
 		for _, l := range rule.Limits {
 			n.Limits = append(n.Limits, checkLimit(&l))
 		}
@@ -216,6 +221,9 @@ func (n *checkedNamespace) lines() []string {
 	}
 	if n.Wait != "" {
 		lines = append(lines, "a check waits up to "+n.Wait+", unless it says how long")
+	}
+	if n.Durability != "" {
+		lines = append(lines, "adds are answered before they are durable")
 	}
 	if len(n.Weights) > 0 {
 		var weights []string

@@ -44,7 +44,7 @@ var defaultPlaces = []string{"global", "eu", "eu.de", "eu.de.berlin"}
 
 // stopWithin bounds a stop in good order; a service manager kills after a
 // while, and other places should not have to wait.
-const stopWithin = 4500 * time.Millisecond
+const stopWithin = 4 * time.Second
 
 // cityDepth is how deep cities lie: a place at that depth or deeper is a
 // leaf unless it runs together with places below it.

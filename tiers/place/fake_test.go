@@ -121,6 +121,7 @@ func config(t *testing.T, p tiers.Place, session uint64) tiers.Config {
 	burst := int64(100)
 	rules, err := limiter.Compile(limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{
 		"votes": {},
+		"hits":  {Durability: "async"},
 		"api":   {Limits: []limiter.LimitSpec{{Scope: "global", Rate: "10/s", Burst: &burst}}},
 		"own":   {Limits: []limiter.LimitSpec{{Scope: "city", Rate: "10/s", Burst: &burst}}},
 	}})

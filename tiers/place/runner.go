@@ -284,29 +284,39 @@ func (r *Runner) tryAsleep(name tiers.Name, hits int64) (d tiers.Decision, err e
 // stir does what a check that needed no disk left to do.
 func (r *Runner) stir() { r.step(func(*tiers.Machine, limiter.Time) {}, nothing) }
 
-// Add counts; done is called once the new total is durable.
+// Add counts; done is called once the new total is durable, or where the
+// namespace's rule is async, once it is counted.
 func (r *Runner) Add(name tiers.Name, delta int64, done func(tiers.Total, error)) {
-	if err := r.store.Writable(); err != nil {
-		done(tiers.Total{}, err)
-		return
-	}
-	var total tiers.Total
-	var err error
-	r.step(func(m *tiers.Machine, now limiter.Time) { total, err = m.Add(now, name, delta) },
-		func(e error) { done(total, errors.Join(err, e)) })
+	r.add(name, done, func(m *tiers.Machine, now limiter.Time) (tiers.Total, error) { return m.Add(now, name, delta) })
 }
 
 // AddID is Add for a request with an id: one that was carried out before gets
 // the first one's answer.
 func (r *Runner) AddID(name tiers.Name, delta int64, request string, done func(tiers.Total, error)) {
+	r.add(name, done, func(m *tiers.Machine, now limiter.Time) (tiers.Total, error) {
+		return m.AddID(now, name, delta, request)
+	})
+}
+
+func (r *Runner) add(name tiers.Name, done func(tiers.Total, error), f func(*tiers.Machine, limiter.Time) (tiers.Total, error)) {
 	if err := r.store.Writable(); err != nil {
 		done(tiers.Total{}, err)
 		return
 	}
 	var total tiers.Total
 	var err error
-	r.step(func(m *tiers.Machine, now limiter.Time) { total, err = m.AddID(now, name, delta, request) },
-		func(e error) { done(total, errors.Join(err, e)) })
+	async := false
+	r.step(func(m *tiers.Machine, now limiter.Time) {
+		total, err = f(m, now)
+		async = m.Async(name)
+	}, func(e error) {
+		if !async {
+			done(total, errors.Join(err, e))
+		}
+	})
+	if async { // the step ran; a commit that fails ends the runner
+		done(total, err)
+	}
 }
 
 // Get reads a total and the totals above; done is called once what was read

@@ -36,6 +36,25 @@ func TestNothingLeavesBeforeItIsDurable(t *testing.T) {
 	f.said("listed: [{alice {3 0}}], false, <nil>")
 }
 
+// TestAsyncAddIsAnsweredAtOnce, and its report waits for the commit all the
+// same.
+func TestAsyncAddIsAnsweredAtOnce(t *testing.T) {
+	f := city(t)
+	f.store.held = true
+	hit := tiers.Name{Namespace: "hits", Key: "page"}
+	f.runner.Add(hit, 2, func(total tiers.Total, err error) { f.say("added: %d, %v", total.Added, err) })
+	f.said("added: 2, <nil>")
+	f.runner.Get(hit, func(total tiers.Total, _ []tiers.View, err error) { f.say("got: %d, %v", total.Added, err) })
+	f.said()
+	f.store.syncOne(nil)
+	f.said("report 3 of 1 counts")
+	f.store.syncOne(nil)
+	f.said("got: 2, <nil>")
+	f.store.full = errDisk
+	f.runner.Add(hit, 2, func(_ tiers.Total, err error) { f.say("refused: %v", err) })
+	f.said("refused: the disk is gone")
+}
+
 // TestNoAckBeforeItIsDurable: a parent commits, then acknowledges.
 func TestNoAckBeforeItIsDurable(t *testing.T) {
 	f := root(t)

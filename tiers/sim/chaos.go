@@ -17,14 +17,15 @@ import (
 // drawn from the seed, and is often absent.
 type chaos struct {
 	*scenario
-	set  FaultSet
-	rand *rand.Rand
-	mean [numFaults]time.Duration // between two of a fault; 0: it is absent
-	over bool
-	twin int
-	join int
-	left int                              // places that left, each with all below it
-	now  map[string]limiter.NamespaceSpec // the rules as they were last applied
+	set   FaultSet
+	rand  *rand.Rand
+	mean  [numFaults]time.Duration // between two of a fault; 0: it is absent
+	over  bool
+	twin  int
+	join  int
+	left  int          // places that left, each with all below it
+	now   limiter.Spec // the rules as they were last applied
+	times int          // that they were
 }
 
 func newChaos(s *scenario, set FaultSet, r *rand.Rand) *chaos {
@@ -317,7 +318,8 @@ func (c *chaos) restart(n *Node) {
 			c.start(n, 2*time.Second) // a late message of a session that is gone fenced it: an operator finds no other
 			return
 		}
-		n.gone = true // its twin goes on
+		n.gone = true // its twin goes on; its parent, which has it all, may have lost its disk since
+		c.laws.mayLose(n.site)
 		c.laws.path(pathFencedExit)
 		return
 	}
@@ -346,12 +348,8 @@ func (c *chaos) another(n *Node, records map[tiers.Key]tiers.Record) bool {
 func (c *chaos) end() {
 	c.over = true
 	w := c.world
-	if c.now != nil { // a root that was set back follows older rules than its children, until an operator mends that
-		w.After(3*time.Second, func() {
-			if root := w.order[0]; root.ready() {
-				root.proc.runner.Apply(c.compile(limiter.Spec{Namespaces: maps.Clone(c.now)}), func(uint64, error) {})
-			}
-		})
+	if c.times > 0 {
+		c.mendRules()
 	}
 	f := &w.Faults
 	f.Loss, f.Duplicate, f.Late = 0, 0, 0
@@ -369,18 +367,45 @@ func (c *chaos) end() {
 	}
 }
 
+// mendRules is what an operator does of a root that was set back and follows
+// older rules than a place below, once the root has heard of that.
+func (c *chaos) mendRules() {
+	w := c.world
+	var look func()
+	look = func() {
+		root := w.order[0]
+		if root.ready() {
+			_, version := root.proc.runner.Rules()
+			if slices.ContainsFunc(w.order, func(n *Node) bool { return n.ready() && n.version() > version }) {
+				root.proc.runner.Apply(c.compile(c.now), func(uint64, error) {})
+			}
+		}
+		w.After(time.Second, look)
+	}
+	w.After(time.Second, look)
+}
+
+func (n *Node) version() uint64 {
+	_, version := n.proc.runner.Rules()
+	return version
+}
+
 // changed are the rules of the scenario with one namespace as it never was:
-// other figures, gone, or there again as at first. What is steady stays. It
-// returns which one changed as well.
+// other figures, gone, or there again as at first; and now and then with
+// another lease. What is steady stays. It returns which one changed as well.
 func (c *chaos) changed() (spec limiter.Spec, name string) {
 	names := slices.Sorted(maps.Keys(c.spec.Namespaces))
 	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, "api") })
 	name = names[c.rand.IntN(len(names))]
-	if c.now == nil {
-		c.now = maps.Clone(c.spec.Namespaces)
+	if c.times == 0 {
+		c.now = c.spec
 	}
-	if _, there := c.now[name]; there && c.rand.IntN(4) == 0 {
-		delete(c.now, name)
+	c.now.Namespaces = maps.Clone(c.now.Namespaces) // rules that were compiled keep theirs
+	if c.times++; c.times%3 == 0 && c.spec.Lease != "" {
+		c.now.Lease = []string{"1s", "5s", "2s", "3s"}[c.times/3%4]
+	}
+	if _, there := c.now.Namespaces[name]; there && c.rand.IntN(4) == 0 {
+		delete(c.now.Namespaces, name)
 	} else {
 		ns := c.spec.Namespaces[name]
 		ns.Limits = slices.Clone(ns.Limits)
@@ -401,7 +426,7 @@ func (c *chaos) changed() (spec limiter.Spec, name string) {
 				}
 			}
 		}
-		c.now[name] = ns
+		c.now.Namespaces[name] = ns
 	}
-	return limiter.Spec{Namespaces: maps.Clone(c.now)}, name
+	return c.now, name
 }

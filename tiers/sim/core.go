@@ -55,9 +55,3 @@ func (p *process) release(permit *heldPermit, name tiers.Name, renew bool, done 
 func (p *process) inspect(name tiers.Name, e *tiers.Explanation) bool {
 	return p.runner.Inspect(name, e)
 }
-
-// has says what the core can do already.
-var has = struct {
-	quota, budget, concurrency, soft, shadow, dedupe, count, weights, lease bool
-	operations                                                              bool // release, renew, refund, reset
-}{quota: true, budget: true, concurrency: true, soft: true, shadow: true, dedupe: true, count: true, weights: true, operations: true}

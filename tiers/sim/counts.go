@@ -248,7 +248,7 @@ func (l *laws) countedFor(n *Node, session uint64, t *target, delta int64) {
 	} else {
 		s.acked.Removed += uint64(-delta)
 	}
-	if l.checks++; !atMost(s.acked, s.durable) {
+	if l.checks++; !l.async && !atMost(s.acked, s.durable) {
 		l.broken("an answer follows its commit", n, "%s: session %016x acknowledged %+v, durable is %+v", t.name, session, s.acked, s.durable)
 	}
 }
@@ -317,8 +317,8 @@ func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
 		return
 	}
 	if child := l.sites[r.Child]; child != nil && child.newest != r.Session && !a.Fenced {
-		if child.newest != 0 && r.Number == 1 {
-			l.takenForNew(child)
+		if r.Number == 1 && (child.newest != 0 || child.lost()) {
+			l.takenForNew(child, r.Session)
 		}
 		child.newest = r.Session
 	}

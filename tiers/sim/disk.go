@@ -21,6 +21,7 @@ type disk struct {
 	syncing bool
 	life    int
 	number  int           // of the disk: one that is lost or old is another
+	lost    bool          // one before it was
 	instant bool          // a commit is durable at once
 	slow    time.Duration // a sync takes up to this long; 0: as the world's
 	full    bool          // nothing should be written

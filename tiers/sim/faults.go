@@ -115,9 +115,10 @@ const (
 	OldOwner                       // a budget's or quota's owner was set back to an old disk
 	LostRoot                       // the root's disk was lost: a new world, until it is joined
 	FoldedUnheard                  // a session was folded of which the parent had not heard all
+	ReturnedLimit                  // a limit left the rules, its owner was stopped in good order, and it came back, whole
 	numExceptions
 )
 
-var exceptionNames = [numExceptions]string{"lost-counts", "lost-together", "old-owner", "lost-root", "folded-unheard"}
+var exceptionNames = [numExceptions]string{"lost-counts", "lost-together", "old-owner", "lost-root", "folded-unheard", "returned-limit"}
 
 func (e Exception) String() string { return exceptionNames[e] }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tributary-io/tributary/tiers"
@@ -23,6 +24,7 @@ type laws struct {
 	keys     map[tiers.Key]recordKey
 	oracles  []*oracle
 	maxAwake int
+	async    bool // adds are answered before they are durable
 
 	paths    map[string]uint64
 	excepted [numExceptions]uint64
@@ -52,6 +54,11 @@ type site struct {
 
 	counts  []siteCount // by target
 	charges []charges   // by target, at a leaf
+}
+
+// lost says that a disk of the place was lost.
+func (s *site) lost() bool {
+	return slices.ContainsFunc(s.nodes, func(n *Node) bool { return n.disk.lost })
 }
 
 // A target is a key that clients ask for.
@@ -141,6 +148,9 @@ func (l *laws) starts(n *Node) {
 		n.rules = r.Rules
 	}
 	l.follow(n)
+	if m, _ := n.disk.durable["meta"].(*tiers.Meta); m != nil && m.Clean {
+		l.believed(n)
+	}
 }
 
 // step looks at what the last event touched.

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tributary-io/tributary/limiter"
@@ -22,12 +23,13 @@ import (
 // session of a leaf that was cut off when it admitted: it had no line from its
 // parent that it could use.
 type oracle struct {
-	owner  *site
-	node   *Node // of a limit that a leaf owns: nobody fences owners, so each process' disk is one
-	target *target
-	id     uint64
-	limit  limiter.Limit // in force; the larger figures while a lowered one is under way
-	exists bool          // the owner's rules have it
+	owner     *site
+	node      *Node // of a limit that a leaf owns: nobody fences owners, so each process' disk is one
+	target    *target
+	id        uint64
+	limit     limiter.Limit // in force; the larger figures while a lowered one is under way
+	exists    bool          // the owner's rules have it
+	forgotten bool          // it left the rules, and its owner was stopped in good order since
 
 	next    limiter.Limit // the figures from lowerAt on
 	lowerAt limiter.Time  // 0: none are under way
@@ -36,9 +38,10 @@ type oracle struct {
 	extra  int64          // of a budget whose owner was set back: what it lends again
 
 	windows []windowSpent // of a quota, the last few
-	newest  int64         // of them
-	spent   int64         // of a budget
-	permits []permitOut   // of a concurrency
+	seen    map[*Node]windowSeen
+	newest  int64       // of them
+	spent   int64       // of a budget
+	permits []permitOut // of a concurrency
 	out     int64
 	ended   map[permitID]bool // permits whose hold was over
 
@@ -47,14 +50,33 @@ type oracle struct {
 
 	// unheard is what a reset lets pass beside the bucket: what children had
 	// when it came they may spend before they hear of it, and are filled then.
+	// Of a rate it is all known once the last lease of then is over: what was
+	// taken since (sinceReset) may have been of it, and is in the bucket again.
 	unheard      int64
 	unheardUntil limiter.Time
+	sinceReset   int64
 	resetBy      uint64 // the owner's session that was last reset
 
 	offered, taken int64
 }
 
-type windowSpent struct{ begin, spent, extra, unheard int64 }
+type windowSpent struct {
+	begin, spent, extra, unheard int64
+	unsure                       []unsure // of what was spent
+}
+
+// An unsure check was decided in a step that took a share of the next window:
+// it spent of that one, or of the one before.
+type unsure struct{ before, hits int64 }
+
+// over is what was spent of a window beyond what it allows.
+func (w *windowSpent) over(o *oracle) int64 { return w.spent - o.limit.Burst - w.extra - w.unheard }
+
+// A windowSeen is what a leaf knew of a quota's window when a check was decided.
+type windowSeen struct {
+	window, before int64  // after the step, and before it
+	step           uint64 // that saw it
+}
 
 // A permitOut is a permit that nobody gave back yet.
 type permitOut struct {
@@ -159,6 +181,7 @@ func (o *oracle) fill(now limiter.Time) {
 // follow takes the rules that an owner follows from now on.
 func (l *laws) follow(n *Node) {
 	for _, o := range l.oracles {
+		o.followSpare(l.world.now, n.session(), ruleLimit(n.rules, o.target, o.id))
 		if o.owner != n.site || o.node != nil && o.node != n {
 			continue
 		}
@@ -172,6 +195,12 @@ func (l *laws) follow(n *Node) {
 			}
 			o.exists = true
 			o.become(l.world, limit)
+			if o.forgotten {
+				l.excepted[ReturnedLimit]++
+				o.forgotten = false
+				o.fill(l.world.now)
+				o.permits, o.out = nil, 0
+			}
 		}
 	}
 }
@@ -194,7 +223,7 @@ func (o *oracle) become(w *World, limit *limiter.Limit) {
 	if o.limit.Burst != limit.Burst || o.limit.Rate != limit.Rate || o.limit.Hold != limit.Hold {
 		o.next, o.lowerAt = *limit, w.now+1 // what the same step decided before is charged when it ends
 		if o.node == nil {
-			o.lowerAt = w.now.Add(drifting(drifting(drifting(w.Lease))))
+			o.lowerAt = w.now.Add(drifting(drifting(drifting(w.longestLease()))))
 		}
 		o.settle(w.now)
 	}
@@ -209,7 +238,8 @@ func (o *oracle) settle(now limiter.Time) {
 		o.limit, o.lowerAt = o.next, 0
 	}
 	o.bucket.Settle(now)
-	if now > o.unheardUntil {
+	if now > o.unheardUntil && o.unheard > 0 {
+		o.bucket.Add(now, limiter.Share{Tokens: min(o.unheard, o.sinceReset)})
 		o.unheard = 0
 	}
 }
@@ -233,7 +263,16 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 		}
 		w := o.window(window)
 		w.spent += hits
-		return w.spent - o.limit.Burst - w.extra - w.unheard, "the window's quota"
+		if s.before != window {
+			w.unsure = append(w.unsure, unsure{s.before, hits})
+		}
+		for w.over(o) > 0 && len(w.unsure) > 0 {
+			last := w.unsure[len(w.unsure)-1]
+			w.unsure, w.spent = w.unsure[:len(w.unsure)-1], w.spent-last.hits
+			w = o.window(last.before)
+			w.spent += last.hits
+		}
+		return w.over(o), "the window's quota"
 	case limiter.Budget:
 		o.spent += hits
 		return o.spent - o.limit.Burst - o.extra - o.unheard, "the budget"
@@ -241,11 +280,15 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 		o.expire(l, now)
 		return o.out + hits - o.limit.Burst, "the permits"
 	}
+	if o.unheard > 0 {
+		o.sinceReset += hits
+	}
 	if o.bucket.Take(now, hits) {
 		return 0, ""
 	}
 	if o.unheard >= hits-o.bucket.Tokens() {
 		o.unheard -= hits - o.bucket.Tokens()
+		o.sinceReset -= hits - o.bucket.Tokens()
 		o.bucket.Spend(o.bucket.Tokens())
 		return 0, ""
 	}
@@ -255,22 +298,10 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 // spendSpare charges what a leaf that was cut off admitted to what a soft limit
 // allows it: a sixteenth of the limit, rounded up.
 func (o *oracle) spendSpare(now limiter.Time, s *spending) bool {
-	part := *s.limit
-	part.Burst, part.Rate = (part.Burst+15)/16, (part.Rate+15)/16
-	whole := faster(&part)
+	o.followSpare(now, s.session, s.limit)
 	spare := o.spare[s.session]
-	if spare != nil {
-		// The leaf may have taken other figures at any time since: where they
-		// are larger, it may be full.
-		more := whole.Minus(spare.Share()).Max(limiter.Share{})
-		if more.Tokens = 0; !more.IsZero() {
-			more.Tokens = whole.Capacity
-		}
-		spare.Add(now, more)
-		have := spare.Share()
-		spare.Cut(now, limiter.Share{Capacity: have.Capacity - whole.Capacity, Rate: have.Rate - whole.Rate})
-	} else {
-		b := limiter.NewBucket(s.limit.Period*100, whole, now)
+	if spare == nil {
+		b := limiter.NewBucket(s.limit.Period*100, spareOf(s.limit), now)
 		spare = &b
 		if o.spare == nil {
 			o.spare = map[uint64]*limiter.Bucket{}
@@ -278,6 +309,64 @@ func (o *oracle) spendSpare(now limiter.Time, s *spending) bool {
 		o.spare[s.session] = spare
 	}
 	return spare.Take(now, s.hits)
+}
+
+func spareOf(limit *limiter.Limit) limiter.Share {
+	part := *limit
+	part.Burst, part.Rate = (part.Burst+15)/16, (part.Rate+15)/16
+	return faster(&part)
+}
+
+// followSpare takes the figures of a limit that a leaf follows now, for what
+// the limit allows it while it is cut off. Where they are larger than those
+// before, it may be full at once.
+func (o *oracle) followSpare(now limiter.Time, session uint64, limit *limiter.Limit) {
+	spare := o.spare[session]
+	if spare == nil {
+		return
+	}
+	if limit == nil || !limit.Soft {
+		delete(o.spare, session) // it is forgotten, and begins anew
+		return
+	}
+	spare.Settle(now)
+	whole := spareOf(limit)
+	more := whole.Minus(spare.Share()).Max(limiter.Share{})
+	if more.Tokens = 0; !more.IsZero() {
+		more.Tokens = whole.Capacity
+	}
+	spare.Add(now, more)
+	have := spare.Share()
+	spare.Cut(now, limiter.Share{Capacity: have.Capacity - whole.Capacity, Rate: have.Rate - whole.Rate})
+}
+
+// sees notes which windows a leaf knows after a step.
+func (l *laws) sees(n *Node, t *target, e *tiers.Explanation) {
+	for _, o := range l.charge(n, t).oracles {
+		if at := limitState(e, o.id); o.limit.Kind == limiter.Quota && at != nil {
+			o.see(n, at.Window, l.world.steps)
+		}
+	}
+}
+
+// see notes which window a leaf knows after a step, and returns which it knew
+// before.
+func (o *oracle) see(n *Node, window int64, step uint64) (before int64) {
+	if window == 0 {
+		return 0
+	}
+	if o.seen == nil {
+		o.seen = map[*Node]windowSeen{}
+	}
+	is := o.seen[n]
+	if is.step != step {
+		is = windowSeen{window: window, before: is.window, step: step}
+		if is.before == 0 {
+			is.before = window
+		}
+		o.seen[n] = is
+	}
+	return is.before
 }
 
 // window finds or makes what was spent of a quota's window.
@@ -326,6 +415,7 @@ type spending struct {
 	target  *target
 	hits    int64
 	window  int64 // of a quota, as the leaf knows it; 0: it is not known
+	before  int64 // the same, before the step that decided the check
 	cutOff  bool  // the leaf held no line of it that it could use, and took from its provisional share
 	permit  uint64
 	limit   *limiter.Limit // as the leaf follows it
@@ -362,6 +452,7 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 		if state != nil {
 			if at := limitState(state, o.id); at != nil {
 				s.window = at.Window
+				s.before = o.see(n, at.Window, l.world.steps)
 				s.cutOff = at.Spared != 0 && at.Spared == state.Now
 			}
 		}
@@ -393,7 +484,7 @@ func limitState(e *tiers.Explanation, id uint64) *tiers.LimitState {
 // takenForNew is called when a place lost its disk, and its parent, which was
 // set back or lost its own, does not know it either: it lends all of its
 // limits once more, as one that is new. What it had lent may be spent still.
-func (l *laws) takenForNew(s *site) {
+func (l *laws) takenForNew(s *site, session uint64) {
 	for _, o := range l.oracles {
 		if o.owner != s {
 			continue
@@ -408,11 +499,23 @@ func (l *laws) takenForNew(s *site) {
 		case limiter.Budget:
 			o.extra += o.limit.Burst
 		case limiter.Concurrency:
-			o.permits = nil
+			o.permits = slices.DeleteFunc(o.permits, func(p permitOut) bool { return p.session != session })
+			o.expire(l, l.world.now)
 		default:
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), l.world.now)
-			o.unheard += o.limit.Burst
-			o.unheardUntil = max(o.unheardUntil, l.world.now.Add(time.Duration(l.deepest()+1)*drifting(drifting(drifting(l.world.Lease)))))
+			o.unheard, o.sinceReset = o.unheard+o.limit.Burst, 0
+			o.unheardUntil = max(o.unheardUntil, l.world.now.Add(time.Duration(l.deepest()+1)*drifting(drifting(drifting(l.world.longestLease())))))
+		}
+	}
+}
+
+// believed is called when a place starts on a disk that says that all is well.
+// It says nothing of limits that left the rules: when they are there again,
+// they are whole.
+func (l *laws) believed(n *Node) {
+	for _, o := range l.oracles {
+		if o.owner == n.site && (o.node == nil || o.node == n) && !o.exists && !o.limit.Durable() {
+			o.forgotten = true
 		}
 	}
 }
@@ -445,13 +548,20 @@ func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
 			continue // a lost disk is known to be lost: nothing is lent
 		}
 		l.excepted[OldOwner]++
-		if o.limit.Kind == limiter.Quota {
-			if old != window {
-				is = 0
-			}
-			o.window(window).extra += was - is
-		} else {
+		if o.limit.Kind != limiter.Quota {
 			o.extra += was - is
+			continue
+		}
+		o.window(window)
+		for i := range o.windows {
+			switch w := &o.windows[i]; {
+			case w.begin == old && old == window:
+				w.extra += was - is
+			case w.begin == window:
+				w.extra += was
+			case w.begin >= old: // it is not known to be over any more
+				w.extra += o.limit.Burst
+			}
 		}
 	}
 }

@@ -127,6 +127,9 @@ func (l *laws) pair(n *Node, t *target) {
 		return
 	}
 	l.balance(n, t, &l.lines.child)
+	if n.Leaf {
+		l.sees(n, t, &l.lines.child)
+	}
 	parent := n.parent
 	if parent == nil {
 		return

@@ -170,7 +170,7 @@ var mutants = []mutant{
 		for _, p := range o.pools {
 			for _, l := range p.lines {
 				if l.child == c && l.session == r.Session {
-					l.expires = max(l.expires, now.Add(lenderLease(m.cfg.Lease)))
+					l.expires = max(l.expires, now.Add(lenderLease(m.lease())))
 				}
 			}
 		}
@@ -181,7 +181,7 @@ var mutants = []mutant{
 		mistake: "a child renews what the answer does not name",
 		edits: []edit{{"tiers/upper.go", "m.seen(r, a)", `for _, o := range m.objects() {
 		for _, p := range o.pools {
-			p.held.expires = max(p.held.expires, u.builtAt.Add(m.cfg.Lease))
+			p.held.expires = max(p.held.expires, u.builtAt.Add(m.lease()))
 		}
 	}
 	m.seen(r, a)`}},

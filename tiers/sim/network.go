@@ -138,8 +138,10 @@ func (p *process) acknowledged(a *tiers.Ack) {
 		w.laws.answered(p, a)
 	}
 	p.runner.Acknowledged(a)
-	if len(a.Pairs) > 0 {
-		p.handed = a
+	if a.Sequence > p.heard { // else it had an answer already
+		if p.heard = a.Sequence; len(a.Pairs) > 0 {
+			p.handed = a
+		}
 	}
 	p.node.world.touchedGrants(p.node, a)
 }

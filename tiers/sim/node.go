@@ -147,6 +147,7 @@ func (n *Node) setDisk(records map[tiers.Key]tiers.Record) {
 	before := n.disk.durable
 	n.disk.durable = records
 	n.disk.number++
+	n.disk.lost = n.disk.lost || len(records) == 0
 	if n.world.laws != nil {
 		n.world.laws.setBack(n, before)
 		n.world.laws.reopened(n)
@@ -184,6 +185,7 @@ type process struct {
 	wake    uint64        // serial of the last wake-up asked for
 	wakeAt  limiter.Time  // when that is to be, by the node's clock; 0: it was
 	handed  *tiers.Ack    // the last one that handed pairs back
+	heard   uint64        // the last report that was answered
 	told    *tiers.Report // the last one that left
 	toldAt  limiter.Time  // when, by the node's clock
 }

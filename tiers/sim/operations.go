@@ -352,8 +352,8 @@ func (l *laws) reset(n *Node, t *target) {
 			o.spent, o.unheard, o.unheardUntil = 0, max(o.unheard, lent), limiter.Never
 		default:
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), now)
-			o.unheard = max(o.unheard, lent)
-			o.unheardUntil = now.Add(time.Duration(l.deepest()+1) * drifting(drifting(drifting(drifting(drifting(l.world.Lease))))))
+			o.unheard, o.sinceReset = max(o.unheard, lent), 0
+			o.unheardUntil = now.Add(time.Duration(l.deepest()+1) * drifting(drifting(drifting(drifting(drifting(l.world.longestLease()))))))
 		}
 	}
 }

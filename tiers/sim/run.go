@@ -118,12 +118,16 @@ func (s *scenario) play() {
 // lost is sent again after 8 s at most, an owner that started is silent for
 // the longest lease, and shares come down one tier after the other.
 func (s *scenario) settling() time.Duration {
-	return 9*time.Second + 2*s.world.Lease + time.Duration(s.deepest)*500*time.Millisecond
+	return 9*time.Second + 2*s.world.longestLease() + time.Duration(s.deepest)*500*time.Millisecond
 }
 
 // idling is how long shares that nobody asks for take to go back.
 func (s *scenario) idling() time.Duration {
-	return 12*time.Second + time.Duration(1+s.deepest)*s.world.Lease
+	var hold time.Duration // of what was lent when its line ended
+	for _, o := range s.laws.oracles {
+		hold = max(hold, o.limit.Hold)
+	}
+	return 12*time.Second + drifting(drifting(drifting(hold))) + time.Duration(1+s.deepest)*s.world.longestLease()
 }
 
 // useful is Law 3: a steady demand is met, or the limit used, to 95 %.

@@ -39,6 +39,7 @@ type scenario struct {
 	voting    bool
 	checking  bool
 
+	seed     uint64
 	permits  []heldPermit
 	requests uint64
 }
@@ -47,7 +48,7 @@ type scenario struct {
 func newScenario(o Options) *scenario {
 	source := func(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(o.Seed, stream)) }
 	w := NewWorld(o.Seed, nil, Faults{})
-	s := &scenario{world: w, draw: source(1), load: source(2)}
+	s := &scenario{world: w, seed: o.Seed, draw: source(1), load: source(2)}
 	s.laws = newLaws(w)
 	w.laws = s.laws
 	s.chaos = newChaos(s, o.Faults, source(3))
@@ -64,7 +65,14 @@ func newScenario(o Options) *scenario {
 // pace draws how fast things are.
 func (s *scenario) pace() {
 	w, d := s.world, s.draw
-	w.Lease = pick(d, 5*time.Second, 5*time.Second, 2*time.Second, time.Second, 500*time.Millisecond)
+	switch lease := pick(d, 5*time.Second, 5*time.Second, 2*time.Second, time.Second, 500*time.Millisecond); {
+	case lease < time.Second: // shorter than rules may say
+		w.Lease = lease
+	case s.chaos.mean[Rules] > 0:
+		s.spec.Lease, w.longest = lease.String(), 5*time.Second
+	default:
+		s.spec.Lease, w.longest = lease.String(), lease
+	}
 	w.Faults.Delay = pick(d, time.Millisecond, 5*time.Millisecond, 5*time.Millisecond, 20*time.Millisecond)
 	w.Faults.Sync = pick(d, 100*time.Microsecond, time.Millisecond, 3*time.Millisecond, 10*time.Millisecond)
 	s.perSecond = pick(d, 50.0, 200.0, 500.0, 1500.0)
@@ -147,6 +155,9 @@ func (s *scenario) below(parent *Node) tiers.Place {
 func (s *scenario) rules() {
 	d := s.draw
 	ns := map[string]limiter.NamespaceSpec{"votes": {}}
+	if s.laws.async = s.seed%8 == 3; s.laws.async {
+		ns["votes"] = limiter.NamespaceSpec{Durability: "async"}
+	}
 	keys := func(namespace string, n int, counted, limited bool) {
 		for i := range n {
 			t := s.laws.target(tiers.Name{Namespace: namespace, Key: "k" + strconv.Itoa(i)}, counted, limited)
@@ -159,11 +170,9 @@ func (s *scenario) rules() {
 		}
 	}
 	keys("votes", 1+d.IntN(4), true, false)
-	if has.dedupe {
-		ns["once"] = limiter.NamespaceSpec{Dedupe: "1m"}
-		keys("once", 1, true, false)
-	}
-	if has.count && d.IntN(2) == 0 {
+	ns["once"] = limiter.NamespaceSpec{Dedupe: "1m"}
+	keys("once", 1, true, false)
+	if d.IntN(2) == 0 {
 		spec := s.namespace()
 		spec.Count = true
 		ns["used"] = spec
@@ -181,7 +190,7 @@ func (s *scenario) rules() {
 		ns[name] = spec
 		keys(name, 1+d.IntN(3), false, true)
 	}
-	s.spec = limiter.Spec{Namespaces: ns}
+	s.spec.Namespaces = ns
 	s.world.Rules = s.compile(s.spec)
 }
 
@@ -206,13 +215,11 @@ func (s *scenario) namespace() (spec limiter.NamespaceSpec) {
 			spec.Limits = append(spec.Limits, l)
 		}
 	}
-	if has.shadow {
-		spec.Shadow = d.IntN(8) == 0
-	}
-	if has.dedupe && d.IntN(4) == 0 {
+	spec.Shadow = d.IntN(8) == 0
+	if d.IntN(4) == 0 {
 		spec.Dedupe = "1m"
 	}
-	if has.weights && d.IntN(4) == 0 {
+	if d.IntN(4) == 0 {
 		spec.Weights = map[string]int64{"p0": 3, "p1": 1 + d.Int64N(5)}
 	}
 	return spec
@@ -222,17 +229,7 @@ func (s *scenario) namespace() (spec limiter.NamespaceSpec) {
 func (s *scenario) limit() limiter.LimitSpec {
 	d := s.draw
 	l := limiter.LimitSpec{Scope: pick(d, "global", "global", "global", "region", "country", "city")}
-	kinds := []string{"rate", "rate", "rate"}
-	if has.quota {
-		kinds = append(kinds, "quota")
-	}
-	if has.budget {
-		kinds = append(kinds, "budget")
-	}
-	if has.concurrency {
-		kinds = append(kinds, "concurrency")
-	}
-	switch pick(d, kinds...) {
+	switch pick(d, "rate", "rate", "rate", "quota", "budget", "concurrency") {
 	case "quota":
 		l.Quota = strconv.Itoa(pick(d, 3, 20, 300, 5000)) + "/minute"
 	case "budget":
@@ -248,7 +245,7 @@ func (s *scenario) limit() limiter.LimitSpec {
 		}
 		l.Burst = new(int64(pick(d, 1, rate, 2*rate, 10*rate)))
 	}
-	if has.soft && d.IntN(6) == 0 && l.Budget == nil {
+	if d.IntN(6) == 0 && l.Budget == nil {
 		l.Mode = "soft"
 	}
 	return l
@@ -302,7 +299,7 @@ func (s *scenario) operation(n *Node) {
 		}
 	case roll < 40:
 		s.get(s.world.order[r.IntN(len(s.world.order))])
-	case roll < 90 || !has.operations:
+	case roll < 90:
 		if t := s.limited[r.IntN(len(s.limited))]; s.checks(t) {
 			s.check(n, t, s.hits(n, t), pick(r, 0, 0, 50*time.Millisecond, 300*time.Millisecond, 2*time.Second))
 		}

@@ -28,7 +28,8 @@ const lateBy = 8 * time.Second
 type World struct {
 	Faults    Faults
 	Rules     *limiter.Rules
-	Lease     time.Duration
+	Lease     time.Duration                    // in place of the rules'; 0: theirs
+	longest   time.Duration                    // that the rules may say, where Lease is 0
 	FoldAfter time.Duration                    // 0: as the rules say
 	Trace     func(format string, args ...any) // may be nil
 
@@ -48,6 +49,9 @@ type World struct {
 
 	restart func(*Node) // what becomes of a node whose fuse burned out
 }
+
+// longestLease is the longest that any place may follow.
+func (w *World) longestLease() time.Duration { return max(w.Lease, w.longest) }
 
 // NewWorld returns an empty world.
 func NewWorld(seed uint64, rules *limiter.Rules, f Faults) *World {
