@@ -50,6 +50,7 @@ type cli struct {
 	Forfeit ForfeitCmd `cmd:"" help:"End what a place was lent of budgets and quotas: it counts as spent."`
 	Join    JoinCmd    `cmd:"" help:"Make a root on a new disk a part of the old one's world."`
 	Rules   RulesCmd   `cmd:"" help:"Work with rules files."`
+	Bench   BenchCmd   `cmd:"" help:"Measure this machine: the object runtime, and adds over NATS."`
 	Sim     SimCmd     `cmd:"" help:"Run simulated worlds, in which everything fails, and check the laws."`
 	Version VersionCmd `cmd:"" help:"Print the version."`
 
