@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -74,6 +75,8 @@ func (c *BenchObjectsCmd) Run(app *App) error {
 type BenchAddsCmd struct {
 	For      time.Duration `help:"How long each phase of each round takes." default:"3s" placeholder:"DURATION" operand:""`
 	Rounds   int           `help:"How often all phases take turns; the median counts." default:"3" placeholder:"N" operand:""`
+	Only     string        `help:"Only the phases whose name holds this, such as hot." placeholder:"TEXT" operand:""`
+	Profile  string        `help:"Write a profile of the CPU to this file, for go tool pprof." placeholder:"FILE" operand:""`
 	InFlight int           `help:"Requests in flight, on four connections." default:"64" placeholder:"N" operand:""`
 	Redis    string        `help:"Program of the Redis to compare with. It is started in a folder of its own." default:"redis-server" placeholder:"PROGRAM" operand:""`
 	Dir      string        `help:"Folder to work in: a new one in it is used, and removed. Its disk is measured." default:"." placeholder:"FOLDER" operand:""`
@@ -103,8 +106,19 @@ func (c *BenchAddsCmd) Run(app *App) error {
 		return fmt.Errorf("--dir: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	if c.Profile != "" {
+		f, err := os.Create(c.Profile)
+		if err != nil {
+			return fmt.Errorf("--profile: %w", err)
+		}
+		defer func() { _ = f.Close() }()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	r, err := bench.Adds(app.Context, bench.AddsConfig{
-		Dir: dir, For: c.For, Rounds: c.Rounds, InFlight: c.InFlight, Redis: c.Redis, Log: app.Log, Progress: benchProgress(app.Stderr),
+		Only: c.Only, Dir: dir, For: c.For, Rounds: c.Rounds, InFlight: c.InFlight, Redis: c.Redis, Log: app.Log, Progress: benchProgress(app.Stderr),
 	})
 	if err != nil {
 		return err

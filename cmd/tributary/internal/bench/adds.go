@@ -32,6 +32,7 @@ type AddsConfig struct {
 	For      time.Duration // each phase of each round
 	Rounds   int           // all phases take turns so often
 	InFlight int
+	Only     string // phases whose name holds it
 	Redis    string // a redis-server; empty: none
 	Log      zerolog.Logger
 	Progress func(what string, done, whole int)
@@ -99,6 +100,10 @@ func Adds(ctx context.Context, cfg AddsConfig) (r AddsReport, err error) {
 		phases = append(phases, phase{redisOne, nil, a.redisBenchmark(1)}, phase{redisBatch, nil, a.redisBenchmark(batchOf)})
 	} else {
 		r.Missing = a.missing
+	}
+	phases = slices.DeleteFunc(phases, func(p phase) bool { return !strings.Contains(p.what, cfg.Only) })
+	if len(phases) == 0 {
+		return r, fmt.Errorf("no phase is called %q", cfg.Only)
 	}
 	figures := map[string][]AddsRow{}
 	for round := range cfg.Rounds {
