@@ -97,20 +97,19 @@ func (b backend) Refund(req RefundRequest, done func(RefundReply, *Error)) {
 	})
 }
 
-func (b backend) Add(req AddRequest, done func(AddReply, *Error)) {
-	name := tiers.Name{Namespace: req.Namespace, Key: req.Key}
-	answer := func(t tiers.Total, err error) {
+func (b backend) Add(reqs []AddRequest, done func(i int, r AddReply, err *Error)) {
+	adds := make([]place.Add, len(reqs))
+	for i := range reqs {
+		r := &reqs[i]
+		adds[i] = place.Add{Name: tiers.Name{Namespace: r.Namespace, Key: r.Key}, Delta: r.Delta, Request: r.ID}
+	}
+	b.runner.Add(adds, func(i int, t tiers.Total, err error) {
 		if err != nil {
-			done(AddReply{}, b.idError(req.Namespace, req.ID, err))
+			done(i, AddReply{}, b.idError(reqs[i].Namespace, reqs[i].ID, err))
 			return
 		}
-		done(AddReply{Total: Total(t), Place: string(b.cfg.Place)}, nil)
-	}
-	if req.ID != "" {
-		b.runner.AddID(name, req.Delta, req.ID, answer)
-		return
-	}
-	b.runner.Add(name, req.Delta, answer)
+		done(i, AddReply{Total: Total(t), Place: string(b.cfg.Place)}, nil)
+	})
 }
 
 func (b backend) Get(req GetRequest, done func(GetReply, *Error)) {

@@ -19,6 +19,8 @@ type endpoint[Q, R any] struct {
 	svc   *Service
 	codec *codec[Q, R]
 	ask   func(Q, func(R, *Error))
+	// askAll, where it is set, is asked all that a message holds at once, and tells of each by its index.
+	askAll func([]Q, func(int, R, *Error))
 	// anywhere is true on the subject that some leaf answers on.
 	anywhere bool
 	// served is false for what this place only listens for to refuse it.
@@ -201,6 +203,10 @@ func (m *message[Q, R]) begin(one entry[Q], batch []entry[Q]) {
 		m.slots = make([]slot[Q, R], len(batch))
 	}
 	m.open.Store(int64(len(m.slots)))
+	if m.endpoint.askAll != nil {
+		m.askAll(one, batch)
+		return
+	}
 	for i := range m.slots {
 		s := &m.slots[i]
 		s.message = m
@@ -214,6 +220,39 @@ func (m *message[Q, R]) begin(one entry[Q], batch []entry[Q]) {
 			continue
 		}
 		s.ask()
+	}
+}
+
+// askAll asks the backend for all operations at once.
+func (m *message[Q, R]) askAll(one entry[Q], batch []entry[Q]) {
+	e := m.endpoint
+	if batch == nil {
+		batch = []entry[Q]{one}
+	}
+	asked, slots := make([]Q, 0, len(batch)), make([]*slot[Q, R], 0, len(batch))
+	for i := range m.slots {
+		s := &m.slots[i]
+		s.message, s.req = m, batch[i].req
+		if batch[i].err == nil {
+			asked, slots = append(asked, s.req), append(slots, s)
+		}
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			var none R
+			failed := e.panicked(v)
+			for _, s := range slots {
+				s.done(none, failed)
+			}
+		}
+	}()
+	if len(asked) > 0 {
+		e.askAll(asked, func(i int, reply R, err *Error) { slots[i].done(reply, err) })
+	}
+	for i := range m.slots {
+		if err := batch[i].err; err != nil {
+			m.slots[i].done(m.slots[i].reply, err)
+		}
 	}
 }
 

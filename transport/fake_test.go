@@ -63,13 +63,15 @@ func (f *fake) Refund(q RefundRequest, done func(RefundReply, *Error)) {
 	done(RefundReply{Refunded: q.Hits, Place: "eu.de.berlin"}, unknown(q.Namespace))
 }
 
-func (f *fake) Add(q AddRequest, done func(AddReply, *Error)) {
-	f.calls.Add(1)
-	if f.add != nil {
-		f.add(q, done)
-		return
+func (f *fake) Add(qs []AddRequest, done func(int, AddReply, *Error)) {
+	for i, q := range qs {
+		f.calls.Add(1)
+		if f.add != nil {
+			f.add(q, func(r AddReply, err *Error) { done(i, r, err) })
+		} else {
+			done(i, AddReply{Total: Total{Added: 1042}, Place: "eu.de.berlin"}, unknown(q.Namespace))
+		}
 	}
-	done(AddReply{Total: Total{Added: 1042}, Place: "eu.de.berlin"}, unknown(q.Namespace))
 }
 
 func (f *fake) Get(q GetRequest, done func(GetReply, *Error)) {

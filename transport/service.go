@@ -40,7 +40,8 @@ type Backend interface {
 	// Release is asked also for permits of other places and sessions: it has none of those.
 	Release(req ReleaseRequest, done func(ReleaseReply, *Error))
 	Refund(req RefundRequest, done func(RefundReply, *Error))
-	Add(req AddRequest, done func(AddReply, *Error))
+	// Add counts requests together; done is called once for each, by its index.
+	Add(reqs []AddRequest, done func(i int, r AddReply, err *Error))
 	Get(req GetRequest, done func(GetReply, *Error))
 	List(req ListRequest, done func(ListReply, *Error))
 }
@@ -163,7 +164,8 @@ func NewService(nc *nats.Conn, cfg ServiceConfig, b Backend) (*Service, error) {
 func (s *Service) register() error {
 	check := newEndpoint(s, &checkCodec, s.backend.Check, s.cfg.Leaf)
 	check.hurry = func(q *CheckRequest) { q.Wait = 0 }
-	add := newEndpoint(s, &addCodec, s.backend.Add, s.cfg.Leaf)
+	add := newEndpoint(s, &addCodec, nil, s.cfg.Leaf)
+	add.askAll = s.backend.Add
 	same := func(v Verb, h micro.Handler) verbEndpoints { return verbEndpoints{v, h, h} }
 	for _, e := range []verbEndpoints{
 		{VerbCheck, check, check.onAny()},

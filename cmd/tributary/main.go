@@ -57,6 +57,7 @@ type cli struct {
 	Import  ImportCmd  `cmd:"" help:"Make a store of lines of JSON."`
 	Stats   StatsCmd   `cmd:"" help:"Show what a place's store holds and does."`
 	Rules   RulesCmd   `cmd:"" help:"Work with rules files."`
+	Bench   BenchCmd   `cmd:"" help:"Measure this machine: the object runtime, and adds over NATS."`
 	Sim     SimCmd     `cmd:"" help:"Run simulated worlds, in which everything fails, and check the laws."`
 	Version VersionCmd `cmd:"" help:"Print the version."`
 

@@ -165,14 +165,16 @@ func (fakeBackend) Refund(q transport.RefundRequest, done func(transport.RefundR
 	done(transport.RefundReply{Refunded: min(q.Hits, 5), Place: "eu.de.berlin"}, unknownNamespace(q.Namespace))
 }
 
-func (fakeBackend) Add(q transport.AddRequest, done func(transport.AddReply, *transport.Error)) {
-	total := transport.Total{Added: 1000}
-	if q.Delta < 0 {
-		total.Removed = uint64(-q.Delta)
-	} else {
-		total.Added += uint64(q.Delta)
+func (fakeBackend) Add(qs []transport.AddRequest, done func(int, transport.AddReply, *transport.Error)) {
+	for i, q := range qs {
+		total := transport.Total{Added: 1000}
+		if q.Delta < 0 {
+			total.Removed = uint64(-q.Delta)
+		} else {
+			total.Added += uint64(q.Delta)
+		}
+		done(i, transport.AddReply{Total: total, Place: "eu.de.berlin"}, either(unknownNamespace(q.Namespace), takenID(q.ID)))
 	}
-	done(transport.AddReply{Total: total, Place: "eu.de.berlin"}, either(unknownNamespace(q.Namespace), takenID(q.ID)))
 }
 
 func (fakeBackend) Get(q transport.GetRequest, done func(transport.GetReply, *transport.Error)) {

@@ -171,7 +171,7 @@ func (f *fixture) acknowledge(change func(*tiers.Ack)) {
 }
 
 func (f *fixture) add(delta int64) {
-	f.runner.Add(alice, delta, func(total tiers.Total, err error) { f.say("added: %d, %v", total.Added, err) })
+	f.runner.Add([]place.Add{{Name: alice, Delta: delta}}, func(_ int, total tiers.Total, err error) { f.say("added: %d, %v", total.Added, err) })
 }
 
 func (f *fixture) check(name tiers.Name) {

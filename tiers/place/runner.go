@@ -284,38 +284,56 @@ func (r *Runner) tryAsleep(name tiers.Name, hits int64) (d tiers.Decision, err e
 // stir does what a check that needed no disk left to do.
 func (r *Runner) stir() { r.step(func(*tiers.Machine, limiter.Time) {}, nothing) }
 
-// Add counts; done is called once the new total is durable, or where the
-// namespace's rule is async, once it is counted.
-func (r *Runner) Add(name tiers.Name, delta int64, done func(tiers.Total, error)) {
-	r.add(name, done, func(m *tiers.Machine, now limiter.Time) (tiers.Total, error) { return m.Add(now, name, delta) })
+// An Add is something to count. Request is its id, or empty.
+type Add struct {
+	Name    tiers.Name
+	Delta   int64
+	Request string
 }
 
-// AddID is Add for a request with an id: one that was carried out before gets
-// the first one's answer.
-func (r *Runner) AddID(name tiers.Name, delta int64, request string, done func(tiers.Total, error)) {
-	r.add(name, done, func(m *tiers.Machine, now limiter.Time) (tiers.Total, error) {
-		return m.AddID(now, name, delta, request)
-	})
-}
-
-func (r *Runner) add(name tiers.Name, done func(tiers.Total, error), f func(*tiers.Machine, limiter.Time) (tiers.Total, error)) {
+// Add counts all of adds in one step; each is counted, or refused for itself.
+// One with an id that was carried out before gets the first one's answer.
+// Done is called for each, by its index: once the step is durable, or where
+// the namespace's rule is async, once it ran.
+func (r *Runner) Add(adds []Add, done func(i int, total tiers.Total, err error)) {
 	if err := r.store.Writable(); err != nil {
-		done(tiers.Total{}, err)
+		for i := range adds {
+			done(i, tiers.Total{}, err)
+		}
 		return
 	}
-	var total tiers.Total
-	var err error
+	type answer struct {
+		total tiers.Total
+		err   error
+		async bool
+	}
+	answers := make([]answer, len(adds))
 	async := false
 	r.step(func(m *tiers.Machine, now limiter.Time) {
-		total, err = f(m, now)
-		async = m.Async(name)
-	}, func(e error) {
-		if !async {
-			done(total, errors.Join(err, e))
+		for i := range adds {
+			add, a := &adds[i], &answers[i]
+			if add.Request == "" {
+				a.total, a.err = m.Add(now, add.Name, add.Delta)
+			} else {
+				a.total, a.err = m.AddID(now, add.Name, add.Delta, add.Request)
+			}
+			a.async = m.Async(add.Name)
+			async = async || a.async
+		}
+	}, func(err error) {
+		for i := range answers {
+			if a := &answers[i]; !a.async {
+				done(i, a.total, errors.Join(a.err, err))
+			}
 		}
 	})
-	if async { // the step ran; a commit that fails ends the runner
-		done(total, err)
+	if !async {
+		return
+	}
+	for i := range answers { // the step ran; a commit that fails ends the runner
+		if a := &answers[i]; a.async {
+			done(i, a.total, a.err)
+		}
 	}
 }
 

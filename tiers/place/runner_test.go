@@ -42,16 +42,18 @@ func TestAsyncAddIsAnsweredAtOnce(t *testing.T) {
 	f := city(t)
 	f.store.held = true
 	hit := tiers.Name{Namespace: "hits", Key: "page"}
-	f.runner.Add(hit, 2, func(total tiers.Total, err error) { f.say("added: %d, %v", total.Added, err) })
-	f.said("added: 2, <nil>")
+	f.runner.Add([]place.Add{{Name: hit, Delta: 2}, {Name: alice, Delta: 3}}, func(i int, total tiers.Total, err error) {
+		f.say("%d added: %d, %v", i, total.Added, err)
+	})
+	f.said("0 added: 2, <nil>")
 	f.runner.Get(hit, func(total tiers.Total, _ []tiers.View, err error) { f.say("got: %d, %v", total.Added, err) })
 	f.said()
 	f.store.syncOne(nil)
-	f.said("report 3 of 1 counts")
+	f.said("report 3 of 2 counts", "1 added: 3, <nil>")
 	f.store.syncOne(nil)
 	f.said("got: 2, <nil>")
 	f.store.full = errDisk
-	f.runner.Add(hit, 2, func(_ tiers.Total, err error) { f.say("refused: %v", err) })
+	f.runner.Add([]place.Add{{Name: hit, Delta: 2}}, func(_ int, _ tiers.Total, err error) { f.say("refused: %v", err) })
 	f.said("refused: the disk is gone")
 }
 

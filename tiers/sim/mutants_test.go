@@ -47,12 +47,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a vote is answered before its commit",
-		edits: []edit{
-			{
-				"tiers/place/runner.go", "{ total, err = m.Add(now, name, delta) },\n\t\tfunc(e error) { done(total, errors.Join(err, e)) })",
-				"{ total, err = m.Add(now, name, delta); done(total, err) }, nothing)",
-			},
-		},
+		edits:   []edit{{"tiers/place/runner.go", "a.async = m.Async(add.Name)", "a.async = true"}},
 	},
 
 	// Counts.

@@ -1,0 +1,390 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/rs/zerolog"
+
+	"github.com/tributary-io/tributary/limiter"
+	"github.com/tributary-io/tributary/transport"
+)
+
+// AddsConfig says what to measure.
+type AddsConfig struct {
+	Dir      string        // an empty folder
+	For      time.Duration // each phase of each round
+	Rounds   int           // all phases take turns so often
+	InFlight int
+	Only     string // phases whose name holds it
+	Redis    string // a redis-server; empty: none
+	Log      zerolog.Logger
+	Progress func(what string, done, whole int)
+}
+
+// AddsReport has a row for each phase: the median of its rounds.
+type AddsReport struct {
+	InFlight int       `json:"in_flight"`
+	Rows     []AddsRow `json:"rows"`
+	Missing  string    `json:"missing,omitempty"` // what was left out, and why
+}
+
+// AddsRow is one phase. CPU is of clients and server together.
+type AddsRow struct {
+	What      string  `json:"what"`
+	PerSecond float64 `json:"per_second"`
+	CPUMicros float64 `json:"cpu_us"`
+	Baseline  string  `json:"baseline,omitempty"` // what Ratio is to
+	Ratio     float64 `json:"ratio,omitempty"`
+}
+
+// The phases, and what each is compared with.
+const (
+	echoOne      = "bare NATS echo, one by one"
+	addOne       = "adds, one by one, durable"
+	redisOne     = "Redis INCR, one by one, appendfsync always"
+	echoBatch    = "bare NATS echo, batches of 100"
+	addHot       = "adds, batches of 100, hot keys, durable"
+	redisBatch   = "Redis INCR, pipelined by 100, appendfsync always"
+	addDiffer    = "adds, batches of 100, all keys differ, durable"
+	pebbleBulk   = "raw Pebble, synced batches of 6400 sets"
+	benchCity    = "eu.de.berlin"
+	batchOf      = 100
+	hotKeys      = 1000
+	benchTimeout = 30 * time.Second
+)
+
+type phase struct {
+	what     string
+	baseline []string
+	run      func(ctx context.Context) (ops int, cpu time.Duration, err error)
+}
+
+// Adds runs the phases in turns. The city has no parent here: what the tiers
+// above cost is theirs, on machines of their own.
+func Adds(ctx context.Context, cfg AddsConfig) (r AddsReport, err error) {
+	if cfg.Progress == nil {
+		cfg.Progress = func(string, int, int) {}
+	}
+	r.InFlight = cfg.InFlight
+	a, err := startAdds(&cfg)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errorsWith(err, a.stop()) }()
+	phases := []phase{
+		{echoOne, nil, a.asked("echo", func(int) []byte { return addBody(0) }, 1)},
+		{addOne, []string{redisOne, echoOne}, a.asked("tributary.add."+benchCity, func(i int) []byte { return addBody(i % hotKeys) }, 1)},
+		{echoBatch, nil, a.asked("echo", func(i int) []byte { return addBatch(i, hotKeys) }, batchOf)},
+		{addHot, []string{redisBatch, echoBatch}, a.asked("tributary.add."+benchCity, func(i int) []byte { return addBatch(i, hotKeys) }, batchOf)},
+		{addDiffer, []string{pebbleBulk}, a.asked("tributary.add."+benchCity, func(i int) []byte { return addBatch(i, 0) }, batchOf)},
+		{pebbleBulk, nil, a.pebble},
+	}
+	if a.redis != nil {
+		phases = append(phases, phase{redisOne, nil, a.redisBenchmark(1)}, phase{redisBatch, nil, a.redisBenchmark(batchOf)})
+	} else {
+		r.Missing = a.missing
+	}
+	phases = slices.DeleteFunc(phases, func(p phase) bool { return !strings.Contains(p.what, cfg.Only) })
+	if len(phases) == 0 {
+		return r, fmt.Errorf("no phase is called %q", cfg.Only)
+	}
+	figures := map[string][]AddsRow{}
+	for round := range cfg.Rounds {
+		for i, p := range phases {
+			cfg.Progress(p.what, round*len(phases)+i, cfg.Rounds*len(phases))
+			began := time.Now()
+			ops, cpu, err := p.run(ctx)
+			if err != nil {
+				return r, fmt.Errorf("%s: %w", p.what, err)
+			}
+			figures[p.what] = append(figures[p.what], AddsRow{
+				What: p.what, PerSecond: float64(ops) / time.Since(began).Seconds(), CPUMicros: float64(cpu.Nanoseconds()) / 1000 / float64(max(1, ops)),
+			})
+		}
+	}
+	median := map[string]AddsRow{}
+	for what, rows := range figures {
+		slices.SortFunc(rows, func(a, b AddsRow) int { return int(a.PerSecond - b.PerSecond) })
+		median[what] = rows[len(rows)/2]
+	}
+	for _, p := range phases {
+		row := median[p.what]
+		r.Rows = append(r.Rows, row)
+		for _, base := range p.baseline {
+			if b, measured := median[base]; measured {
+				r.Rows = append(r.Rows, AddsRow{What: p.what, PerSecond: row.PerSecond, CPUMicros: row.CPUMicros, Baseline: base, Ratio: row.PerSecond / b.PerSecond})
+			}
+		}
+	}
+	return r, nil
+}
+
+// adds is what the phases run on.
+type adds struct {
+	cfg     *AddsConfig
+	server  *transport.Server
+	place   *transport.Place
+	conns   []*nats.Conn
+	db      *pebble.DB
+	bulk    int // keys written so far
+	redis   *exec.Cmd
+	port    string
+	missing string
+	serial  atomic.Int64 // of requests, over all phases
+}
+
+func startAdds(cfg *AddsConfig) (a *adds, err error) {
+	a = &adds{cfg: cfg}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.stop())
+		}
+	}()
+	if a.server, err = transport.StartServer(transport.ServerConfig{Listen: "127.0.0.1:0", Logger: cfg.Log}); err != nil {
+		return a, err
+	}
+	dial := func() (*nats.Conn, error) {
+		nc, err := nats.Connect(a.server.ClientURL())
+		if err == nil {
+			a.conns = append(a.conns, nc)
+		}
+		return nc, err
+	}
+	rules, err := limiter.Compile(limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{"votes": {}}})
+	if err != nil {
+		return a, err
+	}
+	nc, err := dial()
+	if err != nil {
+		return a, err
+	}
+	if a.place, err = transport.StartPlace(transport.PlaceConfig{
+		Place: benchCity, Leaf: true, Dir: filepath.Join(cfg.Dir, "place"), Conn: nc, Rules: rules, Version: "0.1.0", Logger: cfg.Log,
+	}); err != nil {
+		return a, err
+	}
+	if nc, err = dial(); err != nil {
+		return a, err
+	}
+	echo, err := micro.AddService(nc, micro.Config{Name: "echo", Version: "0.1.0"})
+	if err != nil {
+		return a, err
+	}
+	if err := echo.AddEndpoint("echo", micro.HandlerFunc(func(r micro.Request) { _ = r.Respond(r.Data()) })); err != nil {
+		return a, err
+	}
+	a.conns = nil // these two end with the server; the clients are others
+	for range 4 {
+		if _, err := dial(); err != nil {
+			return a, err
+		}
+	}
+	if a.db, err = pebble.Open(filepath.Join(cfg.Dir, "pebble"), &pebble.Options{FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}}); err != nil {
+		return a, err
+	}
+	return a, a.startRedis()
+}
+
+// quiet takes what Pebble has to say of itself.
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)              {}
+func (quiet) Errorf(string, ...any)             {}
+func (quiet) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
+func (a *adds) stop() error {
+	var errs []error
+	for _, nc := range a.conns {
+		nc.Close()
+	}
+	if a.place != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		errs = append(errs, a.place.Stop(ctx))
+	}
+	if a.server != nil {
+		a.server.Shutdown()
+	}
+	if a.db != nil {
+		errs = append(errs, a.db.Close())
+	}
+	if a.redis != nil {
+		_ = a.redis.Process.Kill()
+		_ = a.redis.Wait() // it was killed
+	}
+	return errors.Join(errs...)
+}
+
+func addBody(key int) []byte {
+	return fmt.Appendf(nil, `{"namespace":"votes","key":"key-%d","delta":1}`, key)
+}
+
+// addBatch is the i-th batch, over so many keys; 0: over keys that no other has.
+func addBatch(i, keys int) []byte {
+	body := []byte(`{"requests":[`)
+	for j := range batchOf {
+		if j > 0 {
+			body = append(body, ',')
+		}
+		key := i*batchOf + j
+		if keys > 0 {
+			key %= keys
+		} else {
+			key += 1_000_000
+		}
+		body = append(body, addBody(key)...)
+	}
+	return append(body, "]}"...)
+}
+
+// asked is a phase of requests over TCP.
+func (a *adds) asked(subject string, body func(i int) []byte, many int) func(context.Context) (int, time.Duration, error) {
+	return func(ctx context.Context) (int, time.Duration, error) {
+		var ops atomic.Int64
+		var failed atomic.Pointer[error]
+		var workers sync.WaitGroup
+		end, cpu := time.Now().Add(a.cfg.For), cpuTime()
+		for w := range a.cfg.InFlight {
+			workers.Go(func() {
+				nc := a.conns[w%len(a.conns)]
+				for ctx.Err() == nil && failed.Load() == nil && time.Now().Before(end) {
+					reply, err := nc.Request(subject, body(int(a.serial.Add(1))), benchTimeout)
+					if err == nil && reply.Header.Get(micro.ErrorCodeHeader) != "" {
+						err = errors.New(reply.Header.Get(micro.ErrorHeader))
+					}
+					if err == nil && many > 1 && subject != "echo" && bytes.Contains(reply.Data, []byte(`"code"`)) {
+						err = fmt.Errorf("refused: %.200s", reply.Data)
+					}
+					if err != nil {
+						failed.CompareAndSwap(nil, &err)
+						return
+					}
+					ops.Add(int64(many))
+				}
+			})
+		}
+		workers.Wait()
+		if err := failed.Load(); err != nil {
+			return 0, 0, *err
+		}
+		return int(ops.Load()), cpuTime() - cpu, ctx.Err()
+	}
+}
+
+// pebble commits sets of as many bytes as an add of a new key, one batch after
+// the other.
+func (a *adds) pebble(ctx context.Context) (ops int, cpu time.Duration, err error) {
+	end, cpu := time.Now().Add(a.cfg.For), cpuTime()
+	value := make([]byte, 40)
+	for time.Now().Before(end) && ctx.Err() == nil {
+		batch := a.db.NewBatch()
+		for range a.cfg.InFlight * batchOf {
+			a.bulk++
+			if err := batch.Set(fmt.Appendf(nil, "tree\x000\x00count/votes/key-%d\x00", a.bulk), value, nil); err != nil {
+				return 0, 0, err
+			}
+		}
+		n := int(batch.Count())
+		if err := batch.Commit(pebble.Sync); err != nil {
+			return 0, 0, err
+		}
+		ops += n
+	}
+	return ops, cpuTime() - cpu, ctx.Err()
+}
+
+// startRedis starts a Redis that syncs each write, if there is one.
+func (a *adds) startRedis() error {
+	path, err := exec.LookPath(a.cfg.Redis)
+	if a.cfg.Redis == "" || err != nil {
+		a.missing = "Redis: there is no redis-server here; install it, for example with apt, or name it with --redis"
+		return nil
+	}
+	if _, err := exec.LookPath("redis-benchmark"); err != nil {
+		a.missing = "Redis: there is no redis-benchmark here; it comes with redis-tools"
+		return nil
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	_, a.port, _ = net.SplitHostPort(free.Addr().String())
+	if err := free.Close(); err != nil {
+		return err
+	}
+	dir := filepath.Join(a.cfg.Dir, "redis")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	redis := exec.Command(path, "--port", a.port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
+	if err := redis.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", path, err)
+	}
+	a.redis = redis
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		c, err := net.Dial("tcp", "127.0.0.1:"+a.port)
+		if err == nil {
+			return c.Close()
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("redis-server does not listen: %w", err)
+		}
+	}
+}
+
+// redisBenchmark is a phase of Redis's own benchmark.
+func (a *adds) redisBenchmark(pipeline int) func(context.Context) (int, time.Duration, error) {
+	requests := 20_000 * pipeline
+	return func(ctx context.Context) (int, time.Duration, error) {
+		// As many requests as take about as long: it has no time to run for.
+		began, used := time.Now(), a.redisCPU()
+		cmd := exec.CommandContext(ctx, "redis-benchmark", "-p", a.port, "-t", "incr", "-c", strconv.Itoa(a.cfg.InFlight), "-P", strconv.Itoa(pipeline),
+			"-n", strconv.Itoa(requests), "-r", strconv.Itoa(hotKeys), "--csv")
+		out, err := cmd.Output()
+		if err != nil {
+			return 0, 0, err
+		}
+		rows, err := csv.NewReader(bytes.NewReader(out)).ReadAll()
+		if err != nil || len(rows) == 0 || !strings.EqualFold(rows[len(rows)-1][0], "INCR") {
+			return 0, 0, fmt.Errorf("redis-benchmark said %.200q", out)
+		}
+		n, took := requests, time.Since(began)
+		cpu := a.redisCPU() - used + cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+		requests = int(float64(requests) * a.cfg.For.Seconds() / max(0.1, took.Seconds()))
+		return n, cpu, nil
+	}
+}
+
+// redisCPU is what the server used, where the system says.
+func (a *adds) redisCPU() time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", a.redis.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.ParseInt(fields[11], 10, 64)
+	system, _ := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * time.Second / clockTicks
+}
+
+const clockTicks = 100 // USER_HZ, which is 100 on all that Go runs on
