@@ -139,13 +139,23 @@ func TestACallThatOutlivesItsOperationIsInNoCycle(t *testing.T) {
 	k := Register(s, "k", wakeCounter)
 	var wg sync.WaitGroup
 	must(t, k.Do(ctx, "b", func(tx *Tx, _ *counter) error {
-		b := tx.o
+		a, b := (*object)(nil), tx.o
 		must(t, k.Do(ctx, "a", func(tx *Tx, _ *counter) error {
+			a = tx.o
 			c := tx.Context()
 			wg.Go(func() { must(t, k.Do(c, "b", increment)) })
 			eventually(t, "the call to wait", func() bool { return queued(&b.turn) == 1 })
 			return nil
 		}))
+		in := make(chan struct{})
+		wg.Go(func() { // another one has a when b's operation calls it
+			must(t, k.Do(ctx, "a", func(*Tx, *counter) error {
+				close(in)
+				eventually(t, "b's call to wait", func() bool { return queued(&a.turn) == 1 })
+				return nil
+			}))
+		})
+		<-in
 		return k.Do(tx.Context(), "a", increment)
 	}))
 	wg.Wait()

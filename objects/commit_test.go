@@ -242,7 +242,7 @@ func crashOnce(t *testing.T, seed int64) {
 
 func openCrashed(t *testing.T, fs vfs.FS, c *crash) (*Store, *Kind[*counter]) {
 	// The memtable is small, so that flushes and log rotations fall into the run, too.
-	s, err := Open("a/b", Options{FS: fs, MemTableBytes: 64 << 10, Memory: 3 * 150})
+	s, err := Open("a/b", Options{FS: fs, MemTableBytes: 64 << 10, Memory: 20_000})
 	must(t, err)
 	k := Register(s, "counter", func(tx *Tx) (*counter, error) {
 		c := &counter{}

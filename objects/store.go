@@ -129,6 +129,10 @@ func (s *Store) release() error {
 	return errors.Join(err, s.lock.Close())
 }
 
+// stuckGrace is what Close gives operations that should have returned long ago: the contexts of alarms' handlers have
+// ended only now.
+const stuckGrace = time.Second
+
 // makeDir makes dir and syncs the folders that its new part is named in.
 func makeDir(fs vfs.FS, dir string) error {
 	if _, err := fs.Stat(dir); err == nil {
@@ -171,7 +175,7 @@ func lockError(err error) error {
 // called again, and then returns the same. Operations that come later get ErrClosed. It must not be called from an
 // operation or a done function, and it waits as long as the disk takes.
 //
-// It waits for operations at most Options.StuckAfter, and for objects that are marked stuck not at all. Then it returns
+// It waits for operations at most Options.StuckAfter, and a second for objects that are marked stuck. Then it returns
 // an error that wraps ErrStuck and names an object. Nothing that such an operation does afterwards reaches the disk,
 // and the folder may be opened again; but what Pebble holds in memory is then lost to the process.
 func (s *Store) Close() error {
@@ -185,6 +189,9 @@ func (s *Store) Close() error {
 			defer cancel()
 		}
 		left := s.retireAll(running)
+		for end := time.Now().Add(stuckGrace); len(left) > 0 && time.Now().Before(end); left = s.retireAll(running) {
+			time.Sleep(stuckGrace / 100)
+		}
 		close(s.unwatch)
 		s.watching.Wait()
 		s.commit.close()
