@@ -259,8 +259,8 @@ func TestAnObjectStaysAwakeUntilItsEffectsCame(t *testing.T) {
 	second := make(chan error)
 	go func() { second <- k.Do(ctx, "a", h.with("second", reads)) }()
 	select {
-	case <-second:
-		t.Error("the second effect did not wait for the first")
+	case err := <-second:
+		t.Errorf("the second effect did not wait for the first (%v)", err)
 		close(tell)
 	case <-time.After(20 * time.Millisecond):
 		close(tell)

@@ -30,11 +30,11 @@ func (d *door) answer(req micro.Request, namespace string, body []byte, refused 
 	if req.Reply() != "" {
 		err = d.nc.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: replyHeader(refused), Data: body})
 	}
-	d.sent(req, namespace, outcome, err)
+	d.sent(namespace, outcome, err)
 }
 
 // sent tells the observer what became of a request.
-func (d *door) sent(req micro.Request, namespace, outcome string, err error) {
+func (d *door) sent(namespace, outcome string, err error) {
 	if err != nil && d.observe.Unsent != nil {
 		d.observe.Unsent(d.verb, err)
 	}

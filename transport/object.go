@@ -23,8 +23,6 @@ const (
 	VerbObject Verb = "object"
 	// ObjectHeader carries the name of the object that a request is for.
 	ObjectHeader = "Tributary-Object"
-	// OutcomePassed: the request went on to the object's place.
-	OutcomePassed = "passed"
 
 	// passWithin is how long another place may take to answer what was passed on to it: less than clients wait.
 	passWithin = DefaultTimeout * 4 / 5
@@ -242,7 +240,7 @@ func checkObject(name string) *Error {
 func (s *ObjectService) pass(req micro.Request, kind string, to tiers.Place) {
 	msg := &nats.Msg{Subject: s.subjects.At(objectVerb(kind), string(to)), Header: nats.Header(req.Headers()), Data: req.Data()}
 	if req.Reply() == "" {
-		s.sent(req, kind, OutcomePassed, s.nc.PublishMsg(msg))
+		s.sent(kind, OutcomePassed, s.nc.PublishMsg(msg))
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), passWithin)
@@ -251,7 +249,7 @@ func (s *ObjectService) pass(req micro.Request, kind string, to tiers.Place) {
 	switch {
 	case err == nil:
 		relayed := &nats.Msg{Subject: req.Reply(), Header: reply.Header, Data: reply.Data}
-		s.sent(req, kind, OutcomePassed, s.nc.PublishMsg(relayed))
+		s.sent(kind, OutcomePassed, s.nc.PublishMsg(relayed))
 	case errors.Is(err, nats.ErrNoResponders):
 		s.answer(req, kind, nil, ErrNoResponders.Errorf("the object is at %s, and nobody listens on %s", to, msg.Subject).After(time.Second))
 	default:

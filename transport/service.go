@@ -76,6 +76,8 @@ const (
 	OutcomeShadow = "shadow"
 	// OutcomeGone: there is no such permit, or not any more.
 	OutcomeGone = "gone"
+	// OutcomePassed: the request went on to the place that has the object, which counts its outcome.
+	OutcomePassed = "passed"
 )
 
 // Observer is told what a service does, for metrics and logs. Each function may be nil, is called from any goroutine,
