@@ -37,6 +37,11 @@ import (
 // it is synced, so "I read it from Pebble" proves nothing; the number does. An operation that is not Sync passes the gate
 // at once; if another one called it, it leaves the number there (frame.saw), for that one's gate.
 //
+// An operation's effects (Tx.OnDurable) are told like its outcome, by the group that it wrote to or else the one that it
+// saw, and before it. They join the group while the operation has its object's turn, which is what keeps them in order.
+// If that group is durable they are called at once, in the turn, but not before those who joined it were told: told
+// follows durable.
+//
 // # Who owns what
 //
 //   - object.turn: the object's state, last, and the content of its layer in the open group. Held while an operation
@@ -57,7 +62,8 @@ import (
 //     batch. A reader that holds an unlinked layer reads what Pebble holds as well, or what newer layers hide.
 //  4. Layers are unlinked oldest first, since groups are applied in order: the unlinked layer is its object's last,
 //     and the list is cut at its newer neighbour.
-//  5. An object that is put to sleep has last <= durable, so it has no layers, and what a waking reads is durable.
+//  5. An object that is put to sleep has last <= told, so it has no layers, what a waking reads is durable, and none of
+//     its effects is still to come.
 //  6. Nothing is told nil after failed is set, nor is anything told twice: whoever removes a group from the committer
 //     under mu tells its waiters.
 //
@@ -88,8 +94,9 @@ type committer struct {
 	telling sync.Mutex
 
 	durable  atomic.Uint64 // number of the last durable group
+	told     atomic.Uint64 // number of the last durable group whose waiters were told
 	failed   atomic.Pointer[error]
-	pending  atomic.Int64 // operations that wait
+	pending  atomic.Int64 // operations that wait, and effects
 	pendingB atomic.Int64 // bytes published and not settled
 	ops      atomic.Int64 // durable operations that wrote
 	bytes    atomic.Int64 // and their keys and values
@@ -116,8 +123,8 @@ type group struct {
 	layers  []*layer
 	ops     int
 	bytes   int
-	waiters []func(error)
-	members int           // operations that wait: waiters, and those on done
+	waiters []func(error) // outcomes and effects, in the order of each object's operations
+	members int           // how many wait: waiters, and those on done
 	done    chan struct{} // made by the first who waits on it; closed when settled
 	err     error         // valid once done is closed
 }
@@ -199,6 +206,9 @@ func (c *committer) publish(tx *Tx, done func(error)) (*group, error) {
 		}
 	}
 	o.last = g.num
+	if len(tx.effects) > 0 {
+		c.attach(g, tx.effects)
+	}
 	g.ops++
 	g.bytes += bytes
 	c.pendingB.Add(int64(bytes))
@@ -240,24 +250,35 @@ func (c *committer) hurry() {
 // by now.
 func (c *committer) join(num uint64, done func(error)) (*group, error) {
 	c.mu.Lock()
+	g, err := c.undurable(num)
+	if g != nil {
+		c.add(g, done)
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return nil, c.broken(err)
+	}
+	return g, nil
+}
+
+// undurable returns the group num, nil if it is durable by now; or why there will be none. mu is held.
+func (c *committer) undurable(num uint64) (*group, error) {
 	if err := c.failure(); err != nil {
-		c.mu.Unlock()
 		return nil, err
 	}
 	if num <= c.durable.Load() {
-		c.mu.Unlock()
 		return nil, nil
 	}
-	g := c.find(num)
-	if g == nil {
-		err := fmt.Errorf("broken invariant: group %d is neither durable nor pending (open is %d)", num, c.open.num)
-		c.mu.Unlock()
-		c.fail(err)
-		return nil, c.failure()
+	if g := c.find(num); g != nil {
+		return g, nil
 	}
-	c.add(g, done)
-	c.mu.Unlock()
-	return g, nil
+	return nil, fmt.Errorf("broken invariant: group %d is neither durable nor pending (open is %d)", num, c.open.num)
+}
+
+// broken fails the store for an error of undurable, unless it is its failure already.
+func (c *committer) broken(err error) error {
+	c.fail(err)
+	return c.failure()
 }
 
 func (c *committer) find(num uint64) *group {
@@ -547,17 +568,20 @@ func (c *committer) tell(g *group, err error) {
 	c.pending.Add(-int64(g.members))
 	c.pendingB.Add(-int64(g.bytes))
 	g.err = err
-	if g.done != nil {
-		close(g.done)
-	}
 	for i, done := range g.waiters {
 		g.waiters[i] = nil
 		c.call(done, err)
 	}
+	if err == nil {
+		c.told.Store(g.num)
+	}
+	if g.done != nil { // last: the effects of those who wait on it came before
+		close(g.done)
+	}
 }
 
 func (c *committer) call(done func(error), err error) {
-	defer c.survive("done function called by the sync")
+	defer c.survive("done function or effect called by the sync")
 	done(err)
 }
 

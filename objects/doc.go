@@ -37,8 +37,10 @@
 // # When an outcome leaves
 //
 // [Kind.Do] returns, or [Kind.Submit] calls done, when everything that the operation wrote, and everything that it
-// saw, is durable: this is the output gate. Until then the object goes on with its next operations. An operation that
-// saw nothing pending never waits for the disk, whatever others write.
+// saw, is durable: this is the output gate. Its messages, and whatever other effects it has, leave then, too, if it gives
+// them to [Tx.OnDurable]: in the order of the object's operations, and never if the operation failed. Until then the
+// object goes on with its next operations. An operation that saw nothing pending never waits for the disk, whatever
+// others write.
 //
 // The writes of all objects go to disk together, one sync for all that came while the one before it ran. A key that was
 // written many times meanwhile is written once. After a crash, everything acknowledged is there.

@@ -30,10 +30,13 @@ func (s *Store) finish(tx *Tx, err error, done func(error)) (g *group, _ error) 
 	}
 	o, d := tx.o, tx.durability
 	wrote := !tx.w.empty()
-	if err == nil && (wrote || tx.alarm != nil) {
+	switch {
+	case err == nil && (wrote || tx.alarm != nil):
 		if g, err = s.write(tx, done); err == nil && tx.ringing.due != 0 {
 			s.alarms.rung.Add(1)
 		}
+	case err == nil && len(tx.effects) > 0:
+		g, err = s.commit.follow(tx, tx.saw(), done)
 	}
 	if err != nil {
 		if err = tx.undo(err); tx.ringing.due != 0 {
@@ -45,11 +48,8 @@ func (s *Store) finish(tx *Tx, err error, done func(error)) (g *group, _ error) 
 	if wrote || tx.woken >= 0 || !o.awake {
 		s.weigh(o, tx.woken)
 	}
-	saw := o.last
+	saw := tx.saw()
 	var caller *frame
-	if tx.frame != nil {
-		saw = max(saw, tx.frame.saw.Load())
-	}
 	if d != Sync {
 		caller = frameOf(tx.ctx)
 	}
@@ -70,6 +70,14 @@ func (s *Store) finish(tx *Tx, err error, done func(error)) (g *group, _ error) 
 	return s.commit.gate(saw, err, done)
 }
 
+// saw returns the last group that the operation saw, or wrote to.
+func (tx *Tx) saw() uint64 {
+	if tx.frame == nil {
+		return tx.o.last
+	}
+	return max(tx.o.last, tx.frame.saw.Load())
+}
+
 // write publishes what the operation wrote. It returns the group if the outcome waits for it.
 func (s *Store) write(tx *Tx, done func(error)) (*group, error) {
 	if tx.puts {
@@ -84,6 +92,7 @@ func (s *Store) write(tx *Tx, done func(error)) (*group, error) {
 // undo forgets a failed operation. The object's state is dropped, since the operation may have half-changed it, unless
 // it refused cleanly; a state that was woken on writes that are now dropped must go all the same.
 func (tx *Tx) undo(err error) error {
+	tx.dropEffects()
 	var refused *refusal
 	if !errors.As(err, &refused) || tx.woken >= 0 && (!tx.w.empty() || tx.alarm != nil) {
 		tx.o.awake, tx.o.state = false, nil

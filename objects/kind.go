@@ -34,6 +34,9 @@ func Register[S any](s *Store, name string, wake func(tx *Tx) (S, error)) *Kind[
 	return &Kind[S]{kind: kind{name: name, hash: maphash.String(hashSeed, name)}, store: s, wake: wake}
 }
 
+// Name returns the kind's name.
+func (k *Kind[S]) Name() string { return k.name }
+
 // Do runs op on the named object, after all operations that came before it, and returns when everything that op wrote
 // or read is durable. If op returns an error, Do returns it, and nothing is written.
 //

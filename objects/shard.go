@@ -74,7 +74,7 @@ func (s *Store) lookup(k *kind, name string) (*object, error) {
 	}
 	o = &object{kind: k, name: strings.Clone(name), size: int32(objectBytes + len(name))}
 	sh.add(o, hash)
-	held := sh.shrink(o, s.commit.durable.Load())
+	held := sh.shrink(o, s.commit.told.Load())
 	sh.mu.Unlock()
 	if held {
 		s.commit.hurry()
@@ -132,7 +132,7 @@ func (sh *shard) unlinkFromRing(o *object) {
 // shrink puts the least recently used objects to sleep, if all take too much memory. One with work in flight, running
 // or waiting for the disk, counts as used now: it looks at a few only, so that a crowd of busy ones costs little. It
 // says whether some must wait for a commit first.
-func (sh *shard) shrink(keep *object, durable uint64) (held bool) {
+func (sh *shard) shrink(keep *object, told uint64) (held bool) {
 	const looks = 8
 	for i := 0; i < looks && sh.size > sh.limit; i++ {
 		o := sh.ring.newer
@@ -140,7 +140,7 @@ func (sh *shard) shrink(keep *object, durable uint64) (held bool) {
 			return held
 		}
 		if o != keep && o.turn.tryLock() {
-			if o.last <= durable {
+			if o.last <= told {
 				sh.retire(o)
 				o.turn.unlock()
 				continue
@@ -188,7 +188,7 @@ func (s *Store) weigh(o *object, read int) {
 	sh.mu.Lock()
 	sh.size += int64(size) - int64(o.size)
 	o.size = int32(size)
-	held := sh.shrink(o, s.commit.durable.Load())
+	held := sh.shrink(o, s.commit.told.Load())
 	sh.mu.Unlock()
 	if held {
 		s.commit.hurry()

@@ -26,6 +26,7 @@ type Tx struct {
 	ringing alarm // what a handler's operation handles; due is 0 in all others
 
 	durability Durability
+	effects    []func(error)
 
 	key []byte // scratch: the key for Pebble
 	arg []byte // scratch: the key
@@ -47,6 +48,7 @@ func (tx *Tx) release() {
 	tx.ctx, tx.store, tx.o, tx.frame = nil, nil, nil, nil
 	tx.puts, tx.read, tx.durability = false, 0, Sync
 	tx.alarm, tx.ringing = nil, alarm{}
+	tx.dropEffects()
 	txs.Put(tx)
 }
 

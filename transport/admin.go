@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/tributary-io/tributary/tiers"
@@ -78,27 +77,10 @@ func verbOf(name string) Verb {
 
 // serveAdmin serves one verb.
 func serveAdmin[Q, R any](s *Service, v Verb, ask func(Q, func(R, *Error))) error {
-	c := s.endpoints[v]
+	d := &door{s.endpoints[v], s.nc, s.subjects, v, &s.cfg.Observe}
 	handle := func(req micro.Request) {
-		// The handler returns at once, so the answer goes around micro: see message.
-		answer := func(body []byte, refused *Error) {
-			if refused != nil {
-				c.errors.Add(1)
-				body = appendError(nil, refused)
-			}
-			err := s.nc.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: replyHeader(refused), Data: body})
-			if err != nil && req.Reply() != "" && s.cfg.Observe.Unsent != nil {
-				s.cfg.Observe.Unsent(v, err)
-			}
-			outcome := OutcomeOK
-			if refused != nil {
-				outcome = refused.Reason
-			}
-			if s.cfg.Observe.Operation != nil {
-				s.cfg.Observe.Operation(v, "", outcome)
-			}
-		}
-		if err := c.gate.enter(1); err != nil {
+		answer := func(body []byte, refused *Error) { d.answer(req, "", body, refused) }
+		if err := d.gate.enter(1); err != nil {
 			answer(nil, err)
 			return
 		}
@@ -107,7 +89,7 @@ func serveAdmin[Q, R any](s *Service, v Verb, ask func(Q, func(R, *Error))) erro
 			if answered.Swap(true) {
 				return
 			}
-			defer c.gate.leave(1)
+			defer d.gate.leave(1)
 			if refused != nil {
 				answer(nil, refused)
 				return

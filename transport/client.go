@@ -291,42 +291,51 @@ func (c *Client) subject(v Verb) string {
 	return c.subjects.At(v, c.place)
 }
 
-// roundTrip sends a request and reads the answer into reply.
+// roundTrip sends a request of JSON, and reads the answer into reply.
 func (c *Client) roundTrip(ctx context.Context, v Verb, body []byte, wait time.Duration, reply any) error {
-	subject := c.subject(v)
+	msg, err := c.request(ctx, &nats.Msg{Subject: c.subject(v), Data: body}, wait)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(msg.Data, reply); err != nil {
+		return fmt.Errorf("%s: the answer cannot be read; the request may have been done: %w", c.subject(v), err)
+	}
+	return nil
+}
+
+// request sends a request, and returns the answer, if it is no refusal.
+func (c *Client) request(ctx context.Context, q *nats.Msg, wait time.Duration) (*nats.Msg, error) {
+	subject := q.Subject
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.timeout+wait)
 		defer cancel()
 	}
-	msg, err := c.nc.RequestWithContext(ctx, subject, body)
+	msg, err := c.nc.RequestMsgWithContext(ctx, q)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		e := ErrNoResponders.Errorf("nobody listens on %s: is a tributary serving there? Look with \"nats micro ls\", and "+
 			"check the place, the prefix and the NATS server", subject)
 		e.cause = err
-		return e
+		return nil, e
 	case ctx.Err() != nil && err != nil:
-		return fmt.Errorf("%s: no answer came in time; the request may have been done: %w", subject, err)
+		return nil, fmt.Errorf("%s: no answer came in time; the request may have been done: %w", subject, err)
 	case err != nil:
-		return fmt.Errorf("%s: %w", subject, err)
+		return nil, fmt.Errorf("%s: %w", subject, err)
 	}
 	switch got := msg.Header.Get(VersionHeader); got {
 	case wireVersion:
 	case "":
-		return fmt.Errorf("%s: what answered is no tributary (its answer has no %s): check the prefix", subject, VersionHeader)
+		return nil, fmt.Errorf("%s: what answered is no tributary (its answer has no %s): check the prefix", subject, VersionHeader)
 	default:
-		return fmt.Errorf("%s: the place answered in version %s and this client reads %s: update the client",
+		return nil, fmt.Errorf("%s: the place answered in version %s and this client reads %s: update the client",
 			subject, quote(got), wireVersion)
 	}
 	// An error's body may be of any shape that we know: what it holds beside the error is ignored.
 	if code := msg.Header.Get("Nats-Service-Error-Code"); code != "" {
-		return c.refusal(subject, code, msg)
+		return nil, c.refusal(subject, code, msg)
 	}
-	if err := json.Unmarshal(msg.Data, reply); err != nil {
-		return fmt.Errorf("%s: the answer cannot be read; the request may have been done: %w", subject, err)
-	}
-	return nil
+	return msg, nil
 }
 
 // refusal makes an error of an answer that micro's headers mark as one.

@@ -1,5 +1,6 @@
 // Package transport speaks NATS for Tributary: the names of its subjects, the JSON that callers send and read, the
-// service of a place as NATS micro endpoints, the Go client, and the embedded nats-server.
+// service of a place as NATS micro endpoints, the Go client, and the embedded nats-server. It also serves objects of
+// other kinds than ours ([ServeObjects]), which have nothing to do with counting.
 //
 // The wire is fixed (see the README): a field keeps its name, type and meaning; replies may gain fields. Requests are
 // read strictly, so that a typing error is a 400 that names it and never a request for something else; replies are

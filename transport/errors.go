@@ -42,11 +42,11 @@ var (
 	ErrUnknownNamespace = &Error{Code: 404, Reason: "unknown_namespace", Message: "the namespace is unknown"}
 	// ErrNotServed: the place does not do this; only a leaf checks, releases, refunds and adds.
 	ErrNotServed = &Error{Code: 409, Reason: "not_served", Message: "the place does not serve this"}
-	// ErrWrongPlace: the permit is another place's, which the message names; only that one can release it.
-	ErrWrongPlace = &Error{Code: 409, Reason: "wrong_place", Message: "the permit is another place's"}
+	// ErrWrongPlace: the permit or the object is another place's, which the message names; only that one has it.
+	ErrWrongPlace = &Error{Code: 409, Reason: "wrong_place", Message: "it is another place's"}
 	// ErrIDReused: the request's id is another request's, of the same namespace and place. Nothing was done.
 	ErrIDReused = &Error{Code: 409, Reason: "id_reused", Message: "the id is another request's"}
-	// ErrUnknownPlace: no such place ever reported to the one that was asked.
+	// ErrUnknownPlace: no such place ever reported to the one that was asked, or no place has objects of that name.
 	ErrUnknownPlace = &Error{Code: 404, Reason: "unknown_place", Message: "the place is unknown"}
 	// ErrConflict: what is so at the place does not allow this now; the message says what.
 	ErrConflict = &Error{Code: 409, Reason: "conflict", Message: "this is not possible now"}
@@ -66,7 +66,8 @@ var (
 	ErrFenced = &Error{Code: 503, Reason: "fenced", Message: "a newer process serves the place"}
 	// ErrStorage: the place's disk is full or failing.
 	ErrStorage = &Error{Code: 503, Reason: "storage", Message: "the place's storage failed"}
-	// ErrNoResponders: NATS says that nobody listens on the subject. It is made by the client, never sent.
+	// ErrNoResponders: NATS says that nobody listens on the subject. It is made by the client, and sent only by a place
+	// that passes a request on.
 	ErrNoResponders = &Error{Code: 503, Reason: "no_responders", Message: "nobody listens"}
 )
 

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -139,8 +140,8 @@ func (m *placeMetrics) event(e tiers.Event) {
 	}
 }
 
-// observer tells the figures and the log what a service does.
-func (m *placeMetrics) observer(log zerolog.Logger) Observer {
+// Observer tells the figures and the log what a service of a place does: of its counters, or of a kind of its objects.
+func (m *Metrics) Observer(p tiers.Place, log zerolog.Logger) Observer {
 	o := Observer{
 		Panic: func(v Verb, value any, stack []byte) {
 			log.Error().Str("verb", string(v)).Interface("panic", value).Bytes("stack", stack).Msg("a request panicked")
@@ -153,9 +154,9 @@ func (m *placeMetrics) observer(log zerolog.Logger) Observer {
 	if m == nil {
 		return o
 	}
-	place, tier := string(m.place), m.place.Tier()
+	place, tier := string(p), p.Tier()
 	seconds := map[Verb]prometheus.Observer{}
-	for _, v := range verbs {
+	for _, v := range append(slices.Clone(verbs), VerbObject) {
 		seconds[v] = m.messages.WithLabelValues(place, tier, string(v))
 	}
 	type key struct {

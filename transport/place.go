@@ -114,7 +114,7 @@ func (p *Place) serve() (err error) {
 	p.metrics.observe(p)
 	p.service, err = NewService(p.cfg.Conn, ServiceConfig{
 		Prefix: p.cfg.Prefix, Place: string(p.cfg.Place), Leaf: p.cfg.Leaf, Version: p.cfg.Version,
-		Drain: p.runner.Stop, Admin: backend{p}, Observe: p.metrics.observer(p.log),
+		Drain: p.runner.Stop, Admin: backend{p}, Observe: p.cfg.Metrics.Observer(p.cfg.Place, p.log),
 	}, backend{p})
 	if err != nil {
 		return err

@@ -77,6 +77,8 @@ const (
 	OutcomeShadow = "shadow"
 	// OutcomeGone: there is no such permit, or not any more.
 	OutcomeGone = "gone"
+	// OutcomePassed: the request went on to the place that has the object, which counts its outcome.
+	OutcomePassed = "passed"
 )
 
 // Observer is told what a service does, for metrics and logs. Each function may be nil, is called from any goroutine,
@@ -143,7 +145,7 @@ func NewService(nc *nats.Conn, cfg ServiceConfig, b Backend) (*Service, error) {
 			"leaf":   strconv.FormatBool(cfg.Leaf),
 			"prefix": subjects.Prefix(),
 		},
-		StatsHandler: s.stats,
+		StatsHandler: func(e *micro.Endpoint) any { return s.endpoints[verbOf(e.Name)].stats() },
 		ErrorHandler: func(_ micro.Service, err *micro.NATSError) {
 			if cfg.Observe.Fault != nil {
 				cfg.Observe.Fault(err)
@@ -223,7 +225,7 @@ func (s *Service) Stop(ctx context.Context) error {
 	defer cancel()
 	// A connection that is closed or away delivers nothing more, so these two may fail; the gates decide.
 	_ = s.micro.Stop()
-	s.settle(flush)
+	settle(flush, s.nc)
 	for _, v := range slices.Concat(adminVerbs, verbs) {
 		if v == VerbCheck && s.cfg.Drain != nil {
 			s.cfg.Drain()
@@ -234,35 +236,5 @@ func (s *Service) Stop(ctx context.Context) error {
 				s.cfg.Place, g.inside.Load(), v, err)
 		}
 	}
-	if s.nc.IsConnected() {
-		if err := s.nc.FlushWithContext(flush); err != nil {
-			return fmt.Errorf("stopping %s: its last answers may not have left: %w", s.cfg.Place, err)
-		}
-	}
-	return nil
-}
-
-// settle lets the requests that NATS has already given us reach their handlers.
-func (s *Service) settle(ctx context.Context) {
-	if !s.nc.IsConnected() || s.nc.FlushWithContext(ctx) != nil {
-		return
-	}
-	handled := make(chan struct{})
-	if s.nc.Barrier(func() { close(handled) }) != nil {
-		return
-	}
-	select {
-	case <-handled:
-	case <-ctx.Done():
-	}
-}
-
-// stats is what nats micro stats shows beside micro's own figures, which know nothing of answers that are sent after
-// a handler has returned, nor of errors within a batch.
-func (s *Service) stats(e *micro.Endpoint) any {
-	c := s.endpoints[verbOf(e.Name)]
-	return struct {
-		InFlight int64 `json:"in_flight"`
-		Errors   int64 `json:"errors"`
-	}{c.gate.inside.Load(), c.errors.Load()}
+	return flushAnswers(flush, s.nc, s.cfg.Place)
 }

@@ -28,6 +28,7 @@ var arrows = map[string][]string{
 	"objects":         {},
 	"transport":       {"limiter", "tiers", "tiers/place", "objects"},
 	"cmd/tributary":   {"limiter", "tiers", "tiers/place", "tiers/sim", "tiers/sim/study", "objects", "transport"},
+	"examples":        {"tiers", "objects", "transport"},
 	"deploy":          {},
 }
 
@@ -55,7 +56,7 @@ func TestImportsPointDown(t *testing.T) {
 			t.Error(complaint)
 		}
 	}
-	for _, folder := range []string{"limiter", "tiers", "tiers/place", "tiers/sim", "tiers/sim/study", "objects", "transport", "cmd/tributary"} {
+	for _, folder := range []string{"limiter", "tiers", "tiers/place", "tiers/sim", "tiers/sim/study", "objects", "transport", "cmd/tributary", "examples/chat"} {
 		if !seen[folder] {
 			t.Errorf("%s has no Go files: has it moved? Then its arrows must, too", folder)
 		}
@@ -100,6 +101,9 @@ func TestImportsThatPointUpAreFound(t *testing.T) {
 		{"transport", `import "github.com/tributary-io/tributary/cmd/tributary/internal/page"`, "internal/page"},
 		{"cmd/tributary/internal/page", `import "github.com/tributary-io/tributary/transport"`, ""},
 		{"deploy", `import "github.com/tributary-io/tributary/limiter"`, "limiter"},
+		{"examples/chat", `import "github.com/tributary-io/tributary/objects"`, ""},
+		{"examples/chat", `import "github.com/tributary-io/tributary/limiter"`, "limiter"},
+		{"transport", `import "github.com/tributary-io/tributary/examples/chat"`, "examples/chat"},
 		{"elsewhere", `import "fmt"`, "no arrows"},
 	} {
 		f, err := parse(token.NewFileSet(), c.folder, "x.go", "package x\n"+c.code)

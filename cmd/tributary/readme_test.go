@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -138,7 +139,7 @@ func TestReadmeCommandsAreUnderstood(t *testing.T) {
 func TestReadmeNamesExist(t *testing.T) {
 	text, fences := readmeFences(t)
 	for _, f := range fences {
-		if f.section == "With any NATS client" || strings.Contains(f.text, "nats-server") {
+		if f.section == "With any NATS client" || f.section == "Objects" || strings.Contains(f.text, "nats-server") {
 			text = strings.Replace(text, f.text, "", 1) // its flags are others'
 		}
 	}
@@ -239,6 +240,49 @@ func TestReadmeWithTheNATSCLI(t *testing.T) {
 	url, _ := serveForReaders(t)
 	for _, e := range slices.Concat(examples(t, fences, "First steps"), examples(t, fences, "With any NATS client")) {
 		try(t, e, "TRIBUTARY_NATS="+url, "NATS_URL="+url, "XDG_CONFIG_HOME="+folder, "PATH="+folder+":"+os.Getenv("PATH"))
+	}
+}
+
+// TestReadmeObjectsWithTheNATSCLI talks in the chat room of examples/chat, as TestReadmeWithTheNATSCLI asks places.
+func TestReadmeObjectsWithTheNATSCLI(t *testing.T) {
+	program := os.Getenv("TRIBUTARY_NATS_CLI")
+	if program == "" {
+		t.Skip("set TRIBUTARY_NATS_CLI to the path of the nats command line, as .ci/run does")
+	}
+	folder := t.TempDir()
+	build := exec.Command("go", "build", "-o", folder, "../../examples/chat")
+	if text, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	_, fences := readmeFences(t)
+	t.Chdir(folder)
+	if err := os.Symlink(program, "nats"); err != nil {
+		t.Fatal(err)
+	}
+	server, err := transport.StartServer(transport.ServerConfig{Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Shutdown)
+	chat := exec.Command("./chat", "--nats", server.ClientURL())
+	stderr, err := chat.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := chat.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = chat.Process.Signal(syscall.SIGTERM)
+		if err := chat.Wait(); err != nil {
+			t.Errorf("chat: %v", err)
+		}
+	})
+	if said, err := bufio.NewReader(stderr).ReadString('\n'); err != nil || !strings.Contains(said, "is open") {
+		t.Fatalf("chat says %q, %v", said, err)
+	}
+	for _, e := range examples(t, fences, "Objects") {
+		try(t, e, "NATS_URL="+server.ClientURL(), "XDG_CONFIG_HOME="+folder, "PATH="+folder+":"+os.Getenv("PATH"))
 	}
 }
 
@@ -353,7 +397,7 @@ func serveForReaders(t *testing.T) (url, welcome string) {
 }
 
 // try runs an example. Where something is not there yet, as views are not at first, it does what a reader does: it
-// waits, and tries again, except that an add is made once.
+// waits, and tries again, except that an add is made once, and an object asked once.
 func try(t *testing.T, e example, environ ...string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Second) { // by then a limit's burst is back
@@ -365,7 +409,7 @@ func try(t *testing.T, e example, environ ...string) {
 		if shows(e.output, string(got)) {
 			return
 		}
-		if time.Now().After(deadline) || strings.Contains(e.command, "add") {
+		if time.Now().After(deadline) || strings.Contains(e.command, "add") || strings.Contains(e.command, "tributary.object") {
 			t.Errorf("%s says (%v)\n%s\nand in the README\n%s", e.command, err, got, e.output)
 			return
 		}
@@ -381,6 +425,7 @@ var masks = []struct {
 	{regexp.MustCompile(`(?m)^  data   .*$`), "DATA"},
 	{regexp.MustCompile(`"through":"[^"]+","age_ms":\d+`), "THROUGH"},
 	{regexp.MustCompile(`\b[A-Za-z0-9]{22}\b`), "ID"},
+	{regexp.MustCompile(`(?m)^\d{16}\b`), "MICROSECOND"},
 	{regexp.MustCompile(`\b[0-9.]+ ?(?:µs|ms|s)\b`), "TIME"},
 	{regexp.MustCompile(`│ \d+ +│ tributary`), "│ COUNT │ tributary"}, // a get or check may have been tried again
 	{regexp.MustCompile(`[─ ]+`), " "},                                // tables are as wide as what is in them
