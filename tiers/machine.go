@@ -100,6 +100,7 @@ type Machine struct {
 	commits  uint64                        // the last draw's number
 	serial   uint64                        // the last permit's
 	underWay map[requestID]*waitingRequest // checks with an id that wait
+	answered map[Key]*RequestRecord        // by the step under way, which reads what was before it
 	requests map[uint64]requestID          // by the id of the check
 	used     []*object                     // with admitted checks that are not counted yet
 	usedAt   limiter.Time                  // when they are to be
@@ -321,6 +322,7 @@ func (m *Machine) Output(now limiter.Time) Output {
 		out.Commit = m.commits
 	}
 	m.out = Output{}
+	clear(m.answered)
 	return out
 }
 

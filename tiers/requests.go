@@ -72,7 +72,12 @@ func (m *Machine) remembered(now limiter.Time, s *space, id string, key string, 
 	}
 	newest := m.slotsOf(now, s).newest
 	for _, slot := range []int64{newest, newest - 1} {
-		if r, _ := m.read(requestKey(s.name, slot, id)).(*RequestRecord); r != nil {
+		k := requestKey(s.name, slot, id)
+		r := m.answered[k]
+		if r == nil {
+			r, _ = m.read(k).(*RequestRecord)
+		}
+		if r != nil {
 			if r.Key != key || r.Add != add || r.Hits != hits {
 				return nil, ErrIDReused
 			}
@@ -86,7 +91,12 @@ func (m *Machine) remembered(now limiter.Time, s *space, id string, key string, 
 func (m *Machine) remember(now limiter.Time, s *space, id string, r *RequestRecord) {
 	at := m.slotsOf(now, s)
 	r.Session = m.cfg.Session
-	m.write(requestKey(s.name, at.newest, id), r)
+	k := requestKey(s.name, at.newest, id)
+	m.write(k, r)
+	if m.answered == nil {
+		m.answered = map[Key]*RequestRecord{}
+	}
+	m.answered[k] = r
 	if !at.stale {
 		return
 	}

@@ -241,7 +241,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a request's id is forgotten",
-		edits:   []edit{{"tiers/requests.go", "m.write(requestKey(s.name, at.newest, id), r)", ""}},
+		edits:   []edit{{"tiers/requests.go", "m.write(k, r)", ""}},
 	},
 	{
 		mistake: "a limit that comes back is lent at once",
