@@ -48,7 +48,6 @@ var regressions = []struct {
 // gaps are seeds that break a law in a way that is known and not repaired
 // yet. TestLaws fails when one no longer does, so that it leaves this list.
 var gaps = map[uint64]string{
-	227:  "limits hold", // a leaf owner whose disk is lost before its parent ever heard of it, taken for new
 	1065: "limits hold", // a quota of a country after an old disk and jumps of the wall clock
 	1084: "limits hold", // a leaf's own budget, after the rules changed it
 }
