@@ -482,7 +482,13 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 	}
 	more := g.Lent.Minus(h.lent)
 	if !more.Covers(limiter.Share{}) || more.Tokens > more.Capacity || !p.limit.Whole().Covers(limiter.Share{Capacity: p.holding().Capacity + more.Capacity, Rate: p.holding().Rate + more.Rate}) {
-		return // no honest ledger says so
+		// No honest ledger says so, or it did before the limit was lowered: the
+		// line is told of again until it is given back.
+		if h.renewAt == 0 || h.renewAt == limiter.Never {
+			h.renewAt = m.upper.gotAt.Add(m.lease() / 3)
+		}
+		m.arm(now, o)
+		return
 	}
 	if g.Resets > h.resets { // of what was lent before: what comes now is as the lender has it
 		h.resets = g.Resets
