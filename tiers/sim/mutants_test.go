@@ -170,11 +170,11 @@ var mutants = []mutant{
 	// Leases.
 	{
 		mistake: "the parent's lease ends before the child's",
-		edits:   []edit{{"tiers/pool.go", "return d/100*102 + d%100*102/100", "return d / 100 * 98"}},
+		edits:   []edit{{"tiers/pool.go", "return max(0, d/102*100)", "return max(0, d/98*100)"}},
 	},
 	{
 		mistake: "clocks are trusted not to drift",
-		edits:   []edit{{"tiers/pool.go", "return d/100*102 + d%100*102/100", "return d"}},
+		edits:   []edit{{"tiers/pool.go", "return max(0, d/102*100)", "return max(0, d)"}},
 	},
 	{
 		mistake: "the child's lease begins when the answer comes", quick: true,
