@@ -42,6 +42,7 @@ type waiter struct {
 	id       uint64
 	hits     int64
 	deadline limiter.Time
+	again    limiter.Time // it can be decided then, if nobody else comes; 0: not known
 }
 
 // Decided is the decision on a check that waited.
@@ -105,7 +106,7 @@ func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline l
 	}
 	if deadline > now.Add(d.RetryAfter) && m.mayWait(o) {
 		*d = Decision{}
-		m.wait(now, o, waiter{id, hits, deadline})
+		m.wait(now, o, waiter{id: id, hits: hits, deadline: deadline})
 		return false, true, nil
 	}
 	if m.decide(o, now, hits, d, true) {
@@ -382,17 +383,22 @@ func (p *pool) untilNext(now limiter.Time) time.Duration {
 }
 
 // decideAll decides the checks that wait, in the order of their coming, as
-// far as that can be done now.
+// far as that can be done now. One that finds a share which will have enough
+// in time waits on.
 func (m *Machine) decideAll(o *object, now limiter.Time) {
 	left := o.waiters[:0]
 	for _, w := range o.waiters {
 		var d Decision
-		if m.decide(o, now, w.hits, &d, false) {
-			patient := !o.space.rule.Shadow || o.drawing()
-			if patient && now.Add(d.RetryAfter) < w.deadline && !m.upper.stopping && !m.upper.fenced {
-				left = append(left, w)
-				continue
-			}
+		waits := m.decide(o, now, w.hits, &d, false)
+		if w.again = 0; d.RetryAfter > 0 {
+			w.again = now.Add(d.RetryAfter)
+		}
+		patient := o.space.rule != nil && (!o.space.rule.Shadow || o.drawing())
+		if (waits || !d.Allowed && w.again > 0) && patient && max(now, w.again) < w.deadline && !m.upper.stopping && !m.upper.fenced {
+			left = append(left, w)
+			continue
+		}
+		if waits {
 			m.decide(o, now, w.hits, &d, true)
 		}
 		m.waiting--
@@ -427,7 +433,7 @@ func (m *Machine) tickObject(now limiter.Time, o *object) {
 		}
 		expired := false
 		for _, l := range p.lines {
-			if now >= l.expires && !(l.number == 0 && l.demand.none()) {
+			if now >= l.expires {
 				if l.number != 0 && !p.keeps(l) {
 					p.end(now, l)
 				}
@@ -436,7 +442,7 @@ func (m *Machine) tickObject(now limiter.Time, o *object) {
 			}
 		}
 		if expired {
-			p.drop()
+			p.drop(now)
 		}
 		if expired || len(p.lines) > 0 && p.owner && now >= m.quiet(p) && m.quiet(p) != 0 || p.meetAt != 0 && now >= p.meetAt {
 			m.balance(now, p, nil)
@@ -491,7 +497,9 @@ func (m *Machine) arm(now limiter.Time, o *object) {
 		}
 	}
 	for _, w := range o.waiters {
-		at = min(at, w.deadline)
+		if at = min(at, w.deadline); w.again > 0 {
+			at = min(at, w.again)
+		}
 	}
 	m.timers.set(o, at)
 }

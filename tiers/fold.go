@@ -184,6 +184,7 @@ func (m *Machine) Forget(now limiter.Time, place Place) error {
 
 // leave makes what a child counted this place's own.
 func (m *Machine) leave(now limiter.Time, c *child) {
+	c.unheard = nil
 	c.record = c.record.with(func(r *ChildRecord) { r.Forgotten, r.Sessions = true, nil })
 	m.saveChild(now, c)
 	m.lower.order = slices.DeleteFunc(m.lower.order, func(o *child) bool { return o == c })
@@ -207,7 +208,7 @@ func (m *Machine) leave(now limiter.Time, c *child) {
 					l.demand = Demand{}
 				}
 			}
-			p.drop()
+			p.drop(now)
 		}
 		m.arm(now, o)
 	}

@@ -180,7 +180,7 @@ func (m *Machine) turn(now limiter.Time, p *pool) {
 			l.close()
 		}
 	}
-	p.drop()
+	p.drop(now)
 	p.window, p.spent, p.waits, p.credit = c.begin, 0, false, 0
 	p.endsAt = now.Add(m.untilEnd(now, c))
 	p.vault, p.debt = vault{}, 0
@@ -464,7 +464,7 @@ func (m *Machine) refill(now limiter.Time, p *pool) {
 	for _, l := range p.lines {
 		l.resets++
 		if l.number != 0 {
-			m.call(p, l)
+			m.call(now, p, l)
 		}
 	}
 	m.decideAll(p.object, now)

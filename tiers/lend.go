@@ -66,8 +66,7 @@ func (p *pool) lendable(lines []*line, claims []claim) int64 {
 	return all
 }
 
-// lendAsked meets asks with free tokens: that of the line whose report is
-// being answered at once, others by calling them.
+// lendAsked meets asks with free tokens.
 func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []claim, asking *line, free, most int64) {
 	var order []*line
 	for _, l := range lines {
@@ -75,38 +74,22 @@ func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []c
 			order = append(order, l)
 		}
 	}
-	slices.SortStableFunc(order, func(a, b *line) int {
-		switch {
-		case a.called == b.called:
-			return cmp.Compare(a.until, b.until)
-		case a.called: // it was promised
-			return -1
-		}
-		return 1
-	})
-	if free = max(0, free); p.lease(now, m.lease()) < 2*minRenewal {
-		free = 0
-	}
-	have := free
-	var ahead int64
+	slices.SortStableFunc(order, func(a, b *line) int { return cmp.Compare(a.until, b.until) })
+	free = max(0, free)
+	short := false
 	for _, l := range order {
-		lacks := l.lacks()
-		part := min(lacks, free)
-		free -= part
-		ahead += lacks
-		switch {
-		case part == 0:
-		case l == asking:
-			m.lend(now, p, l, limiter.Share{Tokens: part, Capacity: part})
-		case !l.called:
-			m.call(p, l)
+		part := min(l.lacks(), free)
+		if m.lend(now, p, l, limiter.Share{Tokens: part, Capacity: part}) {
+			if free -= part; l != asking {
+				m.call(now, p, l)
+			}
 		}
+		short = short || l.lacks() > 0
 	}
-	short := ahead > have
 	for _, l := range lines {
 		most -= l.out().Capacity
 	}
-	if asking != nil && !asking.demand.none() && ahead == 0 {
+	if asking != nil && !asking.demand.none() && len(order) == 0 {
 		stock := min(p.ahead(asking), free/spareStock)
 		if len(lines) == 1 {
 			stock = free
@@ -135,7 +118,7 @@ func (m *Machine) lendAsked(now limiter.Time, p *pool, lines []*line, claims []c
 		}
 		changed := keep != l.keep && !keep.All
 		if l.keep = keep; changed && l != asking {
-			m.call(p, l)
+			m.call(now, p, l)
 		}
 	}
 }

@@ -68,6 +68,78 @@ func TestLineOfANewLender(t *testing.T) {
 	}
 }
 
+// TestRecallIsTakenOnceAndInOrder: what Recalls lend is there once, however
+// they come: twice, late, after another report, or to another session.
+func TestRecallIsTakenOnceAndInOrder(t *testing.T) {
+	m, r := joinedCity(t)
+	user, limit := Name{"api", "user"}, m.rules.Rule("api").Limits[0].ID
+	m.Acknowledged(2, answer(m, r))
+	r = m.Output(2).Report
+	m.Acknowledged(3, answer(m, r))
+	if _, _, err := m.Check(3, user, 1, 3, 1); err != nil { // it is awake
+		t.Fatal(err)
+	}
+	m.Output(3)
+	for i, step := range []struct {
+		session, sequence, line uint64
+		lent                    int64
+		spend, want             int64
+	}{
+		{1, r.Sequence, 4, 5, 2, 3},
+		{1, r.Sequence, 4, 5, 0, 3},      // twice
+		{1, r.Sequence, 4, 9, 0, 7},      // more
+		{1, r.Sequence, 4, 5, 0, 7},      // late
+		{1, r.Sequence - 1, 4, 20, 0, 7}, // after a report before
+		{1, r.Sequence + 1, 4, 20, 0, 7}, // after one whose Ack did not come
+		{2, r.Sequence, 4, 20, 0, 7},     // to a twin
+		{1, r.Sequence, 6, 8, 5, 3},      // another line
+		{1, r.Sequence, 4, 20, 0, 3},     // late, of the one before
+		{1, r.Sequence, 0, 0, 0, 3},
+	} {
+		m.Recalled(4, &Recall{Parent: 9, Session: step.session, Sequence: step.sequence, Lines: []Grant{
+			{Name: user, Limit: limit, Line: step.line, Lent: limiter.Share{Tokens: step.lent, Capacity: step.lent}, Lease: 5 * time.Second, Keep: Keep{All: true}},
+		}})
+		if d, _, err := m.Check(4, user, step.spend, 4, 1); err != nil || !d.Allowed || d.Remaining != step.want {
+			t.Errorf("after recall %d, %+v: %+v, %v; want %d left", i, step, d, err, step.want)
+		}
+	}
+	if h := m.spaces["api"].objects["user"].pools[0].held; h.expires != limiter.Time(2).Add(5*time.Second) {
+		t.Errorf("the lease ends at %d: it began when the report was built, at 2", h.expires)
+	}
+}
+
+// TestLostRecallIsSaidAgain: the Acks of the child's next reports repeat what
+// a Recall lent, until one of them has come.
+func TestLostRecallIsSaidAgain(t *testing.T) {
+	m := start(t, memory{}, Root, false, 2)
+	user, limit := Name{"api", "user"}, m.rules.Rule("api").Limits[0].ID
+	report := func(child Place, sequence, got uint64, lines ...LineReport) *Ack {
+		for i := range lines {
+			lines[i].Name, lines[i].Limit = user, limit
+		}
+		return m.Reported(0, &Report{Child: child, Session: 5, Number: 1, Sequence: sequence, Got: got, Hash: m.rules.Hash, Rules: m.version, Lines: lines})
+	}
+	asks := Demand{Ask: 10, Single: 10, Until: time.Second, Weight: 1}
+	all := lent(t, report("eu", 1, 0, LineReport{Demand: asks}))
+	report("us", 1, 0, LineReport{Demand: asks})
+	m.Output(0)
+	report("eu", 2, 1, LineReport{Lender: 2, Line: all.Line, Returned: all.Lent, Ended: true})
+	out := m.Output(0)
+	if len(out.Recalls) != 1 || out.Recalls[0].Child != "us" || out.Recalls[0].Recall.Sequence != 1 {
+		t.Fatalf("recalls %+v", out.Recalls)
+	}
+	told := out.Recalls[0].Recall.Lines[0]
+	for i, step := range []struct {
+		got  uint64
+		want bool
+	}{{1, true}, {1, true}, {2, true}, {2, true}, {5, false}, {6, false}} {
+		a := report("us", uint64(i+2), step.got)
+		if again := len(a.Lines) == 1 && a.Lines[0].Line == told.Line && a.Lines[0].Lent == told.Lent; again != step.want {
+			t.Errorf("ack %d, when that of %d had come, says %+v", i+2, step.got, a.Lines)
+		}
+	}
+}
+
 // leafWith starts a leaf that is alone in the world and owns a limit.
 func leafWith(t *testing.T, disk memory, session uint64, wall int64, spec limiter.LimitSpec) *Machine {
 	t.Helper()

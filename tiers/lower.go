@@ -36,9 +36,10 @@ type child struct {
 	known    bool // through is
 	behind   int
 
-	ended []endedSession // that wait for being folded, the longest known first
-	watch map[Name]*watched
-	sent  uint64 // sequence of the report whose Ack carried the last totals
+	unheard []unheardLine  // what Recalls said and it may not have heard
+	ended   []endedSession // that wait for being folded, the longest known first
+	watch   map[Name]*watched
+	sent    uint64 // sequence of the report whose Ack carried the last totals
 }
 
 func (m *Machine) startLower() error {
@@ -311,36 +312,65 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 		if a.Fenced || !follows { // returns are taken, nothing is lent or renewed
 			m.balance(now, p, nil)
 		} else {
-			n.demand = l.Demand.sane()
+			n.demand, n.called = l.Demand.sane(), false
 			n.until = now.Add(n.demand.Until)
-			before := n.number
+			lease := m.leaseOf(now, p, n)
+			if n.number == 0 { // how long a demand is remembered on which nothing is lent
+				lease = max(lease, m.lease())
+			}
+			n.expires = max(n.expires, now.Add(lenderLease(lease)))
 			m.balance(now, p, n)
-			n.called = false // only now: what it was called for comes before what others ask
-			if n.number != before {
-				n.expires = now // until then the demand was remembered, perhaps for longer
-			}
 			// A line that the report did not name is one that was opened just
-			// now, or in an Ack that never came: a child forgets no other.
-			g := Grant{Name: l.Name, Limit: l.Limit, Line: n.number, Lent: n.lent, Lease: p.lease(now, m.lease()), Keep: n.keep, Wait: p.wait(now, n), Window: p.window, Resets: n.resets}
-			if p.limit.Kind == limiter.Quota && p.owner {
-				g.Lease = max(0, min(g.Lease, m.untilEnd(now, m.calendarOf(now, o.space, p.limit))))
-			}
-			n.expires = max(n.expires, now.Add(lenderLease(max(g.Lease, m.forget(n)))))
-			a.Lines = append(a.Lines, g)
+			// now, or in a message that never came: a child forgets no other.
+			a.Lines = append(a.Lines, m.grant(now, p, n))
+			n.said = r.Sequence
 		}
 		m.upward(now, p)
-		p.drop()
+		p.drop(now)
 		p.check()
 		m.arm(now, o)
 	}
+	if a.Fenced || !follows {
+		return
+	}
+	c.unheard = slices.DeleteFunc(c.unheard, func(u unheardLine) bool {
+		u.line.recalled = !u.pool.gone && u.line.number != 0 && u.line.session == c.session && (u.line.said == 0 || r.Got < u.line.said)
+		return !u.line.recalled
+	})
+	for _, u := range c.unheard {
+		if u.line.said != r.Sequence && len(a.Lines) < 2*maxEntries {
+			a.Lines = append(a.Lines, m.grant(now, u.pool, u.line))
+			u.line.said = r.Sequence
+			m.arm(now, u.pool.object)
+		}
+	}
 }
 
-// forget is how long a demand is remembered on which nothing is lent.
-func (m *Machine) forget(l *line) time.Duration {
-	if l.number != 0 {
-		return 0
+// An unheardLine is one of which a Recall told. What it said is lent, and of a
+// budget would be for good: so the Acks repeat it until one has come.
+type unheardLine struct {
+	pool *pool
+	line *line
+}
+
+// grant is what the ledger says of a line. It answers the child's last report:
+// its lease counts from there, however late it is said.
+func (m *Machine) grant(now limiter.Time, p *pool, l *line) Grant {
+	heard := l.child.seenAt
+	g := Grant{Name: p.object.name, Limit: p.limit.ID, Line: l.number, Lent: l.lent, Lease: childLease(l.expires.Sub(heard)), Keep: l.keep, Wait: p.wait(now, l), Window: p.window, Resets: l.resets}
+	if g.Wait > 0 && g.Wait < forever {
+		g.Wait += now.Sub(heard)
 	}
-	return m.lease()
+	return g
+}
+
+// leaseOf is how long a line may be lent, from when its child was last heard.
+func (m *Machine) leaseOf(now limiter.Time, p *pool, l *line) time.Duration {
+	lease := p.lease(l.child.seenAt, m.lease())
+	if p.limit.Kind == limiter.Quota && p.owner {
+		lease = max(0, min(lease, m.untilEnd(now, m.calendarOf(now, p.object.space, p.limit))))
+	}
+	return lease
 }
 
 // pool finds the pool of a limit by its id, or nil.
@@ -354,8 +384,9 @@ func (m *Machine) pool(now limiter.Time, n Name, limit uint64) (*object, *pool) 
 }
 
 // balance divides what a pool holds among the children's sessions that
-// demand it, lends what is free to the one whose report is being answered,
-// and calls those that have too much, or could have more.
+// demand it, lends what is free to those that lack it, and calls back what
+// others have too much. The answer to asking's report is under way; the others
+// are told in a Recall.
 func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 	m.turn(now, p)
 	p.meetAt = 0
@@ -379,7 +410,11 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 	}
 	var lines []*line
 	var claims []claim
+	children := 0
 	for _, l := range p.lines {
+		if l.session == l.child.session {
+			children++
+		}
 		if l.session == l.child.session && !(l.number == 0 && l.demand.none()) {
 			lines = append(lines, l)
 			claims = append(claims, claim{Demand: l.wants(now)})
@@ -398,7 +433,7 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 	if p.holding().Rate == 0 {
 		free.Capacity = min(free.Capacity, free.Tokens)
 	}
-	if p.pooled = p.tooSmall(whole.Max(limiter.Share{}), len(claims)); p.pooled {
+	if p.pooled = p.tooSmall(whole.Max(limiter.Share{}), children); p.pooled {
 		m.lendAsked(now, p, lines, claims, asking, min(free.Tokens, free.Capacity), whole.Capacity)
 		return
 	}
@@ -417,10 +452,13 @@ func (m *Machine) balance(now limiter.Time, p *pool, asking *line) {
 		}
 		changed := keep != l.keep && !keep.All
 		l.keep = keep
-		if l == asking {
-			m.raise(now, p, l, &claims[i], free)
-		} else if changed || !l.called && short && !keep.All || !l.called && !short && !needs(l, &claims[i]).IsZero() {
-			m.call(p, l)
+		lent := limiter.Share{}
+		if l == asking || !short && !needs(l, &claims[i]).IsZero() {
+			lent = m.raise(now, p, l, &claims[i], free)
+			free = free.Minus(lent)
+		}
+		if l != asking && (changed || !l.called && !keep.All || !lent.IsZero()) {
+			m.call(now, p, l)
 		}
 	}
 }
@@ -445,8 +483,9 @@ func needs(l *line, c *claim) limiter.Share {
 	return need
 }
 
-// raise lends a child what it lacks of its part, as far as it is free.
-func (m *Machine) raise(now limiter.Time, p *pool, l *line, c *claim, free limiter.Share) {
+// raise lends a child what it lacks of its part, as far as it is free, and
+// says what that is.
+func (m *Machine) raise(now limiter.Time, p *pool, l *line, c *claim, free limiter.Share) limiter.Share {
 	out := l.out()
 	more := limiter.Share{
 		Capacity: max(0, min(free.Capacity, c.capacity-out.Capacity)),
@@ -456,34 +495,50 @@ func (m *Machine) raise(now limiter.Time, p *pool, l *line, c *claim, free limit
 	if p.holding().Rate == 0 {
 		more.Capacity = more.Tokens
 	}
-	m.lend(now, p, l, more)
+	if !m.lend(now, p, l, more) {
+		return limiter.Share{}
+	}
+	return more
 }
 
-// lend lends a child more, if its line and the place's own lease allow it.
-func (m *Machine) lend(now limiter.Time, p *pool, l *line, more limiter.Share) {
+// lend lends a child more, if its line, its rules and the lease allow it. Only
+// a report makes the lease of a line longer.
+func (m *Machine) lend(now limiter.Time, p *pool, l *line, more limiter.Share) bool {
 	if m.lower.lines == 1<<63 || l.lent.Tokens > maxLent || l.lent.Capacity > maxLent || l.lent.Rate > maxLent {
-		return
+		return false
 	}
-	if more.Capacity == 0 && more.Rate == 0 || p.lease(now, m.lease()) < 2*minRenewal {
-		return
+	expires := l.expires
+	if l.number == 0 { // until then the demand is remembered
+		expires = l.child.seenAt.Add(lenderLease(m.leaseOf(now, p, l)))
+	}
+	if more.Capacity == 0 && more.Rate == 0 || l.child.rules != m.rules.Hash || expires.Sub(now) < 2*minRenewal {
+		return false
 	}
 	if l.number == 0 {
 		m.lower.lines++
-		l.number = m.lower.lines
+		l.number, l.expires = m.lower.lines, expires
 	}
 	p.lend(now, l, more)
+	return true
 }
 
 // call puts a line into a Recall for its child.
-func (m *Machine) call(p *pool, l *line) {
-	l.called = true
+func (m *Machine) call(now limiter.Time, p *pool, l *line) {
+	if l.session != l.child.session {
+		return // it is told when it reports
+	}
+	l.called = l.called || !l.keep.All
+	if l.said = 0; !l.recalled && l.number != 0 {
+		l.recalled = true
+		l.child.unheard = append(l.child.unheard, unheardLine{p, l})
+	}
 	r := m.lower.calls[l.child]
 	if r == nil {
-		r = &Recall{Parent: m.cfg.Session}
+		r = &Recall{Parent: m.cfg.Session, Session: l.session, Sequence: l.child.sequence}
 		m.lower.calls[l.child] = r
 		m.lower.recalled = append(m.lower.recalled, l.child)
 	}
-	r.Lines = append(r.Lines, RecallLine{Name: p.object.name, Limit: p.limit.ID, Line: l.number, Keep: l.keep})
+	r.Lines = append(r.Lines, m.grant(now, p, l))
 	if len(r.Lines) >= maxEntries {
 		m.sendCalls()
 	}
@@ -507,7 +562,7 @@ func (m *Machine) upward(now limiter.Time, p *pool) {
 	m.giveBack(now, p)
 	m.giveSpare(now, p)
 	d := p.demand(now)
-	if p.lacks(now, d) || moved(p.told.Now, d.Now) || p.told.none() && !d.none() {
+	if p.low() || p.lacks(now, d) || moved(p.told.Now, d.Now) || p.told.none() && !d.none() {
 		m.tell(p)
 	}
 }

@@ -139,8 +139,8 @@ type object struct {
 }
 
 // Output is what a step wants done: the writes first, then, when they are
-// durable, the report, and the Ack that Receive returned. Recalls and
-// decisions depend on no disk.
+// durable, the report, the Recalls, and the Ack that Reported returned. What
+// is decided depends on no disk, unless it says so.
 type Output struct {
 	Writes  []Write
 	Report  *Report

@@ -134,18 +134,13 @@ type Totals struct {
 	Totals []Total
 }
 
-// A Recall goes from parent to child: report these lines now, and give back
-// what they hold beyond Keep. One that recalls nothing says that there is
-// more to be had.
+// A Recall goes from parent to child: it answers the child's last report once
+// more, since more could be lent, or what is held beyond Keep is wanted back.
+// A child to which that is not the last report whose Ack came takes nothing
+// that it brings, and reports anew.
 type Recall struct {
-	Parent uint64 // the parent's session
-	Lines  []RecallLine
-}
-
-// RecallLine is one line of a Recall.
-type RecallLine struct {
-	Name  Name
-	Limit uint64
-	Line  uint64
-	Keep  Keep
+	Parent   uint64 // the parent's session
+	Session  uint64 // the child's session
+	Sequence uint64 // the report that is answered
+	Lines    []Grant
 }

@@ -79,7 +79,9 @@ type line struct {
 	demand   Demand
 	keep     Keep
 	until    limiter.Time // its ask can be met before then
-	called   bool         // a recall is under way
+	called   bool         // it was asked to give back, and has not reported since
+	recalled bool         // it is among its child's unheard ones
+	said     uint64       // the report whose Ack said the same as the last Recall; 0: none
 	resets   uint64       // how often it was reset: a running total
 	forfeit  bool         // it does not outlive its lease, whatever it is of
 	unaware  bool         // the child had not heard of the last reset when it reported
@@ -99,6 +101,12 @@ func (p *pool) holding() limiter.Share {
 		return limiter.Share{}
 	}
 	return p.held.lent.Minus(p.held.returned)
+}
+
+// empty says that the place holds nothing, lent out or not.
+func (p *pool) empty() bool {
+	h := p.holding()
+	return h.Capacity == 0 && h.Rate == 0
 }
 
 // check panics if the ledger does not balance: lending on from there would
@@ -205,10 +213,11 @@ func (l *line) close() {
 	l.keep, l.called, l.forfeit = Keep{All: true}, false, false
 }
 
-// drop removes the lines that nothing is lent on and nothing demanded.
-func (p *pool) drop() {
+// drop removes the lines that nothing is lent on and nothing was demanded for
+// a lease: who asked so lately may ask again.
+func (p *pool) drop(now limiter.Time) {
 	p.lines = slices.DeleteFunc(p.lines, func(l *line) bool {
-		return l.number == 0 && (l.demand.none() || l.session != l.child.session)
+		return l.number == 0 && (l.demand.none() && now >= l.expires || l.session != l.child.session || l.child.record.Forgotten)
 	})
 }
 
@@ -221,7 +230,7 @@ func (p *pool) lose(now limiter.Time) {
 	for _, l := range p.lines {
 		l.close()
 	}
-	p.drop()
+	p.drop(now)
 }
 
 // give returns to the parent what the bucket holds of s, with its part of
@@ -336,3 +345,6 @@ func (p *pool) lease(now limiter.Time, configured time.Duration) time.Duration {
 // lenderLease is the lender's side of a lease: 2 % longer, which covers
 // clocks that drift apart by 1 %.
 func lenderLease(d time.Duration) time.Duration { return d/100*102 + d%100*102/100 }
+
+// childLease is the child's side of what the lender's is.
+func childLease(d time.Duration) time.Duration { return max(0, d/102*100) }

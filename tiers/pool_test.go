@@ -89,7 +89,7 @@ func TestLedgerCreatesNoTokens(t *testing.T) {
 				}
 			case "end": // the child's lease has ended before
 				p.end(now, b.line)
-				p.drop()
+				p.drop(now)
 				lines = slices.Delete(lines, i, i+1)
 			}
 			p.check()

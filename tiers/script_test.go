@@ -423,15 +423,7 @@ func (s *script) recall(from *scripted, c ChildRecall) {
 			if n.place != c.Child || n.m == nil || n.down {
 				continue
 			}
-			var lines []string
-			for _, l := range c.Recall.Lines {
-				keep := "there is more"
-				if !l.Keep.All {
-					keep = fmt.Sprintf("keep %d at %d/s", l.Keep.Capacity, l.Keep.Rate)
-				}
-				lines = append(lines, fmt.Sprintf("%s line %d: %s", l.Name, l.Line, keep))
-			}
-			s.message("%s → %s: recall: %s", from.label, n.label, strings.Join(lines, "; "))
+			s.message("%s → %s: recall after %d: %s", from.label, n.label, c.Recall.Sequence, strings.Join(grants(c.Recall.Lines), "; "))
 			s.step(n, func(m *Machine) func() { m.Recalled(s.now, c.Recall); return nil })
 		}
 	})
@@ -484,7 +476,15 @@ func (s *script) sayAck(from, to *scripted, r *Report, a *Ack, shown bool) {
 	for _, c := range a.Pairs {
 		says = append(says, fmt.Sprintf("%s %s", c.Name, s.pairs(c.Pairs)))
 	}
-	for _, g := range a.Lines {
+	says = append(says, grants(a.Lines)...)
+	if shown || a.Refused != "" || a.Fenced || len(a.Pairs) > 0 || len(a.Lines) > 0 || a.Acked != r.From {
+		s.message("%s → %s: ack %d: %s", from.label, to.label, a.Sequence, strings.Join(says, "; "))
+	}
+}
+
+// grants prints what a lender says of lines.
+func grants(lines []Grant) (says []string) {
+	for _, g := range lines {
 		line := "nothing"
 		if g.Line != 0 {
 			line = fmt.Sprintf("line %d lent %s for %s", g.Line, share(g.Lent), g.Lease.Round(time.Millisecond))
@@ -500,9 +500,7 @@ func (s *script) sayAck(from, to *scripted, r *Report, a *Ack, shown bool) {
 		}
 		says = append(says, fmt.Sprintf("%s %s", g.Name, line))
 	}
-	if shown || a.Refused != "" || a.Fenced || len(a.Pairs) > 0 || len(a.Lines) > 0 || a.Acked != r.From {
-		s.message("%s → %s: ack %d: %s", from.label, to.label, a.Sequence, strings.Join(says, "; "))
-	}
+	return says
 }
 
 // mark prints a change's number, in the block that its session reserved.

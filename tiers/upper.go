@@ -58,9 +58,10 @@ type upper struct {
 	parent  uint64 // its session
 	stamp   limiter.Time
 	stampAt limiter.Time
-	got     uint64
-	rules   uint64      // the parent's
-	above   []aboveMark // the parent and its ancestors, as the last Ack said
+	got     uint64       // the last report whose Ack came
+	gotAt   limiter.Time // when it was built: what answers it counts from then
+	rules   uint64       // the parent's
+	above   []aboveMark  // the parent and its ancestors, as the last Ack said
 }
 
 // aboveMark is a Watermark by this place's clock.
@@ -238,15 +239,15 @@ func (m *Machine) fillLines(now limiter.Time, r *Report) {
 		p.due, p.queued = false, false
 		p.giveSpent(now)
 		p.lowAt = p.bucket.Tokens() / 2
-		if h := p.holding(); p.held.number != 0 && !p.held.ended && h.Capacity == 0 && h.Rate == 0 {
-			m.ended(now, p)
-		}
 		p.told = p.demand(now)
 		p.toldUntil = now.Add(p.told.Until)
 		if u.stopping {
 			p.told = Demand{}
 		}
 		h := &p.held
+		if h.number != 0 && !h.ended && p.told.none() && p.empty() {
+			m.ended(now, p) // where something is demanded more may be under way
+		}
 		r.Lines = append(r.Lines, LineReport{
 			Name: p.object.name, Limit: p.limit.ID, Lender: h.lender, Line: h.number,
 			Returned: h.returned, Ended: h.ended, Demand: p.told, Resets: h.resets,
@@ -287,7 +288,8 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	u.inFlight, u.pools, u.firsts = nil, nil, nil
 	u.refused, u.failures, u.timeout = "", 0, firstTimeout
 	// The pause counts from when the report was built: what the Ack took is part of it.
-	u.got, u.resumeAt = r.Sequence, u.builtAt.Add(min(max(a.Pause, 0), lastPause))
+	u.got, u.gotAt = r.Sequence, u.builtAt
+	u.resumeAt = u.builtAt.Add(min(max(a.Pause, 0), lastPause))
 	if m.meta.World == 0 && a.World != 0 {
 		m.meta.World = a.World
 		m.write(metaKey, m.saved())
@@ -334,7 +336,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	m.rulesOf(now, a)
 	m.seen(r, a)
-	u.said = u.said || r.Bye
+	u.said = u.said || r.Bye && len(u.due) == 0
 	if u.fenced && u.dirty.first == nil {
 		m.out.Exit = ErrFenced
 	}
@@ -462,7 +464,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 		}
 		m.heardWait(now, p, g.Wait)
 		if !p.told.none() { // the demand is forgotten unless it is said again
-			h.renewAt = m.upper.builtAt.Add(m.lease() / 3)
+			h.renewAt = m.upper.gotAt.Add(m.lease() / 3)
 		}
 		return
 	}
@@ -481,7 +483,13 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 	// What is held of a limit that was lowered may be more than it is now.
 	whole := p.limit.Whole().Max(p.holding())
 	if !more.Covers(limiter.Share{}) || more.Tokens > more.Capacity || !whole.Covers(limiter.Share{Capacity: p.holding().Capacity + more.Capacity, Rate: p.holding().Rate + more.Rate}) {
-		return // no honest ledger says so
+		// No honest ledger says so, or it did before the limit was lowered: the
+		// line is told of again until it is given back.
+		if h.renewAt == 0 || h.renewAt == limiter.Never {
+			h.renewAt = m.upper.gotAt.Add(m.lease() / 3)
+		}
+		m.arm(now, o)
+		return
 	}
 	if g.Resets > h.resets { // of what was lent before: what comes now is as the lender has it
 		h.resets = g.Resets
@@ -493,8 +501,8 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 	}
 	h.lent = g.Lent
 	m.heardWait(now, p, g.Wait)
-	h.expires = max(h.expires, m.upper.builtAt.Add(g.Lease))
-	h.renewAt = m.upper.builtAt.Add(max(g.Lease/3, minRenewal))
+	h.expires = max(h.expires, m.upper.gotAt.Add(g.Lease))
+	h.renewAt = m.upper.gotAt.Add(max(g.Lease/3, minRenewal))
 	h.keep = g.Keep
 	if m.upper.stopping {
 		h.keep = Keep{}
@@ -506,12 +514,12 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 // that wait in vain.
 func (m *Machine) heardWait(now limiter.Time, p *pool, wait time.Duration) {
 	before := p.nextAt
-	if p.next(m.upper.builtAt, wait); p.nextAt <= now || before > now || !p.limit.Durable() {
+	if p.next(m.upper.gotAt, wait); p.nextAt <= now || before > now || !p.limit.Durable() {
 		return
 	}
 	for _, l := range p.lines {
-		if !l.called && l.lacks() > 0 && l.asks(now) {
-			m.call(p, l)
+		if l.lacks() > 0 && l.asks(now) {
+			m.call(now, p, l)
 		}
 	}
 }
@@ -531,11 +539,12 @@ func (p *pool) next(builtAt limiter.Time, wait time.Duration) {
 // minRenewal keeps the renewals of short leases from flooding the parent.
 const minRenewal = 20 * time.Millisecond
 
-// settled acts on a change of what a pool holds, or may keep: waiting checks
-// are decided, and children are lent more or asked to give back.
+// settled acts on a change of what a pool holds, or may keep: what the parent
+// wants back goes, waiting checks are decided from the rest, and children are
+// lent more or asked to give back.
 func (m *Machine) settled(now limiter.Time, p *pool) {
-	m.decideAll(p.object, now)
 	m.giveBack(now, p)
+	m.decideAll(p.object, now)
 	m.balance(now, p, nil)
 	p.check()
 	m.arm(now, p.object)
@@ -544,11 +553,6 @@ func (m *Machine) settled(now limiter.Time, p *pool) {
 // giveBack returns to the parent what it wants back and what is free of it.
 func (m *Machine) giveBack(now limiter.Time, p *pool) {
 	if e := p.excess(); !e.IsZero() && p.give(now, e) {
-		m.tell(p)
-	}
-	h := p.holding()
-	if !p.owner && p.held.number != 0 && !p.held.ended && h.Capacity == 0 && h.Rate == 0 {
-		m.ended(now, p)
 		m.tell(p)
 	}
 }
@@ -561,23 +565,28 @@ func (m *Machine) ended(now limiter.Time, p *pool) {
 
 // Recalled takes a parent's Recall.
 func (m *Machine) Recalled(now limiter.Time, r *Recall) {
-	if r.Parent != m.upper.parent {
+	u := &m.upper
+	if r.Parent != u.parent || r.Session != m.cfg.Session || u.fenced {
 		return
 	}
-	for _, l := range r.Lines {
-		s := m.spaces[l.Name.Namespace]
-		if s == nil || s.objects[l.Name.Key] == nil {
+	for _, g := range r.Lines {
+		s := m.spaces[g.Name.Namespace]
+		if s == nil || s.objects[g.Name.Key] == nil {
 			continue
 		}
-		for _, p := range s.objects[l.Name.Key].pools {
-			if p.owner || p.limit.ID != l.Limit {
-				continue
-			}
-			if h := &p.held; h.number != 0 && h.number == l.Line && h.lender == r.Parent && !h.ended {
-				h.keep = l.Keep
-				m.settled(now, p)
-			}
-			p.recalled.keep, p.recalled.at = l.Keep, now
+		p := poolOf(s.objects[g.Name.Key].pools, g.Limit)
+		if p == nil || p.owner {
+			continue
+		}
+		// The Ack of a report and its Recalls may overtake one another. Lines
+		// are numbered as they are opened: an older one has ended.
+		if r.Sequence != u.got || g.Line < p.held.number && p.held.lender == r.Parent {
+			m.tell(p)
+			continue
+		}
+		m.granted(now, g)
+		if !g.Keep.All {
+			p.recalled.keep, p.recalled.at = g.Keep, now
 			p.recalled.count++
 			m.tell(p)
 		}

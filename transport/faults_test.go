@@ -453,7 +453,7 @@ func TestGarbageBetweenPlacesHarmsNobody(t *testing.T) {
 		encode(&wire.Ack{Version: wire.Version, Fenced: true, Session: 7}),
 		encode(&wire.Ack{Version: wire.Version, Lines: []*wire.Grant{{Name: name, Lent: negative, Lease: -1}}}),
 		encode(&wire.Recall{Version: wire.Version + 98}),
-		encode(&wire.Recall{Version: wire.Version, Parent: 7, Lines: []*wire.RecallLine{{Name: name, Keep: &wire.Keep{Capacity: -1}}}}),
+		encode(&wire.Recall{Version: wire.Version, Parent: 7, Lines: []*wire.Grant{{Name: name, Keep: &wire.Keep{Capacity: -1}}}}),
 	}
 	var to []string
 	for _, p := range world4 {

@@ -111,6 +111,9 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 			if out.Report != nil {
 				r.sender.Report(out.Report)
 			}
+			for _, c := range out.Recalls {
+				r.sender.Recall(c.Child, c.Recall)
+			}
 			r.tell(out.Decided, true)
 		case ran:
 			r.stop(err)
@@ -127,9 +130,6 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 	})
 	for _, e := range out.Events {
 		r.sender.Event(e)
-	}
-	for _, c := range out.Recalls {
-		r.sender.Recall(c.Child, c.Recall)
 	}
 	r.tell(out.Decided, false)
 }

@@ -71,6 +71,25 @@ func TestNoAckBeforeItIsDurable(t *testing.T) {
 	f.said("ack 2: acked 1, 0 lines")
 }
 
+// TestNoRecallBeforeItIsDurable: what it lends has to be in the ledger first,
+// which a budget's is on the disk.
+func TestNoRecallBeforeItIsDurable(t *testing.T) {
+	f := root(t)
+	limit := config(t, tiers.Root, 1).Rules.Rule("api").Limits[0].ID
+	asks := func(child tiers.Place) {
+		f.runner.Reported(&tiers.Report{Child: child, Session: 5, Number: 1, Sequence: 1, Hash: f.runner.Current().Hash, Lines: []tiers.LineReport{
+			{Name: user, Limit: limit, Demand: tiers.Demand{Now: 10, Ask: 10, Single: 10, Until: 1e9, Weight: 1}},
+		}}, func(a *tiers.Ack) { f.say("%s is lent %d", child, a.Lines[0].Lent.Capacity) })
+	}
+	asks("eu")
+	f.said("eu is lent 100")
+	f.store.held = true
+	asks("us")
+	f.said()
+	f.store.sync(nil)
+	f.said("recall to eu", "us is lent 0")
+}
+
 // TestCheckWaitsForNoDisk: a decision leaves while commits wait, whether the
 // key has to be read first or not.
 func TestCheckWaitsForNoDisk(t *testing.T) {
@@ -120,9 +139,9 @@ func TestWaitingCheckIsDecidedByAGrant(t *testing.T) {
 	f.check(user)
 	f.said("report 3 of 0 counts")
 	f.store.held = true
-	lines := f.report.Lines
+	lines, five := f.report.Lines, limiter.Share{Tokens: 5, Capacity: 5, Rate: 1}
 	f.acknowledge(func(a *tiers.Ack) {
-		a.Lines = []tiers.Grant{{Name: user, Limit: lines[0].Limit, Line: 1, Lent: limiter.Share{Tokens: 5, Capacity: 5, Rate: 1}, Lease: time.Second, Keep: tiers.Keep{All: true}}}
+		a.Lines = []tiers.Grant{{Name: user, Limit: lines[0].Limit, Line: 1, Lent: five, Lease: time.Second, Keep: tiers.Keep{All: true}}}
 	})
 	f.said("checked: true, <nil>")
 	if d, err := f.tryCheck(user, 4); err != nil || !d.Allowed || d.Remaining != 0 {
@@ -130,7 +149,7 @@ func TestWaitingCheckIsDecidedByAGrant(t *testing.T) {
 	}
 	f.store.held = false
 	f.store.sync(nil)
-	f.runner.Recalled(&tiers.Recall{Parent: 9, Lines: []tiers.RecallLine{{Name: user, Limit: lines[0].Limit, Line: 1}}})
+	f.runner.Recalled(&tiers.Recall{Parent: 9, Session: f.report.Session, Sequence: 3, Lines: []tiers.Grant{{Name: user, Limit: lines[0].Limit, Line: 1, Lent: five, Lease: time.Second}}})
 	f.now = f.now.Add(time.Second)
 	f.runner.Tick()
 	if r := f.report; len(r.Lines) != 1 || r.Lines[0].Returned.Capacity != 5 {

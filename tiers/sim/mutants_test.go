@@ -46,6 +46,15 @@ var mutants = []mutant{
 		}`}},
 	},
 	{
+		mistake: "a Recall leaves before its commit",
+		edits: []edit{{"tiers/place/runner.go", "r.sender.Wake(out.Wake)", `r.sender.Wake(out.Wake)
+		for _, c := range out.Recalls {
+			r.sender.Recall(c.Child, c.Recall)
+		}
+		out.Recalls = nil`}},
+		test: "tiers/place TestNoRecallBeforeItIsDurable",
+	},
+	{
 		mistake: "a vote is answered before its commit",
 		edits:   []edit{{"tiers/place/runner.go", "a.async = m.Async(add.Name)", "a.async = true"}},
 	},
@@ -100,7 +109,7 @@ var mutants = []mutant{
 	// Shares: what is lent, returned and taken back.
 	{
 		mistake: "more is lent than the ledger says", quick: true,
-		edits: []edit{{"tiers/lower.go", "Lent: n.lent,", "Lent: n.lent.Plus(limiter.Share{Capacity: 1}),"}},
+		edits: []edit{{"tiers/lower.go", "Lent: l.lent,", "Lent: l.lent.Plus(limiter.Share{Capacity: 1}),"}},
 	},
 	{
 		mistake: "what is lent stays in the bucket",
@@ -134,18 +143,37 @@ var mutants = []mutant{
 		edits:   []edit{{"tiers/pool.go", "out.Tokens = 0", "out.Tokens = max(0, min(out.Tokens, out.Capacity))"}},
 	},
 
+	{
+		mistake: "a Recall after another report is taken",
+		edits:   []edit{{"tiers/upper.go", "if r.Sequence != u.got || ", "if "}},
+	},
+	{
+		mistake: "a Recall to another session is taken",
+		edits:   []edit{{"tiers/upper.go", "|| r.Session != m.cfg.Session ", ""}},
+	},
+	{
+		mistake: "of two Recalls the older is taken last",
+		edits:   []edit{{"tiers/upper.go", "|| g.Line < p.held.number && p.held.lender == r.Parent", ""}},
+		test:    "tiers TestRecallIsTakenOnceAndInOrder",
+	},
+	{
+		mistake: "what a lost Recall said is not said again",
+		edits:   []edit{{"tiers/lower.go", "if u.line.said != r.Sequence &&", "if false &&"}},
+		test:    "tiers TestLostRecallIsSaidAgain",
+	},
+
 	// Leases.
 	{
 		mistake: "the parent's lease ends before the child's",
-		edits:   []edit{{"tiers/pool.go", "return d/100*102 + d%100*102/100", "return d / 100 * 98"}},
+		edits:   []edit{{"tiers/pool.go", "return max(0, d/102*100)", "return max(0, d/98*100)"}},
 	},
 	{
 		mistake: "clocks are trusted not to drift",
-		edits:   []edit{{"tiers/pool.go", "return d/100*102 + d%100*102/100", "return d"}},
+		edits:   []edit{{"tiers/pool.go", "return max(0, d/102*100)", "return max(0, d)"}},
 	},
 	{
 		mistake: "the child's lease begins when the answer comes", quick: true,
-		edits: []edit{{"tiers/upper.go", "h.expires = max(h.expires, m.upper.builtAt.Add(g.Lease))", "h.expires = max(h.expires, now.Add(g.Lease))"}},
+		edits: []edit{{"tiers/upper.go", "h.expires = max(h.expires, m.upper.gotAt.Add(g.Lease))", "h.expires = max(h.expires, now.Add(g.Lease))"}},
 	},
 	{
 		mistake: "a child spends on when its lease has ended",

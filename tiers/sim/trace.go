@@ -53,21 +53,24 @@ func showAck(to tiers.Place, a *tiers.Ack) string {
 	for _, c := range a.Pairs {
 		fmt.Fprintf(&b, " back %s%s", c.Name, showPairs(c.Pairs))
 	}
-	for _, g := range a.Lines {
-		fmt.Fprintf(&b, " %s line %d lent %s for %s", g.Name, g.Line, showShare(g.Lent.Tokens, g.Lent.Capacity, g.Lent.Rate), g.Lease)
+	showGrants(&b, a.Lines)
+	return b.String()
+}
+
+func showGrants(b *strings.Builder, lines []tiers.Grant) {
+	for _, g := range lines {
+		fmt.Fprintf(b, " %s line %d lent %s for %s", g.Name, g.Line, showShare(g.Lent.Tokens, g.Lent.Capacity, g.Lent.Rate), g.Lease)
 		if !g.Keep.All {
-			fmt.Fprintf(&b, " keep %d +%d", g.Keep.Capacity, g.Keep.Rate)
+			fmt.Fprintf(b, " keep %d +%d", g.Keep.Capacity, g.Keep.Rate)
 		}
 	}
-	return b.String()
 }
 
 func showRecall(to tiers.Place, r *tiers.Recall) string {
 	var b strings.Builder
 	b.WriteString(string(to))
-	for _, l := range r.Lines {
-		fmt.Fprintf(&b, " %s line %d keep %d +%d", l.Name, l.Line, l.Keep.Capacity, l.Keep.Rate)
-	}
+	fmt.Fprintf(&b, " #%d", r.Sequence)
+	showGrants(&b, r.Lines)
 	return b.String()
 }
 

@@ -12,7 +12,7 @@ import (
 // A class is cells that use less than they could for one reason.
 type class struct {
 	name, reason string
-	has          func(*Cell) bool
+	has          func(*Result) bool
 }
 
 // few is how many whole tokens a city's part must have to be cut off: see
@@ -27,22 +27,28 @@ const partGains = 5 * time.Second
 // how much, is measured.
 var classes = []class{
 	{
+		"Nothing is lost by distance",
+		"One bucket in one place admits no more of the same checks: they are few, at 5/min a token is 2.5 % of what is admitted in the time measured, and some come while the bucket is empty, or too late to spend what it has gained.",
+		func(r *Result) bool {
+			return r.Tributary.Utilisation >= r.One.Utilisation && r.Tributary.Early >= r.One.Early
+		},
+	},
+	{
 		"Few whole tokens for each city that asks",
-		"With what they gain in 5 s, there are less than about 40 tokens for each city. Such a limit stays pooled above, and whole tokens are lent to single checks, which wait for them. The way is long: an ask takes one message for each tier, and a token that is lent takes up to three, since a share is lent only in the answer to a report: one that says that there is more, the report, and the answer. In five tiers that is 16 messages, of 11 ms in the mean, and a report that is under way holds up the next: of checks that wait for 250 ms some go before their token comes. " +
-			"Where a check waits for a second, 5/min, a token is 2.5 % of what is admitted in the time measured, and the column \"one bucket\" says what even a limit without distance would admit of these few checks.",
-		func(c *Cell) bool { return c.part() < few },
+		"With what they gain in 5 s, there are less than about 40 tokens for each city. Such a limit stays pooled above, and whole tokens are lent to single checks, which wait for them: an ask takes one message for each tier up, its token one for each tier down, and what can hold the next one comes back as it went. In five tiers that is 8 messages until a check is admitted, of 11 ms in the mean, and a report that is under way holds up the next.",
+		func(r *Result) bool { return r.part() < few },
 	},
 	{
 		"Demand that moves",
 		"Law 3 speaks of steady demand. When demand moves, rate has to be given back where it was and lent where it is asked for, tier by tier, and what is under way refills nobody; what a city no longer asks for is found out over some windows of its meter, 250 ms each.",
-		func(c *Cell) bool { return !c.Shape.Steady() },
+		func(r *Result) bool { return !r.Shape.Steady() },
 	},
 	{
 		"Cities that differ",
 		"What is lost is at the beginning. Which cities have enough and which go short shows when each was heard for some windows of its meter; until then, the first burst is lent by what the first windows say, and what cities hold of it that have enough comes back to those that go short tier by tier. Utilisation after that is in the table of all cells.",
-		func(c *Cell) bool { return c.Shape == Zipf },
+		func(r *Result) bool { return r.Shape == Zipf },
 	},
-	{"Unexplained", "No class of the study has these cells.", func(*Cell) bool { return true }},
+	{"Unexplained", "No class of the study has these cells.", func(*Result) bool { return true }},
 }
 
 // part is what a city's equal part of the limit is worth, in tokens.
@@ -52,6 +58,9 @@ func (c *Cell) part() int64 {
 }
 
 const enough = 0.95
+
+// low says that less than enough is used, from some time on.
+func (r *Result) low() bool { return min(r.Tributary.Utilisation, r.Tributary.Early) < enough }
 
 // A Document is a study, written down.
 type Document struct {
@@ -119,7 +128,7 @@ func (d *Document) head(p *printer) {
 }
 
 func (d *Document) summary(p *printer) {
-	covered, good, early, beyond := 0, 0, 0, int64(0)
+	covered, good, early, atBest, beyond := 0, 0, 0, 0, int64(0)
 	broken := 0
 	for i := range d.Results {
 		r := &d.Results[i]
@@ -137,11 +146,14 @@ func (d *Document) summary(p *printer) {
 		if r.Tributary.Early >= enough {
 			early++
 		}
+		if r.low() && classes[0].has(r) {
+			atBest++
+		}
 	}
 	p.line("## What came out")
 	p.line("")
 	p.line("- **Beyond a limit** Tributary admitted %d tokens in all cells together. The simulation's oracle found a breach of Law 2 in %d cells.", beyond, broken)
-	p.line("- **Law 3** (at least 95 %% within a few round trips, with steady demand) covers the %d cells of the shapes uniform, Zipf and one city. Of these %d reach it, %d from 3 round trips on.", covered, good, early)
+	p.line("- **Law 3** (at least 95 %% within a few round trips, with steady demand) covers the %d cells of the shapes uniform, Zipf and one city. Of these %d reach it, %d from 3 round trips on; in %d that do not, one bucket without distance admits no more.", covered, good, early, atBest)
 	p.line("- The other %d cells are of demand that moves, and the law promises nothing there.", len(d.Results)-covered)
 	p.line("")
 	p.line("Utilisation: the least and the median over trees and loads.")
@@ -186,8 +198,8 @@ func (d *Document) below(p *printer) {
 	lists := make([][]*Result, len(classes))
 	for i := range d.Results {
 		r := &d.Results[i]
-		if min(r.Tributary.Utilisation, r.Tributary.Early) < enough {
-			c := slices.IndexFunc(classes, func(c class) bool { return c.has(&r.Cell) })
+		if r.low() {
+			c := slices.IndexFunc(classes, func(c class) bool { return c.has(r) })
 			lists[c] = append(lists[c], r)
 		}
 	}
@@ -201,13 +213,13 @@ func (d *Document) below(p *printer) {
 		p.line("")
 		p.line("%s", c.reason)
 		p.line("")
-		p.table("limit", "demand", "tree", "load", "Law 3", "utilisation", "early", "one bucket")
+		p.table("limit", "demand", "tree", "load", "Law 3", "utilisation", "early", "one bucket", "early")
 		for _, r := range lists[i] {
 			law := "no"
 			if r.covered() {
 				law = "yes"
 			}
-			p.row(r.Limit.Rate, r.Shape.String(), r.Tree.String(), fmt.Sprint(r.Load), law, percent(r.Tributary.Utilisation), percent(r.Tributary.Early), percent(r.One.Utilisation))
+			p.row(r.Limit.Rate, r.Shape.String(), r.Tree.String(), fmt.Sprint(r.Load), law, percent(r.Tributary.Utilisation), percent(r.Tributary.Early), percent(r.One.Utilisation), percent(r.One.Early))
 		}
 		p.line("")
 	}

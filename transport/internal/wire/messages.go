@@ -96,12 +96,7 @@ func MarshalAck(a *tiers.Ack) ([]byte, error) {
 		Version: Version, World: a.World, RulesVersion: a.Version, Rules: a.Hash, NewRules: rules, Session: a.Session, Sequence: a.Sequence,
 		Parent: a.Parent, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: int64(a.Pause), Folded: a.Folded,
 		Pairs: each(a.Pairs, fromCount),
-		Lines: each(a.Lines, func(g tiers.Grant) *Grant {
-			return &Grant{
-				Name: fromName(g.Name), Limit: g.Limit, Line: g.Line, Lent: fromShare(g.Lent), Lease: int64(g.Lease), Keep: fromKeep(g.Keep),
-				Wait: int64(g.Wait), Window: g.Window, End: int64(g.End), Resets: g.Resets,
-			}
-		}),
+		Lines: each(a.Lines, fromGrant),
 		Above: each(a.Above, func(w tiers.Watermark) *Watermark {
 			return &Watermark{Place: string(w.Place), Age: int64(w.Age), Behind: uint32(w.Behind)}
 		}),
@@ -126,13 +121,7 @@ func UnmarshalAck(data []byte) (*tiers.Ack, error) {
 		World: a.World, Version: a.RulesVersion, Hash: a.Rules, Rules: toRules(a.NewRules, &problem), Session: a.Session, Sequence: a.Sequence,
 		Parent: a.Parent, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: time.Duration(a.Pause), Folded: a.Folded,
 		Pairs: each(a.Pairs, func(c *Count) tiers.Count { return toCount(c, &problem) }),
-		Lines: each(a.Lines, func(g *Grant) tiers.Grant {
-			return tiers.Grant{
-				Name: toName(g.Name, &problem), Limit: g.Limit, Line: g.Line, Lent: toShare(g.Lent, &problem),
-				Lease: time.Duration(max(0, g.Lease)), Keep: toKeep(g.Keep), Wait: time.Duration(max(0, g.Wait)),
-				Window: toWindow(g.Window, &problem), End: time.Duration(max(0, g.End)), Resets: g.Resets,
-			}
-		}),
+		Lines: each(a.Lines, func(g *Grant) tiers.Grant { return toGrant(g, &problem) }),
 		Above: each(a.Above, func(w *Watermark) tiers.Watermark {
 			return tiers.Watermark{Place: toPlace(w.Place, &problem), Age: time.Duration(w.Age), Behind: int(w.Behind)}
 		}),
@@ -149,9 +138,7 @@ func UnmarshalAck(data []byte) (*tiers.Ack, error) {
 
 // MarshalRecall writes a recall down.
 func MarshalRecall(r *tiers.Recall) ([]byte, error) {
-	return proto.Marshal(&Recall{Version: Version, Parent: r.Parent, Lines: each(r.Lines, func(l tiers.RecallLine) *RecallLine {
-		return &RecallLine{Name: fromName(l.Name), Limit: l.Limit, Line: l.Line, Keep: fromKeep(l.Keep)}
-	})})
+	return proto.Marshal(&Recall{Version: Version, Parent: r.Parent, Session: r.Session, Sequence: r.Sequence, Lines: each(r.Lines, fromGrant)})
 }
 
 // UnmarshalRecall reads a recall.
@@ -164,13 +151,29 @@ func UnmarshalRecall(data []byte) (*tiers.Recall, error) {
 		return nil, err
 	}
 	var problem error
-	out := &tiers.Recall{Parent: r.Parent, Lines: each(r.Lines, func(l *RecallLine) tiers.RecallLine {
-		return tiers.RecallLine{Name: toName(l.Name, &problem), Limit: l.Limit, Line: l.Line, Keep: toKeep(l.Keep)}
-	})}
+	out := &tiers.Recall{
+		Parent: r.Parent, Session: r.Session, Sequence: r.Sequence,
+		Lines: each(r.Lines, func(g *Grant) tiers.Grant { return toGrant(g, &problem) }),
+	}
 	if problem != nil {
 		return nil, fmt.Errorf("recall: %w", problem)
 	}
 	return out, nil
+}
+
+func fromGrant(g tiers.Grant) *Grant {
+	return &Grant{
+		Name: fromName(g.Name), Limit: g.Limit, Line: g.Line, Lent: fromShare(g.Lent), Lease: int64(g.Lease), Keep: fromKeep(g.Keep),
+		Wait: int64(g.Wait), Window: g.Window, End: int64(g.End), Resets: g.Resets,
+	}
+}
+
+func toGrant(g *Grant, problem *error) tiers.Grant {
+	return tiers.Grant{
+		Name: toName(g.Name, problem), Limit: g.Limit, Line: g.Line, Lent: toShare(g.Lent, problem),
+		Lease: time.Duration(max(0, g.Lease)), Keep: toKeep(g.Keep), Wait: time.Duration(max(0, g.Wait)),
+		Window: toWindow(g.Window, problem), End: time.Duration(max(0, g.End)), Resets: g.Resets,
+	}
 }
 
 func fromName(n tiers.Name) *Name { return &Name{Namespace: n.Namespace, Key: n.Key} }

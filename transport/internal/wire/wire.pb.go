@@ -429,7 +429,9 @@ type Recall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	Parent        uint64                 `protobuf:"fixed64,2,opt,name=parent,proto3" json:"parent,omitempty"`
-	Lines         []*RecallLine          `protobuf:"bytes,3,rep,name=lines,proto3" json:"lines,omitempty"`
+	Session       uint64                 `protobuf:"fixed64,4,opt,name=session,proto3" json:"session,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Lines         []*Grant               `protobuf:"bytes,6,rep,name=lines,proto3" json:"lines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -478,7 +480,21 @@ func (x *Recall) GetParent() uint64 {
 	return 0
 }
 
-func (x *Recall) GetLines() []*RecallLine {
+func (x *Recall) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Recall) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Recall) GetLines() []*Grant {
 	if x != nil {
 		return x.Lines
 	}
@@ -1205,74 +1221,6 @@ func (x *Totals) GetTotals() []*Total {
 	return nil
 }
 
-type RecallLine struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          *Name                  `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Limit         uint64                 `protobuf:"fixed64,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	Line          uint64                 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
-	Keep          *Keep                  `protobuf:"bytes,4,opt,name=keep,proto3" json:"keep,omitempty"` // absent: all
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RecallLine) Reset() {
-	*x = RecallLine{}
-	mi := &file_wire_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RecallLine) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RecallLine) ProtoMessage() {}
-
-func (x *RecallLine) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RecallLine.ProtoReflect.Descriptor instead.
-func (*RecallLine) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
-}
-
-func (x *RecallLine) GetName() *Name {
-	if x != nil {
-		return x.Name
-	}
-	return nil
-}
-
-func (x *RecallLine) GetLimit() uint64 {
-	if x != nil {
-		return x.Limit
-	}
-	return 0
-}
-
-func (x *RecallLine) GetLine() uint64 {
-	if x != nil {
-		return x.Line
-	}
-	return 0
-}
-
-func (x *RecallLine) GetKeep() *Keep {
-	if x != nil {
-		return x.Keep
-	}
-	return nil
-}
-
 type Meta struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
@@ -1294,7 +1242,7 @@ type Meta struct {
 
 func (x *Meta) Reset() {
 	*x = Meta{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1254,7 @@ func (x *Meta) String() string {
 func (*Meta) ProtoMessage() {}
 
 func (x *Meta) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1267,7 @@ func (x *Meta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Meta.ProtoReflect.Descriptor instead.
 func (*Meta) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Meta) GetFormat() uint32 {
@@ -1426,7 +1374,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1386,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1399,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Child) GetNumber() uint64 {
@@ -1499,7 +1447,7 @@ type EndedSession struct {
 
 func (x *EndedSession) Reset() {
 	*x = EndedSession{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1459,7 @@ func (x *EndedSession) String() string {
 func (*EndedSession) ProtoMessage() {}
 
 func (x *EndedSession) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1472,7 @@ func (x *EndedSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedSession.ProtoReflect.Descriptor instead.
 func (*EndedSession) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *EndedSession) GetSession() uint64 {
@@ -1552,7 +1500,7 @@ type ChildSession struct {
 
 func (x *ChildSession) Reset() {
 	*x = ChildSession{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1512,7 @@ func (x *ChildSession) String() string {
 func (*ChildSession) ProtoMessage() {}
 
 func (x *ChildSession) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1525,7 @@ func (x *ChildSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildSession.ProtoReflect.Descriptor instead.
 func (*ChildSession) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ChildSession) GetSession() uint64 {
@@ -1613,7 +1561,7 @@ type CountRecord struct {
 
 func (x *CountRecord) Reset() {
 	*x = CountRecord{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1573,7 @@ func (x *CountRecord) String() string {
 func (*CountRecord) ProtoMessage() {}
 
 func (x *CountRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1586,7 @@ func (x *CountRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRecord.ProtoReflect.Descriptor instead.
 func (*CountRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CountRecord) GetMark() uint64 {
@@ -1681,7 +1629,7 @@ type SavedBucket struct {
 
 func (x *SavedBucket) Reset() {
 	*x = SavedBucket{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1641,7 @@ func (x *SavedBucket) String() string {
 func (*SavedBucket) ProtoMessage() {}
 
 func (x *SavedBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1654,7 @@ func (x *SavedBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SavedBucket.ProtoReflect.Descriptor instead.
 func (*SavedBucket) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SavedBucket) GetTokens() int64 {
@@ -1749,7 +1697,7 @@ type RulesRecord struct {
 
 func (x *RulesRecord) Reset() {
 	*x = RulesRecord{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1709,7 @@ func (x *RulesRecord) String() string {
 func (*RulesRecord) ProtoMessage() {}
 
 func (x *RulesRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1722,7 @@ func (x *RulesRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesRecord.ProtoReflect.Descriptor instead.
 func (*RulesRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RulesRecord) GetVersion() uint64 {
@@ -1808,7 +1756,7 @@ type WindowRecord struct {
 
 func (x *WindowRecord) Reset() {
 	*x = WindowRecord{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1768,7 @@ func (x *WindowRecord) String() string {
 func (*WindowRecord) ProtoMessage() {}
 
 func (x *WindowRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1781,7 @@ func (x *WindowRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowRecord.ProtoReflect.Descriptor instead.
 func (*WindowRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WindowRecord) GetBegin() int64 {
@@ -1864,7 +1812,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1824,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +1837,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RequestRecord) GetSession() uint64 {
@@ -1955,7 +1903,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +1915,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +1928,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Decision) GetAllowed() bool {
@@ -2124,11 +2072,13 @@ const file_wire_proto_rawDesc = "" +
 	"\x05stamp\x18\x10 \x01(\x03R\x05stamp\x12#\n" +
 	"\rrules_version\x18\x11 \x01(\x04R\frulesVersion\x128\n" +
 	"\tnew_rules\x18\x12 \x01(\v2\x1b.tributary.wire.RulesRecordR\bnewRules\x12\x16\n" +
-	"\x06folded\x18\x13 \x03(\x06R\x06folded\"l\n" +
+	"\x06folded\x18\x13 \x03(\x06R\x06folded\"\xa3\x01\n" +
 	"\x06Recall\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x16\n" +
-	"\x06parent\x18\x02 \x01(\x06R\x06parent\x120\n" +
-	"\x05lines\x18\x03 \x03(\v2\x1a.tributary.wire.RecallLineR\x05lines\"6\n" +
+	"\x06parent\x18\x02 \x01(\x06R\x06parent\x12\x18\n" +
+	"\asession\x18\x04 \x01(\x06R\asession\x12\x1a\n" +
+	"\bsequence\x18\x05 \x01(\x04R\bsequence\x12+\n" +
+	"\x05lines\x18\x06 \x03(\v2\x15.tributary.wire.GrantR\x05linesJ\x04\b\x03\x10\x04\"6\n" +
 	"\x04Name\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\"7\n" +
@@ -2189,13 +2139,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06behind\x18\x03 \x01(\rR\x06behind\"a\n" +
 	"\x06Totals\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12-\n" +
-	"\x06totals\x18\x02 \x03(\v2\x15.tributary.wire.TotalR\x06totals\"\x8a\x01\n" +
-	"\n" +
-	"RecallLine\x12(\n" +
-	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\x06R\x05limit\x12\x12\n" +
-	"\x04line\x18\x03 \x01(\x04R\x04line\x12(\n" +
-	"\x04keep\x18\x04 \x01(\v2\x14.tributary.wire.KeepR\x04keep\"\xbc\x02\n" +
+	"\x06totals\x18\x02 \x03(\v2\x15.tributary.wire.TotalR\x06totals\"\xbc\x02\n" +
 	"\x04Meta\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -2280,7 +2224,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_wire_proto_goTypes = []any{
 	(*Report)(nil),        // 0: tributary.wire.Report
 	(*Ack)(nil),           // 1: tributary.wire.Ack
@@ -2295,17 +2239,16 @@ var file_wire_proto_goTypes = []any{
 	(*Grant)(nil),         // 10: tributary.wire.Grant
 	(*Watermark)(nil),     // 11: tributary.wire.Watermark
 	(*Totals)(nil),        // 12: tributary.wire.Totals
-	(*RecallLine)(nil),    // 13: tributary.wire.RecallLine
-	(*Meta)(nil),          // 14: tributary.wire.Meta
-	(*Child)(nil),         // 15: tributary.wire.Child
-	(*EndedSession)(nil),  // 16: tributary.wire.EndedSession
-	(*ChildSession)(nil),  // 17: tributary.wire.ChildSession
-	(*CountRecord)(nil),   // 18: tributary.wire.CountRecord
-	(*SavedBucket)(nil),   // 19: tributary.wire.SavedBucket
-	(*RulesRecord)(nil),   // 20: tributary.wire.RulesRecord
-	(*WindowRecord)(nil),  // 21: tributary.wire.WindowRecord
-	(*RequestRecord)(nil), // 22: tributary.wire.RequestRecord
-	(*Decision)(nil),      // 23: tributary.wire.Decision
+	(*Meta)(nil),          // 13: tributary.wire.Meta
+	(*Child)(nil),         // 14: tributary.wire.Child
+	(*EndedSession)(nil),  // 15: tributary.wire.EndedSession
+	(*ChildSession)(nil),  // 16: tributary.wire.ChildSession
+	(*CountRecord)(nil),   // 17: tributary.wire.CountRecord
+	(*SavedBucket)(nil),   // 18: tributary.wire.SavedBucket
+	(*RulesRecord)(nil),   // 19: tributary.wire.RulesRecord
+	(*WindowRecord)(nil),  // 20: tributary.wire.WindowRecord
+	(*RequestRecord)(nil), // 21: tributary.wire.RequestRecord
+	(*Decision)(nil),      // 22: tributary.wire.Decision
 }
 var file_wire_proto_depIdxs = []int32{
 	6,  // 0: tributary.wire.Report.counts:type_name -> tributary.wire.Count
@@ -2315,8 +2258,8 @@ var file_wire_proto_depIdxs = []int32{
 	10, // 4: tributary.wire.Ack.lines:type_name -> tributary.wire.Grant
 	11, // 5: tributary.wire.Ack.above:type_name -> tributary.wire.Watermark
 	12, // 6: tributary.wire.Ack.views:type_name -> tributary.wire.Totals
-	20, // 7: tributary.wire.Ack.new_rules:type_name -> tributary.wire.RulesRecord
-	13, // 8: tributary.wire.Recall.lines:type_name -> tributary.wire.RecallLine
+	19, // 7: tributary.wire.Ack.new_rules:type_name -> tributary.wire.RulesRecord
+	10, // 8: tributary.wire.Recall.lines:type_name -> tributary.wire.Grant
 	3,  // 9: tributary.wire.Count.name:type_name -> tributary.wire.Name
 	5,  // 10: tributary.wire.Count.pairs:type_name -> tributary.wire.Pair
 	4,  // 11: tributary.wire.Count.folded:type_name -> tributary.wire.Total
@@ -2328,20 +2271,18 @@ var file_wire_proto_depIdxs = []int32{
 	9,  // 17: tributary.wire.Grant.keep:type_name -> tributary.wire.Keep
 	3,  // 18: tributary.wire.Totals.name:type_name -> tributary.wire.Name
 	4,  // 19: tributary.wire.Totals.totals:type_name -> tributary.wire.Total
-	3,  // 20: tributary.wire.RecallLine.name:type_name -> tributary.wire.Name
-	9,  // 21: tributary.wire.RecallLine.keep:type_name -> tributary.wire.Keep
-	17, // 22: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
-	16, // 23: tributary.wire.Child.ended:type_name -> tributary.wire.EndedSession
-	5,  // 24: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
-	4,  // 25: tributary.wire.CountRecord.folded:type_name -> tributary.wire.Total
-	4,  // 26: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
-	4,  // 27: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
-	23, // 28: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	16, // 20: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
+	15, // 21: tributary.wire.Child.ended:type_name -> tributary.wire.EndedSession
+	5,  // 22: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
+	4,  // 23: tributary.wire.CountRecord.folded:type_name -> tributary.wire.Total
+	4,  // 24: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
+	4,  // 25: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
+	22, // 26: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -2355,7 +2296,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -207,7 +207,7 @@ func TestBadMessagesAreRefused(t *testing.T) {
 		{"rules that ask for too much", "lease", ack(&Ack{NewRules: &RulesRecord{Version: 3, Spec: []byte(`{"lease":"1000h"}`)}}), readAck},
 		{"rules that are too long", "version 3 take 262145 bytes", ack(&Ack{NewRules: &RulesRecord{Version: 3, Spec: tooLong}}), readAck},
 		{"garbage for an ack", "ack", []byte("\xff"), readAck},
-		{"a recall of a bad name", "namespace", recall(&Recall{Lines: []*RecallLine{{Name: &Name{Namespace: "A", Key: "x"}}}}), readRecall},
+		{"a recall of a bad name", "namespace", recall(&Recall{Lines: []*Grant{{Name: &Name{Namespace: "A", Key: "x"}}}}), readRecall},
 		{"garbage for a recall", "recall", []byte("\xff"), readRecall},
 	} {
 		if err := test.read(test.data); err == nil || !strings.Contains(err.Error(), test.says) {
@@ -253,7 +253,7 @@ func TestNegativeFiguresAreNone(t *testing.T) {
 	if want := (tiers.LineReport{Name: user}); err != nil || p.Lines[0] != want {
 		t.Errorf("%+v, %v", p, err)
 	}
-	r, err := UnmarshalRecall(encode(t, &Recall{Version: Version, Lines: []*RecallLine{{Name: name, Keep: &Keep{Capacity: -1, Rate: 7}}}}))
+	r, err := UnmarshalRecall(encode(t, &Recall{Version: Version, Lines: []*Grant{{Name: name, Keep: &Keep{Capacity: -1, Rate: 7}}}}))
 	if err != nil || r.Lines[0].Keep != (tiers.Keep{Rate: 7}) {
 		t.Errorf("%+v, %v", r, err)
 	}
