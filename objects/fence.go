@@ -9,13 +9,14 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// fenceFS is the file system that Pebble gets. It passes everything on, but for two cases:
+// fenceFS is the file system that Pebble gets. It passes everything on, but for three cases:
 //
 //   - The log, or its folder, cannot be written while Pebble is in a commit. Pebble then panics with its locks in a
 //     state that ends the process beyond any recover (rotateWAL unlocks DB.mu, panics, and its caller's defer unlocks
 //     it again: "fatal error: sync: unlock of unlocked mutex"). So it never hears of the error: the guard does, and
 //     the goroutine sleeps for ever. Outside commits, where most syncs run, the error is passed on, and Pebble hands
 //     it to the batch that waits for it.
+//   - A folder cannot be synced: Pebble panics, in whatever goroutine of its own it is. So it never hears of that either.
 //   - Pebble was abandoned: reads fail, and whoever would change something sleeps for ever. Failing would not do:
 //     flushes are repeated without end.
 type fenceFS struct {
@@ -57,7 +58,7 @@ func (f *fenceFS) opened(file vfs.File, name string, err error) (vfs.File, error
 	if err != nil {
 		return nil, err
 	}
-	return &fenceFile{file, f, isLogFile(name)}, nil
+	return &fenceFile{File: file, fs: f, log: isLogFile(name)}, nil
 }
 
 func (f *fenceFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
@@ -86,7 +87,7 @@ func (f *fenceFS) Open(name string, o ...vfs.OpenOption) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fenceFile{file, f, false}, nil
+	return &fenceFile{File: file, fs: f}, nil
 }
 
 func (f *fenceFS) OpenDir(name string) (vfs.File, error) {
@@ -97,7 +98,7 @@ func (f *fenceFS) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fenceFile{file, f, true}, nil // the log's folder is synced when a log is begun
+	return &fenceFile{File: file, fs: f, dir: true}, nil
 }
 
 func (f *fenceFS) Link(old, name string) error {
@@ -125,15 +126,14 @@ func (f *fenceFS) MkdirAll(dir string, perm os.FileMode) error {
 	return f.FS.MkdirAll(dir, perm)
 }
 
-func (f *fenceFS) Lock(name string) (io.Closer, error) {
-	f.writing()
-	return f.FS.Lock(name)
-}
+// Lock does nothing: the folder's lock is the store's, which gives it up also when Pebble cannot.
+func (f *fenceFS) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 type fenceFile struct {
 	vfs.File
 	fs  *fenceFS
 	log bool
+	dir bool
 }
 
 func (f *fenceFile) done(err error) error {
@@ -181,7 +181,12 @@ func (f *fenceFile) Stat() (vfs.FileInfo, error) {
 
 func (f *fenceFile) Sync() error {
 	f.fs.writing()
-	return f.done(f.File.Sync())
+	err := f.File.Sync()
+	if err != nil && f.dir {
+		f.fs.guard.breakDown(fmt.Errorf("a folder cannot be synced: %w", err))
+		select {}
+	}
+	return f.done(err)
 }
 
 func (f *fenceFile) SyncData() error {

@@ -3,6 +3,7 @@ package objects
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,8 @@ type guard struct {
 	broken chan struct{} // closed when Pebble is abandoned
 	once   sync.Once
 	gone   atomic.Bool
+	// opening is set while Pebble opens, which waits for flushes, for ever if they fail: so then their errors are fatal.
+	opening atomic.Bool
 	// inCommit is set while Pebble logs and applies a batch, when it survives no error of the log.
 	inCommit atomic.Bool
 
@@ -88,6 +91,38 @@ func (g *guard) breakDown(err error) {
 	g.once.Do(func() { close(g.broken) })
 }
 
+// openPebble opens Pebble, which may break down at that already, by a panic, or so that it does not return.
+func (g *guard) openPebble(dir string, o *pebble.Options) (*pebble.DB, error) {
+	g.opening.Store(true)
+	defer g.opening.Store(false)
+	var db *pebble.DB
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		defer func() {
+			if r := recover(); r != nil {
+				cause, ok := r.(error)
+				if !ok {
+					cause = fmt.Errorf("%v\n%s", r, debug.Stack())
+				}
+				err = fmt.Errorf("pebble panicked: %w", cause)
+				g.breakDown(err)
+			}
+			ended <- err
+		}()
+		db, err = pebble.Open(dir, o)
+	}()
+	select {
+	case err := <-ended:
+		if err != nil {
+			return nil, err
+		}
+		return db, nil
+	case <-g.broken:
+		return nil, g.broke()
+	}
+}
+
 // broke returns why Pebble broke down, or nil.
 func (g *guard) broke() error {
 	g.mu.Lock()
@@ -115,6 +150,9 @@ func (g *guard) listener() *pebble.EventListener {
 	l := &pebble.EventListener{
 		BackgroundError: func(err error) {
 			g.background(err)
+			if g.opening.Load() {
+				g.breakDown(err)
+			}
 			time.Sleep(flushBackoff)
 		},
 		DataCorruption: func(info pebble.DataCorruptionInfo) {

@@ -1,0 +1,65 @@
+package objects
+
+import (
+	"errors"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+)
+
+// TestADiskThatFailsDuringOpenIsSurvived fails each change of the disk that Open makes, once and from then on.
+func TestADiskThatFailsDuringOpenIsSurvived(t *testing.T) {
+	for _, fresh := range []bool{true, false} {
+		for _, ever := range []bool{true, false} {
+			failures, rounds := 0, 1
+			for ; ; rounds++ {
+				var n atomic.Int64
+				var on atomic.Bool
+				at := int64(rounds)
+				fs, _ := faults(&on, syscall.ENOSPC, func(op errorfs.Op) bool {
+					if op.Kind.ReadOrWrite() != errorfs.OpIsWrite || op.Kind == errorfs.OpFileClose {
+						return false
+					}
+					i := n.Add(1)
+					return i == at || ever && i > at
+				})
+				if !fresh {
+					s, err := Open("a/d", Options{FS: fs})
+					must(t, err)
+					k := Register(s, "counter", wakeCounter)
+					must(t, k.Do(ctx, "a", increment))
+					must(t, s.Close())
+				}
+				on.Store(true)
+				s, err := Open("a/d", Options{FS: fs})
+				on.Store(false)
+				if err == nil {
+					_ = s.Close() // it may have failed later
+				} else if failures++; !errors.Is(err, syscall.ENOSPC) {
+					t.Errorf("change %d: %v", rounds, err)
+				}
+				if n.Load() < at {
+					break
+				}
+
+				s, err = Open("a/d", Options{FS: fs})
+				must(t, err)
+				k := Register(s, "counter", wakeCounter)
+				must(t, k.Do(ctx, "a", increment))
+				want := uint64(2)
+				if fresh {
+					want = 1
+				}
+				if got := value(t, k, "a"); got != want {
+					t.Errorf("change %d: the counter is %d, want %d", rounds, got, want)
+				}
+				must(t, s.Close())
+			}
+			if failures < 10 {
+				t.Errorf("only %d of %d changes made Open fail: this test tests little", failures, rounds)
+			}
+		}
+	}
+}
