@@ -2,10 +2,13 @@ package objects
 
 import (
 	"errors"
+	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
@@ -61,5 +64,44 @@ func TestADiskThatFailsDuringOpenIsSurvived(t *testing.T) {
 				t.Errorf("only %d of %d changes made Open fail: this test tests little", failures, rounds)
 			}
 		}
+	}
+}
+
+// TestACrashDuringOpenIsSurvived crashes before each change of the disk that Open makes, with each name and block that
+// was not synced kept or lost at random.
+func TestACrashDuringOpenIsSurvived(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	s, err := Open("a/d", Options{FS: mem})
+	must(t, err)
+	k := Register(s, "counter", wakeCounter)
+	must(t, k.Do(ctx, "a", increment))
+	must(t, s.Close())
+	var mu sync.Mutex
+	var crashes []*vfs.MemFS
+	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			for seed := range uint64(10) {
+				rng := rand.New(rand.NewPCG(seed, uint64(len(crashes))))
+				crashes = append(crashes, mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rng}))
+			}
+		}
+		return nil
+	}))
+	s, err = Open("a/d", Options{FS: fs})
+	must(t, err)
+	must(t, s.Close())
+	for i, crashed := range crashes {
+		s, err := Open("a/d", Options{FS: crashed})
+		if err != nil {
+			t.Errorf("crash %d of %d: %v", i, len(crashes), err)
+			continue
+		}
+		k := Register(s, "counter", wakeCounter)
+		if n := value(t, k, "a"); n != 1 {
+			t.Errorf("crash %d of %d: the counter is %d", i, len(crashes), n)
+		}
+		must(t, s.Close())
 	}
 }

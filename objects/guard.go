@@ -23,7 +23,7 @@ type guard struct {
 	broken chan struct{} // closed when Pebble is abandoned
 	once   sync.Once
 	gone   atomic.Bool
-	// opening is set while Pebble opens, which waits for flushes, for ever if they fail: so then their errors are fatal.
+	// opening is set while Pebble opens, when it survives no error of anything that it writes.
 	opening atomic.Bool
 	// inCommit is set while Pebble logs and applies a batch, when it survives no error of the log.
 	inCommit atomic.Bool
@@ -150,9 +150,6 @@ func (g *guard) listener() *pebble.EventListener {
 	l := &pebble.EventListener{
 		BackgroundError: func(err error) {
 			g.background(err)
-			if g.opening.Load() {
-				g.breakDown(err)
-			}
 			time.Sleep(flushBackoff)
 		},
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
