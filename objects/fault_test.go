@@ -105,3 +105,19 @@ func TestACrashDuringOpenIsSurvived(t *testing.T) {
 		must(t, s.Close())
 	}
 }
+
+func TestAnOperationThatReadsWhenPebbleBreaksDownGetsErrFailed(t *testing.T) {
+	s, err := Open("d", Options{FS: vfs.NewMem()})
+	must(t, err)
+	k := Register(s, "counter", wakeCounter)
+	must(t, k.Do(ctx, "a", increment))
+	must(t, s.db.Flush()) // so that it is read from a file
+	err = k.Do(ctx, "a", func(tx *Tx, _ *counter) error {
+		tx.SetDurability(Async)
+		s.guard.breakDown(syscall.EIO)
+		_, _, err := tx.Get("n")
+		return err
+	})
+	wantError(t, err, ErrFailed)
+	must(t, s.Close())
+}

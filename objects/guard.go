@@ -1,7 +1,6 @@
 package objects
 
 import (
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -35,7 +34,8 @@ type guard struct {
 	untold   int
 }
 
-var errAbandoned = errors.New("objects: pebble was abandoned after it broke down")
+// errAbandoned is what operations get that were reading.
+var errAbandoned = fmt.Errorf("%w: pebble was abandoned after it broke down", ErrFailed)
 
 // flushBackoff paces what Pebble repeats without pause when it fails, such as a flush to a full disk. It is slept in
 // Pebble's callback, with its lock held: such a store does little else.
