@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -120,4 +122,56 @@ func TestAnOperationThatReadsWhenPebbleBreaksDownGetsErrFailed(t *testing.T) {
 	})
 	wantError(t, err, ErrFailed)
 	must(t, s.Close())
+}
+
+// TestASlowDiskRefusesWhatCannotWait offers several times what may wait while a sync runs, which takes a second. Two syncs
+// must then bring all that may wait (while one runs that holds all of it, nothing more is let in), nothing that was let in
+// may wait for longer than that, and the rest must be refused at once. Who needs no disk is not kept waiting either.
+func TestASlowDiskRefusesWhatCannotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := &gateFS{FS: vfs.NewMem()}
+		s, err := Open("d", Options{FS: fs})
+		must(t, err)
+		k := Register(s, "counter", wakeCounter)
+		must(t, k.Do(ctx, "calm", increment))
+		fs.hook(func() { time.Sleep(time.Second) })
+		const seconds = 4
+		var done, refused int
+		var longest time.Duration
+		for range 10 * seconds {
+			for i := range MaxPending / 3 {
+				began := time.Now()
+				k.Submit(name(i%100), increment, func(err error) {
+					switch took := time.Since(began); {
+					case err == nil:
+						done++
+						longest = max(longest, took)
+					case !errors.Is(err, ErrOverloaded):
+						t.Error(err)
+					case took > 0:
+						t.Errorf("it took %v to refuse an operation", took)
+					default:
+						refused++
+					}
+				})
+			}
+			if n := s.Stats().Pending; n > MaxPending {
+				t.Errorf("%d operations wait", n)
+			}
+			began := time.Now()
+			err := k.Do(ctx, "calm", func(*Tx, *counter) error { return nil })
+			if took := time.Since(began); err != nil && !errors.Is(err, ErrOverloaded) || took > 0 {
+				t.Errorf("the calm object: %v, after %v", err, took)
+			}
+			time.Sleep(time.Second / 10)
+		}
+		must(t, s.Close())
+		if want := seconds / 2 * MaxPending; done < want || refused < want {
+			t.Errorf("%d were done in %d s, %d refused", done, seconds, refused)
+		}
+		if longest > 2*time.Second {
+			t.Errorf("one waited for %v", longest)
+		}
+		t.Logf("%d were done in %d s, %d refused, the longest took %v", done, seconds, refused, longest)
+	})
 }
