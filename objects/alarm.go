@@ -37,7 +37,7 @@ func (k *Kind[S]) OnAlarm(handler func(tx *Tx, state S, a Alarm) error) {
 	op := func(tx *Tx, state S) error {
 		return handler(tx, state, Alarm{time.UnixMicro(tx.ringing.at), int(min(tx.ringing.failed, math.MaxInt32-1)) + 1})
 	}
-	q := &alarmQueue{kind: &k.kind, running: map[string]bool{}, from: appendAlarmKey(nil, k.name, 0, "")}
+	q := &alarmQueue{kind: &k.kind, running: map[string]bool{}, from: alarmKey(k.name, 0, "")}
 	q.ring = func(ctx context.Context, name string, due int64) error {
 		g, err := k.run(ctx, name, op, nil, due)
 		if g == nil {
@@ -185,12 +185,12 @@ func retryAfter(failed uint32) (d time.Duration) {
 // write adds the change to a batch: of the object's record, which prefix is the key of, and of the index.
 func (a *alarmChange) write(b *pebble.Batch, prefix []byte, kind, name string) (err error) {
 	if a.was != 0 && a.was != a.now.due {
-		err = b.Delete(appendAlarmKey(nil, kind, a.was, name), nil)
+		err = b.Delete(alarmKey(kind, a.was, name), nil)
 	}
 	if a.now.due == 0 {
 		return errors.Join(err, b.Delete(prefix, nil))
 	}
-	return errors.Join(err, b.Set(prefix, appendAlarm(nil, a.now), nil), b.Set(appendAlarmKey(nil, kind, a.now.due, name), nil, nil))
+	return errors.Join(err, b.Set(prefix, appendAlarm(nil, a.now), nil), b.Set(alarmKey(kind, a.now.due, name), nil, nil))
 }
 
 func appendAlarm(dst []byte, a alarm) []byte {

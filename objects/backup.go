@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -201,7 +202,17 @@ func checkpointTo(db *pebble.DB, dir string) (err error) {
 // unlessBroken calls f, which uses Pebble, and does not wait for its end if Pebble breaks down.
 func (s *Store) unlessBroken(f func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- f() }()
+	go func() {
+		var err error
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("pebble panicked: %v\n%s", r, debug.Stack())
+				s.guard.breakDown(err)
+			}
+			done <- err
+		}()
+		err = f()
+	}()
 	select {
 	case err := <-done:
 		return err

@@ -410,7 +410,7 @@ func (c *committer) sleep(due time.Time) {
 
 // survive makes a panic in a loop the store's failure.
 func (c *committer) survive(loop string) {
-	if r := recover(); r != nil {
+	if r := recover(); r != nil { //nolint:revive // it is deferred
 		c.fail(fmt.Errorf("broken invariant: the %s loop panicked: %v\n%s", loop, r, debug.Stack()))
 	}
 }
@@ -466,7 +466,7 @@ func (c *committer) apply(g *group) (b *pebble.Batch, err error) {
 	for _, l := range g.layers {
 		prefix = appendPrefix(prefix[:0], l.obj.kind.name, l.obj.name)
 		if l.cleared {
-			if err := b.DeleteRange(prefix, appendSuccessor(nil, prefix), nil); err != nil {
+			if err := b.DeleteRange(prefix, successor(prefix), nil); err != nil {
 				return nil, err
 			}
 		}

@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,13 +10,19 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// fenceFS is the file system that Pebble gets. It passes everything on, but for two cases:
+// fenceFS is the file system that Pebble gets. It passes everything on, but for these cases:
 //
 //   - The log, or its folder, cannot be written while Pebble is in a commit. Pebble then panics with its locks in a
 //     state that ends the process beyond any recover (rotateWAL unlocks DB.mu, panics, and its caller's defer unlocks
 //     it again: "fatal error: sync: unlock of unlocked mutex"). So it never hears of the error: the guard does, and
 //     the goroutine sleeps for ever. Outside commits, where most syncs run, the error is passed on, and Pebble hands
 //     it to the batch that waits for it.
+//   - A folder cannot be synced: Pebble panics, in whatever goroutine of its own it is. So it never hears of that either.
+//   - Something cannot be written while Pebble opens: it gives up and takes down what goroutines of its own still use,
+//     which panic, or repeats a flush for ever. Nor does it hear of that.
+//   - Pebble names the manifest that is to be used from now on, by creating a marker file. The folder is synced before,
+//     because else a crash may keep the marker and not the manifest, and the folder could never be opened again
+//     (cockroachdb/pebble#5825, fixed by #5915, after v2.1.7).
 //   - Pebble was abandoned: reads fail, and whoever would change something sleeps for ever. Failing would not do:
 //     flushes are repeated without end.
 type fenceFS struct {
@@ -39,10 +46,15 @@ func (f *fenceFS) reading() error {
 	return nil
 }
 
-// logged looks at an error of the log.
-func (f *fenceFS) logged(err error) error {
-	if err != nil && f.guard.inCommit.Load() {
+// wrote looks at an error of a change that was asked for, of the log or something else.
+func (f *fenceFS) wrote(err error, log bool) error {
+	switch {
+	case err == nil:
+	case log && f.guard.inCommit.Load():
 		f.guard.breakDown(fmt.Errorf("the log cannot be written: %w", err))
+		select {}
+	case f.guard.opening.Load():
+		f.guard.breakDown(err)
 		select {}
 	}
 	return err
@@ -54,19 +66,29 @@ func isLogFile(name string) bool { return strings.HasSuffix(name, ".log") && !is
 func isStaged(name string) bool { return strings.Contains(name, stageFolder) }
 
 func (f *fenceFS) opened(file vfs.File, name string, err error) (vfs.File, error) {
-	if isLogFile(name) {
-		err = f.logged(err)
-	}
-	if err != nil {
+	if err := f.wrote(err, isLogFile(name)); err != nil {
 		return nil, err
 	}
-	return &fenceFile{file, f, isLogFile(name)}, nil
+	return &fenceFile{File: file, fs: f, log: isLogFile(name)}, nil
 }
 
 func (f *fenceFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	f.writing()
+	if strings.HasPrefix(f.PathBase(name), "marker.") {
+		if err := f.syncDir(f.PathDir(name)); err != nil {
+			return nil, err
+		}
+	}
 	file, err := f.FS.Create(name, c)
 	return f.opened(file, name, err)
+}
+
+func (f *fenceFS) syncDir(name string) error {
+	dir, err := f.OpenDir(name)
+	if err != nil {
+		return f.wrote(err, false)
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func (f *fenceFS) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.File, error) {
@@ -89,7 +111,7 @@ func (f *fenceFS) Open(name string, o ...vfs.OpenOption) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fenceFile{file, f, false}, nil
+	return &fenceFile{File: file, fs: f}, nil
 }
 
 func (f *fenceFS) OpenDir(name string) (vfs.File, error) {
@@ -100,12 +122,12 @@ func (f *fenceFS) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fenceFile{file, f, !isStaged(name)}, nil // the log's folder is synced when a log is begun
+	return &fenceFile{File: file, fs: f, dir: !isStaged(name)}, nil
 }
 
 func (f *fenceFS) Link(old, name string) error {
 	f.writing()
-	return f.FS.Link(old, name)
+	return f.wrote(f.FS.Link(old, name), false)
 }
 
 func (f *fenceFS) Remove(name string) error {
@@ -120,31 +142,25 @@ func (f *fenceFS) RemoveAll(name string) error {
 
 func (f *fenceFS) Rename(old, name string) error {
 	f.writing()
-	return f.FS.Rename(old, name)
+	return f.wrote(f.FS.Rename(old, name), false)
 }
 
 func (f *fenceFS) MkdirAll(dir string, perm os.FileMode) error {
 	f.writing()
-	return f.FS.MkdirAll(dir, perm)
+	return f.wrote(f.FS.MkdirAll(dir, perm), false)
 }
 
-func (f *fenceFS) Lock(name string) (io.Closer, error) {
-	f.writing()
-	return f.FS.Lock(name)
-}
+// Lock does nothing: the folder's lock is the store's, which gives it up also when Pebble cannot.
+func (f *fenceFS) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 type fenceFile struct {
 	vfs.File
 	fs  *fenceFS
 	log bool
+	dir bool
 }
 
-func (f *fenceFile) done(err error) error {
-	if f.log {
-		return f.fs.logged(err)
-	}
-	return err
-}
+func (f *fenceFile) wrote(err error) error { return f.fs.wrote(err, f.log) }
 
 func (f *fenceFile) Read(p []byte) (int, error) {
 	if err := f.fs.reading(); err != nil {
@@ -163,13 +179,13 @@ func (f *fenceFile) ReadAt(p []byte, off int64) (int, error) {
 func (f *fenceFile) Write(p []byte) (int, error) {
 	f.fs.writing()
 	n, err := f.File.Write(p)
-	return n, f.done(err)
+	return n, f.wrote(err)
 }
 
 func (f *fenceFile) WriteAt(p []byte, off int64) (int, error) {
 	f.fs.writing()
 	n, err := f.File.WriteAt(p, off)
-	return n, f.done(err)
+	return n, f.wrote(err)
 }
 
 func (f *fenceFile) Preallocate(off, length int64) error {
@@ -179,23 +195,28 @@ func (f *fenceFile) Preallocate(off, length int64) error {
 
 func (f *fenceFile) Stat() (vfs.FileInfo, error) {
 	info, err := f.File.Stat()
-	return info, f.done(err)
+	return info, f.wrote(err)
 }
 
 func (f *fenceFile) Sync() error {
 	f.fs.writing()
-	return f.done(f.File.Sync())
+	err := f.File.Sync()
+	if err != nil && f.dir {
+		f.fs.guard.breakDown(fmt.Errorf("a folder cannot be synced: %w", err))
+		select {}
+	}
+	return f.wrote(err)
 }
 
 func (f *fenceFile) SyncData() error {
 	f.fs.writing()
-	return f.done(f.File.SyncData())
+	return f.wrote(f.File.SyncData())
 }
 
 func (f *fenceFile) SyncTo(length int64) (bool, error) {
 	f.fs.writing()
 	full, err := f.File.SyncTo(length)
-	return full, f.done(err)
+	return full, f.wrote(err)
 }
 
-func (f *fenceFile) Close() error { return f.done(f.File.Close()) }
+func (f *fenceFile) Close() error { return f.wrote(f.File.Close()) }

@@ -1,8 +1,8 @@
 package objects
 
 import (
-	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +22,8 @@ type guard struct {
 	broken chan struct{} // closed when Pebble is abandoned
 	once   sync.Once
 	gone   atomic.Bool
+	// opening is set while Pebble opens, when it survives no error of anything that it writes.
+	opening atomic.Bool
 	// inCommit is set while Pebble logs and applies a batch, when it survives no error of the log.
 	inCommit atomic.Bool
 
@@ -32,7 +34,8 @@ type guard struct {
 	untold   int
 }
 
-var errAbandoned = errors.New("objects: pebble was abandoned after it broke down")
+// errAbandoned is what operations get that were reading.
+var errAbandoned = fmt.Errorf("%w: pebble was abandoned after it broke down", ErrFailed)
 
 // flushBackoff paces what Pebble repeats without pause when it fails, such as a flush to a full disk. It is slept in
 // Pebble's callback, with its lock held: such a store does little else.
@@ -86,6 +89,38 @@ func (g *guard) breakDown(err error) {
 		fail(err)
 	}
 	g.once.Do(func() { close(g.broken) })
+}
+
+// openPebble opens Pebble, which may break down at that already, by a panic, or so that it does not return.
+func (g *guard) openPebble(dir string, o *pebble.Options) (*pebble.DB, error) {
+	g.opening.Store(true)
+	defer g.opening.Store(false)
+	var db *pebble.DB
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		defer func() {
+			if r := recover(); r != nil {
+				cause, ok := r.(error)
+				if !ok {
+					cause = fmt.Errorf("%v\n%s", r, debug.Stack())
+				}
+				err = fmt.Errorf("pebble panicked: %w", cause)
+				g.breakDown(err)
+			}
+			ended <- err
+		}()
+		db, err = pebble.Open(dir, o)
+	}()
+	select {
+	case err := <-ended:
+		if err != nil {
+			return nil, err
+		}
+		return db, nil
+	case <-g.broken:
+		return nil, g.broke()
+	}
 }
 
 // broke returns why Pebble broke down, or nil.

@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"slices"
 	"unicode"
 	"unicode/utf8"
 )
@@ -38,16 +39,16 @@ func appendPrefix(dst []byte, kind, name string) []byte {
 	return append(dst, 0)
 }
 
-// appendSuccessor appends the smallest key that is greater than every key that begins with prefix. The prefix must
+// successor returns the smallest key that is greater than every key that begins with prefix. The prefix must
 // hold a byte below 0xff; every encoded prefix does (its separators).
-func appendSuccessor(dst, prefix []byte) []byte {
+func successor(prefix []byte) []byte {
 	n := len(prefix)
 	for n > 0 && prefix[n-1] == 0xff {
 		n--
 	}
-	dst = append(dst, prefix[:n]...)
-	dst[len(dst)-1]++
-	return dst
+	after := slices.Clone(prefix[:n])
+	after[n-1]++
+	return after
 }
 
 func checkKind(kind string) error {

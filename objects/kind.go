@@ -170,9 +170,9 @@ func (k *Kind[S]) list(after string, limit int) (names []string, num uint64, err
 	base := append([]byte(k.name), 0) // every key of the kind begins with it
 	lower := base
 	if after != "" {
-		lower = appendSuccessor(nil, appendPrefix(nil, k.name, after))
+		lower = successor(appendPrefix(nil, k.name, after))
 	}
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: appendSuccessor(nil, base)})
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: successor(base)})
 	if err != nil {
 		return nil, 0, err
 	}

@@ -93,7 +93,7 @@ func (o *ListOptions) includes(key []byte) bool {
 // bounds returns the range of Pebble's keys, of which object begins each.
 func (o *ListOptions) bounds(object []byte) (low, high []byte) {
 	low = append(slices.Clone(object), max(o.Prefix, o.Start, "\x00")...) // no key is empty
-	high = appendSuccessor(nil, append(slices.Clone(object), o.Prefix...))
+	high = successor(append(slices.Clone(object), o.Prefix...))
 	if o.End != "" {
 		if end := append(slices.Clone(object), o.End...); bytes.Compare(end, high) < 0 {
 			high = end

@@ -9,7 +9,7 @@ import (
 )
 
 // pair is a state of 16 bytes.
-type pair struct{ a, b uint64 }
+type pair [2]uint64
 
 // bytesPerAwake measures what each of n awake objects, with names and states of 16 bytes, takes beyond its state.
 func bytesPerAwake(t testing.TB, n int) float64 {

@@ -58,8 +58,8 @@ const (
 //	0x00 "alarm" 0x00 kind 0x00 due (8 bytes, big endian, microseconds since 1970) name
 const alarmKeys = "\x00alarm\x00"
 
-func appendAlarmKey(dst []byte, kind string, due int64, name string) []byte {
-	dst = append(append(append(dst, alarmKeys...), kind...), 0)
+func alarmKey(kind string, due int64, name string) []byte {
+	dst := append(append([]byte(alarmKeys), kind...), 0)
 	return append(binary.BigEndian.AppendUint64(dst, uint64(due)), name...)
 }
 
@@ -112,7 +112,7 @@ func (sc *scheduler) set(k *kind, due int64) {
 }
 
 func (q *alarmQueue) goBack(due int64) bool {
-	key := appendAlarmKey(nil, q.kind.name, due, "")
+	key := alarmKey(q.kind.name, due, "")
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if bytes.Compare(key, q.from) >= 0 {

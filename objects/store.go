@@ -93,7 +93,6 @@ func (s *Store) open() (err error) {
 	}
 	po := &pebble.Options{
 		FS:                          &fenceFS{fs, s.guard},
-		Lock:                        s.lock,
 		Logger:                      s.guard,
 		EventListener:               s.guard.listener(),
 		FormatMajorVersion:          pebble.FormatNewest,
@@ -105,8 +104,7 @@ func (s *Store) open() (err error) {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // an absent key, as of a new object, costs no read
 	}
 	po.EnsureDefaults()
-	if s.db, err = pebble.Open(s.dir, po); err != nil {
-		s.db = nil
+	if s.db, err = s.guard.openPebble(s.dir, po); err != nil {
 		return opened(err)
 	}
 	if err := s.startFormat(); err != nil {
@@ -118,12 +116,7 @@ func (s *Store) open() (err error) {
 // release gives up what open took.
 func (s *Store) release() error {
 	var err error
-	switch {
-	case s.guard.gone.Load():
-		if s.db != nil {
-			_ = s.lock.Close() // Pebble's own hold, which it will not give up
-		}
-	case s.db != nil:
+	if s.db != nil && !s.guard.gone.Load() {
 		err = s.db.Close()
 	}
 	return errors.Join(err, s.lock.Close())

@@ -51,7 +51,9 @@ func (sh *shard) suspect(all map[*object]suspect) {
 	defer sh.mu.Unlock()
 	for o := sh.ring.older; o != nil && o != &sh.ring && o.used+1 >= sh.tick; o = o.older {
 		if _, taken := o.turn.running(); taken {
-			all[o] = all[o]
+			if _, known := all[o]; !known {
+				all[o] = suspect{}
+			}
 		}
 	}
 	sh.tick++

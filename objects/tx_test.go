@@ -220,8 +220,8 @@ func TestListRefusesWhatIsOutOfRange(t *testing.T) {
 				wantError(t, err, ErrInvalid)
 			}
 		}
-		for range tx.List(ListOptions{Start: long[2:] + "\x00", End: "a"}) {
-			t.Error("an empty range has an entry")
+		for e, err := range tx.List(ListOptions{Start: long[2:] + "\x00", End: "a"}) {
+			t.Errorf("an empty range has %+v, %v", e, err)
 		}
 		return nil
 	}))

@@ -373,7 +373,7 @@ func (w *walker) entry(stored, value []byte) error {
 			return fmt.Errorf("of %s %.40q: %w", kind, name, err)
 		}
 		w.alarms--
-		w.ring -= alarmHash(appendAlarmKey(nil, string(kind), a.due, string(name)))
+		w.ring -= alarmHash(alarmKey(string(kind), a.due, string(name)))
 		return nil
 	}
 	if err := checkKey(string(key)); err != nil {

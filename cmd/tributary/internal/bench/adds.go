@@ -312,13 +312,8 @@ func (a *adds) pebble(ctx context.Context) (ops int, cpu time.Duration, err erro
 
 // startRedis starts a Redis that syncs each write, if there is one.
 func (a *adds) startRedis() error {
-	path, err := exec.LookPath(a.cfg.Redis)
-	if a.cfg.Redis == "" || err != nil {
-		a.missing = "Redis: there is no redis-server here; install it, for example with apt, or name it with --redis"
-		return nil
-	}
-	if _, err := exec.LookPath("redis-benchmark"); err != nil {
-		a.missing = "Redis: there is no redis-benchmark here; it comes with redis-tools"
+	if !has(a.cfg.Redis) || !has("redis-benchmark") {
+		a.missing = "Redis: there is no redis-server, or no redis-benchmark, here; install both, for example with apt, or name the first with --redis"
 		return nil
 	}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -333,9 +328,9 @@ func (a *adds) startRedis() error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	redis := exec.Command(path, "--port", a.port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
+	redis := exec.Command(a.cfg.Redis, "--port", a.port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
 	if err := redis.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", path, err)
+		return fmt.Errorf("start %s: %w", a.cfg.Redis, err)
 	}
 	a.redis = redis
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
@@ -347,6 +342,11 @@ func (a *adds) startRedis() error {
 			return fmt.Errorf("redis-server does not listen: %w", err)
 		}
 	}
+}
+
+func has(program string) bool {
+	_, err := exec.LookPath(program)
+	return err == nil
 }
 
 // redisBenchmark is a phase of Redis's own benchmark.

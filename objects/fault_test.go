@@ -1,0 +1,177 @@
+package objects
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+)
+
+// TestADiskThatFailsDuringOpenIsSurvived fails each change of the disk that Open makes, once and from then on.
+func TestADiskThatFailsDuringOpenIsSurvived(t *testing.T) {
+	for _, fresh := range []bool{true, false} {
+		for _, ever := range []bool{true, false} {
+			failures, rounds := 0, 1
+			for ; ; rounds++ {
+				var n atomic.Int64
+				var on atomic.Bool
+				at := int64(rounds)
+				fs, _ := faults(&on, syscall.ENOSPC, func(op errorfs.Op) bool {
+					if op.Kind.ReadOrWrite() != errorfs.OpIsWrite || op.Kind == errorfs.OpFileClose {
+						return false
+					}
+					i := n.Add(1)
+					return i == at || ever && i > at
+				})
+				if !fresh {
+					s, err := Open("a/d", Options{FS: fs})
+					must(t, err)
+					k := Register(s, "counter", wakeCounter)
+					must(t, k.Do(ctx, "a", increment))
+					must(t, s.Close())
+				}
+				on.Store(true)
+				s, err := Open("a/d", Options{FS: fs})
+				on.Store(false)
+				if err == nil {
+					_ = s.Close() // it may have failed later
+				} else if failures++; !errors.Is(err, syscall.ENOSPC) {
+					t.Errorf("change %d: %v", rounds, err)
+				}
+				if n.Load() < at {
+					break
+				}
+
+				s, err = Open("a/d", Options{FS: fs})
+				must(t, err)
+				k := Register(s, "counter", wakeCounter)
+				must(t, k.Do(ctx, "a", increment))
+				want := uint64(2)
+				if fresh {
+					want = 1
+				}
+				if got := value(t, k, "a"); got != want {
+					t.Errorf("change %d: the counter is %d, want %d", rounds, got, want)
+				}
+				must(t, s.Close())
+			}
+			if failures < 10 {
+				t.Errorf("only %d of %d changes made Open fail: this test tests little", failures, rounds)
+			}
+		}
+	}
+}
+
+// TestACrashDuringOpenIsSurvived crashes before each change of the disk that Open makes, with each name and block that
+// was not synced kept or lost at random.
+func TestACrashDuringOpenIsSurvived(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	s, err := Open("a/d", Options{FS: mem})
+	must(t, err)
+	k := Register(s, "counter", wakeCounter)
+	must(t, k.Do(ctx, "a", increment))
+	must(t, s.Close())
+	var mu sync.Mutex
+	var crashes []*vfs.MemFS
+	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			for seed := range uint64(10) {
+				rng := rand.New(rand.NewPCG(seed, uint64(len(crashes))))
+				crashes = append(crashes, mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rng}))
+			}
+		}
+		return nil
+	}))
+	s, err = Open("a/d", Options{FS: fs})
+	must(t, err)
+	must(t, s.Close())
+	for i, crashed := range crashes {
+		s, err := Open("a/d", Options{FS: crashed})
+		if err != nil {
+			t.Errorf("crash %d of %d: %v", i, len(crashes), err)
+			continue
+		}
+		k := Register(s, "counter", wakeCounter)
+		if n := value(t, k, "a"); n != 1 {
+			t.Errorf("crash %d of %d: the counter is %d", i, len(crashes), n)
+		}
+		must(t, s.Close())
+	}
+}
+
+func TestAnOperationThatReadsWhenPebbleBreaksDownGetsErrFailed(t *testing.T) {
+	s, err := Open("d", Options{FS: vfs.NewMem()})
+	must(t, err)
+	k := Register(s, "counter", wakeCounter)
+	must(t, k.Do(ctx, "a", increment))
+	must(t, s.db.Flush()) // so that it is read from a file
+	err = k.Do(ctx, "a", func(tx *Tx, _ *counter) error {
+		tx.SetDurability(Async)
+		s.guard.breakDown(syscall.EIO)
+		_, _, err := tx.Get("n")
+		return err
+	})
+	wantError(t, err, ErrFailed)
+	must(t, s.Close())
+}
+
+// TestASlowDiskRefusesWhatCannotWait offers several times what may wait while a sync runs, which takes a second. Two syncs
+// must then bring all that may wait (while one runs that holds all of it, nothing more is let in), nothing that was let in
+// may wait for longer than that, and the rest must be refused at once. Who needs no disk is not kept waiting either.
+func TestASlowDiskRefusesWhatCannotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := &gateFS{FS: vfs.NewMem()}
+		s, err := Open("d", Options{FS: fs})
+		must(t, err)
+		k := Register(s, "counter", wakeCounter)
+		must(t, k.Do(ctx, "calm", increment))
+		fs.hook(func() { time.Sleep(time.Second) })
+		const seconds = 4
+		var done, refused int
+		var longest time.Duration
+		for range 10 * seconds {
+			for i := range MaxPending / 3 {
+				began := time.Now()
+				k.Submit(name(i%100), increment, func(err error) {
+					switch took := time.Since(began); {
+					case err == nil:
+						done++
+						longest = max(longest, took)
+					case !errors.Is(err, ErrOverloaded):
+						t.Error(err)
+					case took > 0:
+						t.Errorf("it took %v to refuse an operation", took)
+					default:
+						refused++
+					}
+				})
+			}
+			if n := s.Stats().Pending; n > MaxPending {
+				t.Errorf("%d operations wait", n)
+			}
+			began := time.Now()
+			err := k.Do(ctx, "calm", func(*Tx, *counter) error { return nil })
+			if took := time.Since(began); err != nil && !errors.Is(err, ErrOverloaded) || took > 0 {
+				t.Errorf("the calm object: %v, after %v", err, took)
+			}
+			time.Sleep(time.Second / 10)
+		}
+		must(t, s.Close())
+		if want := seconds / 2 * MaxPending; done < want || refused < want {
+			t.Errorf("%d were done in %d s, %d refused", done, seconds, refused)
+		}
+		if longest > 2*time.Second {
+			t.Errorf("one waited for %v", longest)
+		}
+		t.Logf("%d were done in %d s, %d refused, the longest took %v", done, seconds, refused, longest)
+	})
+}
