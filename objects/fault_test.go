@@ -124,6 +124,29 @@ func TestAnOperationThatReadsWhenPebbleBreaksDownGetsErrFailed(t *testing.T) {
 	must(t, s.Close())
 }
 
+func TestAPebbleThatBreaksDownWhileItClosesIsLeft(t *testing.T) {
+	var s *Store
+	var on atomic.Bool
+	fs, mem := faults(&on, nil, func(op errorfs.Op) bool {
+		if isLog(op) && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			s.guard.breakDown(syscall.EIO) // as by a flush that runs beside
+		}
+		return false
+	})
+	s, err := Open("d", Options{FS: fs})
+	must(t, err)
+	k := Register(s, "counter", wakeCounter)
+	must(t, k.Do(ctx, "a", increment))
+	on.Store(true)
+	must(t, s.Close())
+	wantError(t, s.Err(), syscall.EIO)
+	on.Store(false)
+	s = open(t, "d", Options{FS: mem})
+	if n := value(t, Register(s, "counter", wakeCounter), "a"); n != 1 {
+		t.Errorf("the counter is %d", n)
+	}
+}
+
 // TestASlowDiskRefusesWhatCannotWait offers several times what may wait while a sync runs, which takes a second. Two syncs
 // must then bring all that may wait (while one runs that holds all of it, nothing more is let in), nothing that was let in
 // may wait for longer than that, and the rest must be refused at once. Who needs no disk is not kept waiting either.

@@ -91,11 +91,19 @@ func (g *guard) breakDown(err error) {
 	g.once.Do(func() { close(g.broken) })
 }
 
-// openPebble opens Pebble, which may break down at that already, by a panic, or so that it does not return.
+// openPebble opens Pebble, which may break down at that already.
 func (g *guard) openPebble(dir string, o *pebble.Options) (*pebble.DB, error) {
 	g.opening.Store(true)
 	defer g.opening.Store(false)
-	var db *pebble.DB
+	var opened *pebble.DB
+	if err := g.attempt(func() (err error) { opened, err = pebble.Open(dir, o); return err }); err != nil {
+		return nil, err
+	}
+	return opened, nil
+}
+
+// attempt has Pebble do something at which it may break down, by a panic, or so that it does not return.
+func (g *guard) attempt(something func() error) error {
 	ended := make(chan error, 1)
 	go func() {
 		var err error
@@ -110,16 +118,13 @@ func (g *guard) openPebble(dir string, o *pebble.Options) (*pebble.DB, error) {
 			}
 			ended <- err
 		}()
-		db, err = pebble.Open(dir, o)
+		err = something()
 	}()
 	select {
 	case err := <-ended:
-		if err != nil {
-			return nil, err
-		}
-		return db, nil
+		return err
 	case <-g.broken:
-		return nil, g.broke()
+		return g.broke()
 	}
 }
 

@@ -117,7 +117,7 @@ func (s *Store) open() (err error) {
 func (s *Store) release() error {
 	var err error
 	if s.db != nil && !s.guard.gone.Load() {
-		err = s.db.Close()
+		err = s.guard.attempt(s.db.Close)
 	}
 	return errors.Join(err, s.lock.Close())
 }
