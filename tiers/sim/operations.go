@@ -312,8 +312,8 @@ func (s *scenario) reset(n *Node) {
 // reset is called at the instant at which an owner reset its limits of a key.
 // Its own part is full at once. What it lent is filled when its holder hears
 // of it, and until then holds what it held: at most as much again, of each
-// share once. A share whose holder does not hear ends with its lease; a
-// budget's and a quota's does not.
+// share once, for each reset that it has not heard of. A share whose holder
+// does not hear ends with its lease; a budget's and a quota's does not.
 func (l *laws) reset(n *Node, t *target) {
 	l.path(pathReset)
 	l.world.say(n, "resets %s", t.name)
@@ -345,14 +345,14 @@ func (l *laws) reset(n *Node, t *target) {
 			for i := range o.windows {
 				// Of one that fell asleep at once it is not known which window it is in.
 				if w := &o.windows[i]; window == 0 || w.begin == window {
-					w.spent, w.unheard = 0, max(w.unheard, lent)
+					w.spent, w.unheard = 0, w.unheard+lent
 				}
 			}
 		case limiter.Budget:
-			o.spent, o.unheard, o.unheardUntil = 0, max(o.unheard, lent), limiter.Never
+			o.spent, o.unheard, o.unheardUntil = 0, o.unheard+lent, limiter.Never
 		default:
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), now)
-			o.unheard, o.sinceReset = max(o.unheard, lent), 0
+			o.unheard, o.sinceReset = o.unheard+lent, 0
 			o.unheardUntil = now.Add(time.Duration(l.deepest()+1) * drifting(drifting(drifting(drifting(drifting(l.world.longestLease()))))))
 		}
 	}
