@@ -38,7 +38,12 @@ type ServeCmd struct {
 	HTTP           string        `name:"http" help:"Address for /metrics, /healthz and /readyz; 'off' for none." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
 	ReportInterval time.Duration `help:"Least pause between two reports that a busy parent asks of a child." default:"5ms"`
 	Heartbeat      time.Duration `help:"How often an idle place reports to its parent." default:"1s"`
+	Memory         int           `help:"Memory for the keys that are awake at one place, MiB; beyond it idle ones sleep, on disk. A key takes about 1 KiB." default:"256" placeholder:"MIB"`
 }
+
+// keyBytes is about what a key that is awake takes: half of it where it is
+// only counted, a bit less where it has one limit, more where it has several.
+const keyBytes = 1 << 10
 
 // defaultPlaces is what serve runs when it is not told: a city needs all
 // places above it, or it has no share of what they own.
@@ -65,6 +70,9 @@ func (c *ServeCmd) Run(app *App) error {
 	if c.ReportInterval <= 0 || c.ReportInterval > time.Second || c.Heartbeat < c.ReportInterval {
 		return fmt.Errorf("--report-interval is %s and --heartbeat %s: an interval goes from 1ns to 1s, and a heartbeat is no shorter", c.ReportInterval, c.Heartbeat)
 	}
+	if c.Memory < 1 {
+		return fmt.Errorf("--memory is %d: a place needs 1 MiB at least", c.Memory)
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics, err := transport.NewMetrics(registry)
@@ -80,7 +88,7 @@ func (c *ServeCmd) Run(app *App) error {
 		defer func() { _ = listener.Close() }() // the server closes it first
 	}
 	cfg := world.Config{
-		Places: specs, Data: c.Data, Backups: cmp.Or(c.Backups, c.Data+"-backups"), URL: c.NATS, Prefix: c.Prefix, Rules: rules, ReportInterval: c.ReportInterval, Heartbeat: c.Heartbeat,
+		Places: specs, Data: c.Data, Backups: cmp.Or(c.Backups, c.Data+"-backups"), URL: c.NATS, Prefix: c.Prefix, Rules: rules, ReportInterval: c.ReportInterval, Heartbeat: c.Heartbeat, MaxAwake: c.Memory << 20 / keyBytes,
 		Version: app.Version, Metrics: metrics, Logger: app.Log,
 	}
 	url := c.NATS

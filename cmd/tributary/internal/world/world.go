@@ -34,6 +34,7 @@ type Config struct {
 	Rules  *limiter.Rules
 
 	ReportInterval, Heartbeat time.Duration // 0: the default
+	MaxAwake                  int           // keys of each place; 0: the default
 
 	Version string
 	Metrics *transport.Metrics
@@ -166,7 +167,7 @@ func (n *Node) start() error {
 	}
 	p, err := transport.StartPlace(transport.PlaceConfig{
 		Place: n.Place, Leaf: n.Leaf, Dir: filepath.Join(w.cfg.Data, string(n.Place)), Backups: backups, Conn: conn, Prefix: w.cfg.Prefix, Rules: w.cfg.Rules,
-		ReportInterval: w.cfg.ReportInterval, Heartbeat: w.cfg.Heartbeat,
+		ReportInterval: w.cfg.ReportInterval, Heartbeat: w.cfg.Heartbeat, MaxAwake: w.cfg.MaxAwake,
 		Version: w.cfg.Version, Clock: w.clock, Metrics: w.cfg.Metrics, Logger: w.cfg.Logger,
 	})
 	if err != nil {
