@@ -152,10 +152,8 @@ func (e *exporter) all(snapshot *pebble.Snapshot, stop func() error) (err error)
 			e.tell()
 		}
 		e.done.Done += int64(len(it.Key()) + len(value))
-		if len(kind) == 0 {
-			if family := runtimeKindOf(key); family == nil || !family.exported {
-				continue
-			}
+		if len(kind) == 0 { // the runtime's own: they belong to this very store, or are made again
+			continue
 		}
 		e.info.Entries++
 		e.line = appendLine(e.line[:0], kind, name, key, value)
@@ -193,14 +191,11 @@ func (e *exporter) tell() {
 
 // appendLine appends an entry's line.
 func appendLine(dst, kind, name, key, value []byte) []byte {
-	dst = append(dst, '{')
-	if len(kind) > 0 {
-		dst = append(dst, `"kind":`...)
-		dst, _ = jsontext.AppendQuote(dst, kind) // it fails on what is no UTF-8 only
-		dst = append(dst, `,"name":`...)
-		dst, _ = jsontext.AppendQuote(dst, name)
-		dst = append(dst, ',')
-	}
+	dst = append(dst, `{"kind":`...)
+	dst, _ = jsontext.AppendQuote(dst, kind) // it fails on what is no UTF-8 only
+	dst = append(dst, `,"name":`...)
+	dst, _ = jsontext.AppendQuote(dst, name)
+	dst = append(dst, ',')
 	dst = appendText(dst, "key", key, utf8.Valid(key))
 	dst = append(dst, ',')
 	dst = appendText(dst, "value", value, isText(value))
@@ -355,17 +350,12 @@ func (r *lineReader) entry(l *exportLine) (kind, name string, stored, value []by
 		return "", "", nil, nil, r.wrong("%v", err)
 	}
 	if l.Kind == "" {
-		family := runtimeKindOf(key)
-		if l.Name != "" || family == nil || !family.exported {
-			return "", "", nil, nil, r.wrong("it has no kind, and the key %.60q is not one of the runtime's own that are exported", key)
-		}
-		stored = key
-	} else {
-		if err := errors.Join(checkKind(l.Kind), checkName(l.Name)); err != nil {
-			return "", "", nil, nil, &LineError{r.number, err}
-		}
-		stored = append(appendPrefix(nil, l.Kind, l.Name), key...)
+		return "", "", nil, nil, r.wrong("it has no kind")
 	}
+	if err := errors.Join(checkKind(l.Kind), checkName(l.Name)); err != nil {
+		return "", "", nil, nil, &LineError{r.number, err}
+	}
+	stored = append(appendPrefix(nil, l.Kind, l.Name), key...)
 	if err := r.walk.entry(stored, value); err != nil {
 		return "", "", nil, nil, &LineError{r.number, err}
 	}

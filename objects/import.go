@@ -159,13 +159,6 @@ func (im *importer) all(r *lineReader) error {
 				}
 			}
 		}
-		if kind == "" { // the runtime's own
-			im.waiting.Wait()
-			if err := im.store.commitAlone(im.store.db.NewBatch(), string(stored), string(value)); err != nil {
-				return err
-			}
-			continue
-		}
 		if len(stored) == prefix {
 			if rings, err = parseAlarm(value); err != nil {
 				im.waiting.Wait()

@@ -9,8 +9,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// The runtime's own keys begin with a 0x00 (keys.go). This file is the one place that says which there are, and what
-// Verify, Export and Import make of them. An index of the runtime's own, such as of alarms, belongs into runtimeKinds.
+// The runtime's own keys begin with a 0x00 (keys.go). This file is the one place that says which there are. They are not
+// exported: they belong to this very store, or are made again.
 const (
 	// storeKey holds the store's id. It is drawn once, and goes along into backups and what is restored from them.
 	storeKey = "\x00store"
@@ -31,11 +31,6 @@ type runtimeState struct {
 type runtimeKind struct {
 	prefix string // the whole key, where the family has only one
 	whole  bool
-	// check says what is wrong with an entry; nil: anything goes.
-	check func(key, value []byte) error
-	// exported: the family is a part of what Export writes, as entries of the empty kind, and Import reads it. Else it
-	// belongs to this very store, as its id, or is made again by those who use it.
-	exported bool
 }
 
 var runtimeKinds = []runtimeKind{

@@ -341,8 +341,6 @@ func (w *walker) entry(stored, value []byte) error {
 		switch family := runtimeKindOf(key); {
 		case family == nil:
 			w.unknown++
-		case family.check != nil:
-			return family.check(key, value)
 		case family.prefix == alarmKeys:
 			w.alarms++
 			w.ring += alarmHash(key)
