@@ -29,10 +29,21 @@ var mutants = []mutant{
 		mistake: "an operation is acknowledged before the sync", quick: true,
 		linear: true,
 		edits: []edit{
-			{"commit.go", "if err := f.batch.SyncWait(); err != nil {", `go func() { _ = f.batch.SyncWait() }()
-		if err := error(nil); err != nil {`},
-			{"commit.go", "f.batch.Reset()\n", ""},
-			{"commit.go", "c.batches = append(c.batches[:0], f.batch)\n", ""},
+			{"commit.go", "if err := f.batch.SyncWait(); err != nil {", `c.telling.Lock()
+		c.mu.Lock()
+		c.durable.Store(f.group.num)
+		c.mu.Unlock()
+		if f.group.early = true; f.group.done != nil {
+			close(f.group.done)
+		}
+		for _, done := range f.group.waiters {
+			c.call(done, nil)
+		}
+		f.group.waiters = nil
+		c.telling.Unlock()
+		if err := f.batch.SyncWait(); err != nil {`},
+			{"commit.go", "type group struct {", "type group struct {\n\tearly bool"},
+			{"commit.go", "if g.done != nil { // last", "if g.done != nil && !g.early { // last"},
 		},
 	},
 	{
