@@ -271,7 +271,7 @@ func TestAnObjectStaysAwakeUntilItsEffectsCame(t *testing.T) {
 
 // TestACrashTakesBackNoEffect crashes at syncs: what an effect has told must be there afterwards.
 func TestACrashTakesBackNoEffect(t *testing.T) {
-	seeds := *crashSeeds
+	seeds := 50
 	if testing.Short() {
 		seeds = min(seeds, 10)
 	}

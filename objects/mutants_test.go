@@ -26,8 +26,8 @@ type edit struct{ file, old, new string }
 
 var mutants = []mutant{
 	{
-		mistake: "an operation is acknowledged before the sync", quick: true,
-		linear: true,
+		mistake: "an operation is acknowledged before the sync",
+		linear:  true,
 		edits: []edit{
 			{"commit.go", "if err := f.batch.SyncWait(); err != nil {", `c.telling.Lock()
 		c.mu.Lock()
@@ -47,16 +47,16 @@ var mutants = []mutant{
 		},
 	},
 	{
-		mistake: "a reply leaves before the batch that it read is durable", quick: true,
-		linear: true,
-		edits:  []edit{{"finish.go", "saw := tx.saw()", "saw := uint64(0)"}},
+		mistake: "a reply leaves before the batch that it read is durable",
+		linear:  true,
+		edits:   []edit{{"finish.go", "saw := tx.saw()", "saw := uint64(0)"}},
 	},
 	{
 		mistake: "what a called object left pending does not hold back the caller",
 		edits:   []edit{{"finish.go", "max(tx.o.last, tx.frame.saw.Load())", "tx.o.last"}},
 	},
 	{
-		mistake: "a torn batch is accepted: an operation's writes are split over two", quick: true,
+		mistake: "a torn batch is accepted: an operation's writes are split over two",
 		edits: []edit{{"commit.go", "for i := range l.ents {\n\t\t\te := &l.ents[i]", `for i := range l.ents {
 			if i > 0 && i == len(l.ents)/2 {
 				if err := c.db.Apply(b, pebble.NoSync); err != nil {
@@ -76,7 +76,7 @@ var mutants = []mutant{
 	return true, err`}},
 	},
 	{
-		mistake: "Async is acknowledged as Sync", quick: true,
+		mistake: "Async is acknowledged as Sync",
 		edits: []edit{
 			{"finish.go", "if tx.ringing.due != 0 {\n\t\ttx.durability = Sync\n\t}", `if tx.ringing.due != 0 {
 		tx.durability = Sync
@@ -131,15 +131,15 @@ var caughtBy = regexp.MustCompile(`seed (\d+): ([^:]*):`)
 
 // TestMutantsAreCaught runs the crash test on mutants.
 func TestMutantsAreCaught(t *testing.T) {
+	if testing.Short() {
+		t.Skip("each mutant is a build")
+	}
 	goCommand, err := exec.LookPath("go")
 	if err != nil {
 		t.Skipf("mutants are built with the go command: %v", err)
 	}
 	var table strings.Builder
 	for _, m := range mutants {
-		if testing.Short() && !m.quick {
-			continue
-		}
 		t.Run(m.mistake, func(t *testing.T) {
 			began := time.Now()
 			program := m.build(t, goCommand)

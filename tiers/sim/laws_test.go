@@ -63,7 +63,7 @@ var regressions = []struct {
 const goOnFor = 60 * time.Second
 
 // TestLaws runs worlds with every fault: those that failed once, and those of
-// the first seeds. Where CI is set, it goes on with the next ones for a minute;
+// the first seeds. Where CI is set, it goes on with those of the day for a minute;
 // "tributary sim" runs others each time. TRIBUTARY_SIM_SEEDS says how many to
 // run instead, or which: "1000", "7-7".
 func TestLaws(t *testing.T) {
@@ -97,9 +97,14 @@ func TestLaws(t *testing.T) {
 	if os.Getenv("CI") == "" || testing.Short() {
 		return
 	}
-	for seed, began := last+1, time.Now(); time.Since(began) < goOnFor && lawful(t, &all, seed); seed++ {
+	began := time.Now()
+	for seed := freshSeed(began); time.Since(began) < goOnFor && lawful(t, &all, seed); seed++ {
 	}
 }
+
+// freshSeed is the first of a day's seeds: new ones each day, and the same for
+// all who look into a failure of that day.
+func freshSeed(now time.Time) uint64 { return uint64(now.Unix()/86_400) * 1_000_000 }
 
 // lawful runs a world, and says whether to go on.
 func lawful(t *testing.T, all *Summary, seed uint64) bool {
