@@ -233,7 +233,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a crash after a clean stop passes for a clean stop",
-		edits:   []edit{{"tiers/machine.go", "m.meta.Clean = false", ""}},
+		edits:   []edit{{"tiers/machine.go", "m.meta.Clean = false\n\tm.meta.Lease", "m.meta.Lease"}},
 	},
 	{
 		mistake: "a stop is clean though shares are lent",
