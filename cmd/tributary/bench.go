@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime/pprof"
 	"strings"
-	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -146,12 +145,9 @@ func (c *BenchAddsCmd) Run(app *App) error {
 
 // benchProgress says what is done, a few times a minute.
 func benchProgress(w io.Writer) func(what string, done, whole int) {
-	var mu sync.Mutex
 	var last time.Time
 	var said string
 	return func(what string, done, whole int) {
-		mu.Lock()
-		defer mu.Unlock()
 		if what == said && time.Since(last) < 5*time.Second {
 			return
 		}

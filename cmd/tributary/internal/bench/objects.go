@@ -72,8 +72,14 @@ func counterName(i int) string { return fmt.Sprintf("%016x", uint64(i)*0x9e3779b
 // Objects creates counters on a disk, each by a synced operation, opens the
 // store again, and asks counters that sleep.
 func Objects(ctx context.Context, cfg ObjectsConfig) (r ObjectsReport, err error) {
-	if cfg.Progress == nil {
-		cfg.Progress = func(string, int, int) {}
+	var mu sync.Mutex // the counters are created by several
+	tell := cfg.Progress
+	cfg.Progress = func(what string, done, whole int) {
+		mu.Lock()
+		defer mu.Unlock()
+		if tell != nil {
+			tell(what, done, whole)
+		}
 	}
 	r.Counters = cfg.Counters
 	options := objects.Options{Memory: cfg.Memory, CacheBytes: 64 << 20}

@@ -1,0 +1,46 @@
+package bench
+
+import (
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// The figures say nothing here: that they are there, and that what was created is found again, does.
+
+func TestObjectsAreMeasured(t *testing.T) {
+	steps := map[string]bool{}
+	r, err := Objects(t.Context(), ObjectsConfig{Dir: t.TempDir(), Counters: 4000, Memory: 1 << 20, Progress: func(what string, _, _ int) { steps[what] = true }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Counters != 4000 || r.CreatedPerSec <= 0 || r.DiskMiB <= 0 || r.OpenedSeconds <= 0 || r.ColdP50Micros <= 0 || r.WarmP50Micros <= 0 || len(steps) != 3 {
+		t.Errorf("%+v after %v", r, steps)
+	}
+}
+
+func TestAddsAreMeasured(t *testing.T) {
+	r, err := Adds(t.Context(), AddsConfig{Dir: t.TempDir(), For: 50 * time.Millisecond, Rounds: 1, InFlight: 8, Redis: "no-redis-has-this-name", Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Missing == "" {
+		t.Error("it does not say that Redis is left out")
+	}
+	ratios := 0
+	for _, row := range r.Rows {
+		if row.PerSecond <= 0 {
+			t.Errorf("nothing was done: %+v", row)
+		}
+		if row.Baseline != "" {
+			ratios++
+		}
+	}
+	if len(r.Rows) != 9 || ratios != 3 { // six phases; three are compared with one that ran
+		t.Errorf("%d rows, %d ratios: %+v", len(r.Rows), ratios, r.Rows)
+	}
+	if _, err := Adds(t.Context(), AddsConfig{Dir: t.TempDir(), For: time.Millisecond, Rounds: 1, InFlight: 1, Only: "no such phase"}); err == nil {
+		t.Error("a phase that is none is measured")
+	}
+}
