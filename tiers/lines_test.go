@@ -221,3 +221,45 @@ func TestWindowIsOpenedOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestLineOfABudgetEndsWithItsSession: also when its lease had ended before the
+// next session came, and nobody asks for the key any more.
+func TestLineOfABudgetEndsWithItsSession(t *testing.T) {
+	rules, err := limiter.Compile(limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{
+		"shop": {Limits: []limiter.LimitSpec{{Scope: "global", Budget: new(int64(100))}}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := memory{}
+	m, err := Start(0, Config{
+		Place: Root, Partitions: 1, Rules: rules, Session: 2, NewWorld: 7,
+		Lease: DefaultLease, Heartbeat: DefaultHeartbeat, ReportInterval: DefaultReportInterval, MaxAwake: DefaultMaxAwake,
+	}, disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bag, limit := Name{"shop", "bag"}, rules.Rule("shop").Limits[0].ID
+	report := func(now limiter.Time, session, number uint64, lines ...LineReport) *Ack {
+		m.Read(disk)
+		a := m.Reported(now, &Report{Child: "eu", Session: session, Number: number, Sequence: 1, Hash: rules.Hash, Lines: lines})
+		disk.apply(m.Output(now).Writes)
+		return a
+	}
+	lent(t, report(0, 5, 1, LineReport{Name: bag, Limit: limit, Demand: Demand{Ask: 10, Single: 10, Until: time.Second, Weight: 1}}))
+	lines := func() int { return len(m.space("shop").objects["bag"].pools[0].lines) }
+	now := limiter.Time(0)
+	for range 20 {
+		now = now.Add(time.Second)
+		m.Tick(now)
+		m.Output(now)
+	}
+	if lines() != 1 {
+		t.Fatalf("%d lines: what was lent of a budget is the session's until it ends", lines())
+	}
+	report(now, 6, 2)
+	m.Tick(now)
+	if m.Output(now); lines() != 0 {
+		t.Error("the line of the session before is there still")
+	}
+}

@@ -207,9 +207,22 @@ func (m *Machine) session(now limiter.Time, c *child, r *Report) (ChildSession, 
 		c.session, c.sequence = r.Session, 0
 		c.record = c.record.with(func(record *ChildRecord) { record.Number = r.Number })
 		m.event(EventChild, c.place, fmt.Sprintf("session %016x, number %d", r.Session, r.Number))
+		m.endOlder(now, c)
 	}
 	m.saveProgress(now, c, s)
 	return s, true
+}
+
+// endOlder has the lines looked at that older sessions of a child hold: those
+// of budgets and quotas had no end as long as theirs was the newest.
+func (m *Machine) endOlder(now limiter.Time, c *child) {
+	for o := m.idle.first; o != nil; o = o.idle.next {
+		if slices.ContainsFunc(o.pools, func(p *pool) bool {
+			return p.limit.Durable() && slices.ContainsFunc(p.lines, func(l *line) bool { return l.child == c })
+		}) {
+			m.arm(now, o)
+		}
+	}
 }
 
 func (m *Machine) saveProgress(now limiter.Time, c *child, s ChildSession) {

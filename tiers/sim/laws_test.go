@@ -56,6 +56,7 @@ var regressions = []struct {
 	{20638, "all", "an operator who mended the rules of a root before it had heard of newer ones"},
 	{30011, "all", "a holder of more than its lowered limit, which took no answer for honest, and gave nothing back"},
 	{31771, "all", "three resets in a row, each of which a holder hears of for itself"},
+	{161186239231693, "all", "a line of a budget whose session ended long after its lease, when nobody asked for its key"},
 	{144806961012542, "all", "resets within a lease, of which tokens that nobody was told of were paid by the bucket"},
 }
 
