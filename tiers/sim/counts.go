@@ -110,6 +110,11 @@ func (l *laws) durable(n *Node, p *process, w tiers.Write, old tiers.Record) {
 	if m, _ := w.Record.(*tiers.Meta); m != nil && m.Clean && !p.closing {
 		l.broken("only a clean stop leaves a clean mark", n, "session %016x left one while it ran", p.session)
 	}
+	if m, _ := w.Record.(*tiers.Meta); m != nil && m.Number == 1 && n.site.lost() {
+		if before, _ := old.(*tiers.Meta); before == nil || before.Number != 1 {
+			l.takenForNew(n.site, p.session)
+		}
+	}
 	if c, _ := w.Record.(*tiers.ChildRecord); c != nil {
 		before, _ := old.(*tiers.ChildRecord)
 		l.folds(n, l.sites[tiers.Place(strings.TrimPrefix(string(w.Key), "child/"))], c, before)
@@ -315,12 +320,6 @@ func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
 	}
 	if a.Refused != "" || a.Number == 0 || r.Number == 0 {
 		return
-	}
-	if child := l.sites[r.Child]; child != nil && child.newest != r.Session && !a.Fenced {
-		if r.Number == 1 && (child.newest != 0 || child.lost()) {
-			l.takenForNew(child, r.Session)
-		}
-		child.newest = r.Session
 	}
 	if a.Acked < r.To {
 		return

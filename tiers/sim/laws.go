@@ -50,7 +50,6 @@ type site struct {
 	below  []*site
 	left   bool // for good, and is forgotten by its parent
 	kept   []kept
-	newest uint64 // the session that a parent took as the first, or a later one
 
 	counts  []siteCount // by target
 	charges []charges   // by target, at a leaf

@@ -481,9 +481,10 @@ func limitState(e *tiers.Explanation, id uint64) *tiers.LimitState {
 	return nil
 }
 
-// takenForNew is called when a place lost its disk, and its parent, which was
-// set back or lost its own, does not know it either: it lends all of its
-// limits once more, as one that is new. What it had lent may be spent still.
+// takenForNew is called when a place that lost a disk is given the first number
+// on another one: its parent never heard of it, was set back or lost its own
+// disk. It lends all of its limits once more, as one that is new. What it had
+// lent may be spent still.
 func (l *laws) takenForNew(s *site, session uint64) {
 	for _, o := range l.oracles {
 		if o.owner != s {
