@@ -467,7 +467,6 @@ func (m *Machine) refill(now limiter.Time, p *pool) {
 			m.call(now, p, l)
 		}
 	}
-	m.decideAll(p.object, now)
 }
 
 // Reset fills a key's limits that this place owns: everything that was spent
@@ -490,7 +489,6 @@ func (m *Machine) Reset(now limiter.Time, name Name) error {
 			p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.limit.Burst}, now)
 			p.vault = vault{rest: p.limit.Burst}
 			m.save(p)
-			m.decideAll(o, now)
 		} else {
 			m.refill(now, p)
 		}
@@ -499,12 +497,17 @@ func (m *Machine) Reset(now limiter.Time, name Name) error {
 			p.debt = p.excess().Capacity
 			m.save(p)
 		}
-		m.balance(now, p, nil)
-		m.arm(now, o)
 	}
 	if !owned {
 		return ErrNotOwner
 	}
+	m.decideAll(o, now) // when all are whole: what waits spends from none before
+	for _, p := range o.pools {
+		if p.owner {
+			m.balance(now, p, nil)
+		}
+	}
+	m.arm(now, o)
 	return nil
 }
 

@@ -58,6 +58,7 @@ var regressions = []struct {
 	{31771, "all", "three resets in a row, each of which a holder hears of for itself"},
 	{161186239231693, "all", "a line of a budget whose session ended long after its lease, when nobody asked for its key"},
 	{183769156697794, "all", "a place that took itself for new, and crashed before its parent had an answer"},
+	{261736635627862, "all", "a reset that decided what waited when one of two limits was whole, and the other not"},
 	{144806961012542, "all", "resets within a lease, of which tokens that nobody was told of were paid by the bucket"},
 }
 
