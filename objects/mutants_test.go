@@ -16,7 +16,6 @@ import (
 // A mutant is the package with one mistake in it, made by edits of its source. It shows that the crash test can fail.
 type mutant struct {
 	mistake string
-	quick   bool // it is run with -short, too
 	linear  bool // porcupine finds it, too
 	edits   []edit
 }
