@@ -25,8 +25,7 @@ import (
 //	{"kind":"room","name":"berlin","key":"n","value64":"AAAAAAAAACo="}
 //	{"end":{"objects":1,"entries":2}}
 //
-// A key or a value that is no plain text is in base64, as key64 or value64. The runtime's own keys are not exported but
-// for those that runtimeKinds says so of: their lines have no kind and no name.
+// A key or a value that is no plain text is in base64, as key64 or value64. The runtime's own keys are not exported.
 
 const exportVersion = 1
 

@@ -27,30 +27,15 @@ type runtimeState struct {
 	restored bool
 }
 
-// runtimeKind is a family of the runtime's own keys.
-type runtimeKind struct {
-	prefix string // the whole key, where the family has only one
-	whole  bool
-}
-
-var runtimeKinds = []runtimeKind{
-	{prefix: formatKey, whole: true},
-	{prefix: storeKey, whole: true},
-	{prefix: restoredKey, whole: true},
-	{prefix: importingKey, whole: true},
-	{prefix: alarmKeys}, // made again from the objects' alarms; Verify compares the two (walker)
-}
-
-// runtimeKindOf returns the family of one of the runtime's own keys; nil: this version does not know it. Such a key is
-// counted by Verify and left out by Export: the format's version says that all that must be understood is.
-func runtimeKindOf(key []byte) *runtimeKind {
-	for i := range runtimeKinds {
-		k := &runtimeKinds[i]
-		if k.whole && string(key) == k.prefix || !k.whole && strings.HasPrefix(string(key), k.prefix) {
-			return k
-		}
+// isRuntimeKey says whether a key that begins with a 0x00 is one of those above, or of the index of alarms. One that is
+// not is of a version that this one does not know: Verify counts it. The format's version says that all that must be
+// understood is.
+func isRuntimeKey(key string) bool {
+	switch key {
+	case formatKey, storeKey, restoredKey, importingKey:
+		return true
 	}
-	return nil
+	return strings.HasPrefix(key, alarmKeys)
 }
 
 // parseKey takes a stored key apart, and says what is wrong with it. The kind is empty for the runtime's own.

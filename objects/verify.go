@@ -338,10 +338,10 @@ func (w *walker) entry(stored, value []byte) error {
 	}
 	if len(kind) == 0 {
 		w.runtime++
-		switch family := runtimeKindOf(key); {
-		case family == nil:
+		switch text := string(key); {
+		case !isRuntimeKey(text):
 			w.unknown++
-		case family.prefix == alarmKeys:
+		case strings.HasPrefix(text, alarmKeys):
 			w.alarms++
 			w.ring += alarmHash(key)
 		}

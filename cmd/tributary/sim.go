@@ -14,9 +14,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
+	"github.com/tributary-io/tributary/cmd/tributary/internal/bench"
 	"github.com/tributary-io/tributary/tiers/sim"
 	"github.com/tributary-io/tributary/tiers/sim/study"
 )
@@ -97,9 +97,9 @@ func (c *SimCmd) Run(app *App) error {
 	case c.Trace && c.Seed == nil:
 		return fmt.Errorf("--trace is of one world: name its --seed")
 	}
-	began, before := time.Now(), cpuTime()
+	began, before := time.Now(), bench.CPUTime()
 	all, failed := c.worlds(app, faults)
-	cpu := (cpuTime() - before).Seconds()
+	cpu := (bench.CPUTime() - before).Seconds()
 	report := c.report(all, cpu)
 	if c.requireAll() {
 		report.Missing = all.Missing(faults)
@@ -270,13 +270,4 @@ func (c *SimCmd) report(all sim.Summary, cpu float64) simReport {
 		Votes: all.Votes, Decided: all.Decided, Admitted: all.Admitted, LawsChecked: all.Checks,
 		Faults: all.FaultCounts(), Exceptions: all.ExceptionCounts(), Paths: all.Paths,
 	}
-}
-
-// cpuTime is what the process has used.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -87,7 +87,7 @@ func Adds(ctx context.Context, cfg AddsConfig) (r AddsReport, err error) {
 	if err != nil {
 		return r, err
 	}
-	defer func() { err = errorsWith(err, a.stop()) }()
+	defer func() { err = errors.Join(err, a.stop()) }()
 	phases := []phase{
 		{echoOne, nil, a.asked("echo", func(int) []byte { return addBody(0) }, 1)},
 		{addOne, []string{redisOne, echoOne}, a.asked("tributary.add."+benchCity, func(i int) []byte { return addBody(i % hotKeys) }, 1)},
@@ -260,7 +260,7 @@ func (a *adds) asked(subject string, body func(i int) []byte, many int) func(con
 		var ops atomic.Int64
 		var failed atomic.Pointer[error]
 		var workers sync.WaitGroup
-		end, cpu := time.Now().Add(a.cfg.For), cpuTime()
+		end, cpu := time.Now().Add(a.cfg.For), CPUTime()
 		for w := range a.cfg.InFlight {
 			workers.Go(func() {
 				nc := a.conns[w%len(a.conns)]
@@ -284,14 +284,14 @@ func (a *adds) asked(subject string, body func(i int) []byte, many int) func(con
 		if err := failed.Load(); err != nil {
 			return 0, 0, *err
 		}
-		return int(ops.Load()), cpuTime() - cpu, ctx.Err()
+		return int(ops.Load()), CPUTime() - cpu, ctx.Err()
 	}
 }
 
 // pebble commits sets of as many bytes as an add of a new key, one batch after
 // the other.
 func (a *adds) pebble(ctx context.Context) (ops int, cpu time.Duration, err error) {
-	end, cpu := time.Now().Add(a.cfg.For), cpuTime()
+	end, cpu := time.Now().Add(a.cfg.For), CPUTime()
 	value := make([]byte, 40)
 	for time.Now().Before(end) && ctx.Err() == nil {
 		batch := a.db.NewBatch()
@@ -307,7 +307,7 @@ func (a *adds) pebble(ctx context.Context) (ops int, cpu time.Duration, err erro
 		}
 		ops += n
 	}
-	return ops, cpuTime() - cpu, ctx.Err()
+	return ops, CPUTime() - cpu, ctx.Err()
 }
 
 // startRedis starts a Redis that syncs each write, if there is one.

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -87,13 +88,13 @@ func Objects(ctx context.Context, cfg ObjectsConfig) (r ObjectsReport, err error
 	if err != nil {
 		return r, err
 	}
-	began, cpu := time.Now(), cpuTime()
+	began, cpu := time.Now(), CPUTime()
 	if err := create(ctx, registerCounters(store), &cfg); err != nil {
-		return r, errorsWith(err, store.Close())
+		return r, errors.Join(err, store.Close())
 	}
 	r.CreatedSeconds = time.Since(began).Seconds()
 	r.CreatedPerSec = float64(cfg.Counters) / r.CreatedSeconds
-	r.CreateCPUMicros = float64((cpuTime() - cpu).Microseconds()) / float64(cfg.Counters)
+	r.CreateCPUMicros = float64((CPUTime() - cpu).Microseconds()) / float64(cfg.Counters)
 	if err := store.Close(); err != nil {
 		return r, err
 	}
@@ -105,7 +106,7 @@ func Objects(ctx context.Context, cfg ObjectsConfig) (r ObjectsReport, err error
 	if store, err = objects.Open(cfg.Dir, options); err != nil {
 		return r, err
 	}
-	defer func() { err = errorsWith(err, store.Close()) }()
+	defer func() { err = errors.Join(err, store.Close()) }()
 	kind := registerCounters(store)
 	if err := kind.Do(ctx, counterName(0), increment); err != nil {
 		return r, err
@@ -202,13 +203,6 @@ func create(ctx context.Context, kind *objects.Kind[*counter], cfg *ObjectsConfi
 	return ctx.Err()
 }
 
-func errorsWith(err, other error) error {
-	if err == nil {
-		return other
-	}
-	return err
-}
-
 func micros(times []time.Duration, at float64) float64 {
 	slices.Sort(times)
 	return float64(times[int(float64(len(times)-1)*at)].Nanoseconds()) / 1000
@@ -247,8 +241,8 @@ func sizeOf(dir string) (mib float64, err error) {
 	return mib, err
 }
 
-// cpuTime is what this process used.
-func cpuTime() time.Duration {
+// CPUTime is what this process used.
+func CPUTime() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // fails for no process
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
