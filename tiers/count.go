@@ -26,6 +26,7 @@ type count struct {
 
 type source struct {
 	place  Place
+	key    Key // of its record; empty until it is first written
 	mark   uint64
 	pairs  []Pair // sorted by session; never changed in place once written
 	folded Total  // of sessions that were folded
@@ -46,7 +47,7 @@ func (s *source) total() Total {
 
 // sourceOf is what a record says of a source, and record the inverse.
 func sourceOf(from Place, r *CountRecord) source {
-	return source{from, r.Mark, r.Pairs, r.Folded, r.Kept}
+	return source{place: from, mark: r.Mark, pairs: r.Pairs, folded: r.Folded, kept: r.Kept}
 }
 
 func (s *source) record() *CountRecord {
@@ -149,10 +150,18 @@ func (c *count) tooLarge() error {
 func (m *Machine) changed(c *count, s *source) {
 	s.mark = m.nextMark()
 	c.mark = s.mark
-	m.write(countKey(c.object.name, s.place), s.record())
+	m.record(c, s)
 	if m.cfg.Place != Root {
 		m.upper.dirty.push(c)
 	}
+}
+
+// record writes down what a source counted.
+func (m *Machine) record(c *count, s *source) {
+	if s.key == "" {
+		s.key = countKey(c.object.name, s.place)
+	}
+	m.write(s.key, s.record())
 }
 
 // Add counts delta at a leaf and returns the place's total.

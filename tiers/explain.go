@@ -237,7 +237,7 @@ type ChildState struct {
 // Children says what is known of the places below, sorted by name.
 func (m *Machine) Children(now limiter.Time) []ChildState {
 	lines := map[*child]int{}
-	for _, o := range m.objects() {
+	for _, o := range m.withLimits() {
 		for _, p := range o.pools {
 			for _, l := range p.lines {
 				if l.number != 0 {

@@ -201,7 +201,7 @@ func (m *Machine) leave(now limiter.Time, c *child) {
 			m.event(EventOverflow, c.place, err.Error())
 		}
 	}
-	for _, o := range m.objects() {
+	for _, o := range m.withLimits() {
 		for _, p := range o.pools {
 			for _, l := range p.lines {
 				if l.child == c {

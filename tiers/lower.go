@@ -250,7 +250,7 @@ func (m *Machine) mergeCounts(now limiter.Time, c *child, r *Report, a *Ack) {
 		case changed:
 			m.changed(n, s)
 		case moved:
-			m.write(countKey(n.object.name, c.place), s.record())
+			m.record(n, s)
 		}
 		c.noteEnded(now, s.pairs)
 		back := Count{Name: entry.Name}

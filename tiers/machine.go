@@ -286,7 +286,7 @@ func (m *Machine) judge(now limiter.Time, number uint64) {
 		m.silent = min(m.silent, now)
 	}
 	m.tellSilent(now)
-	for _, o := range m.objects() {
+	for _, o := range m.withLimits() {
 		for _, p := range o.pools {
 			p.settleCredit(now, m.intact)
 			m.balance(now, p, nil)
@@ -321,7 +321,7 @@ func (m *Machine) Output(now limiter.Time) Output {
 	if len(m.drawing) > 0 {
 		out.Commit = m.commits
 	}
-	m.out = Output{}
+	m.out = Output{Writes: make([]Write, 0, min(len(out.Writes), maxEntries))} // the next step writes about as much
 	clear(m.answered)
 	return out
 }
@@ -359,7 +359,7 @@ func (m *Machine) Tick(now limiter.Time) {
 func (m *Machine) Stop(now limiter.Time) {
 	m.countUsed()
 	m.upper.stopping = true
-	for _, o := range m.objects() {
+	for _, o := range m.withLimits() {
 		m.decideAll(o, now)
 		for _, p := range o.pools {
 			if !p.owner && p.held.number != 0 && !p.held.ended {
@@ -383,7 +383,7 @@ func (m *Machine) Stopped() bool {
 // in good order, unless something is still lent.
 func (m *Machine) Close(now limiter.Time) {
 	lent := false
-	for _, o := range m.objects() {
+	for _, o := range m.withLimits() {
 		for _, p := range o.pools {
 			for _, l := range p.lines {
 				lent = lent || l.number != 0
@@ -589,10 +589,19 @@ func (m *Machine) recall(now limiter.Time, p *pool, saved *SavedBucket) {
 func (p *pool) savedKey() Key { return bucketKey(p.object.name, fmt.Sprintf("%016x", p.limit.ID)) }
 
 // objects returns all that are awake, sorted by name.
-func (m *Machine) objects() []*object {
-	all := make([]*object, 0, m.awake)
+func (m *Machine) objects() []*object { return m.objectsThat(func(*object) bool { return true }) }
+
+// withLimits returns those that have limits here: shares, lines and waiters.
+func (m *Machine) withLimits() []*object {
+	return m.objectsThat(func(o *object) bool { return len(o.pools) > 0 })
+}
+
+func (m *Machine) objectsThat(are func(*object) bool) []*object {
+	var all []*object
 	for o := m.idle.first; o != nil; o = o.idle.next {
-		all = append(all, o)
+		if are(o) {
+			all = append(all, o)
+		}
 	}
 	slices.SortFunc(all, func(a, b *object) int { return compareNames(a.name, b.name) })
 	return all

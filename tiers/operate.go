@@ -25,7 +25,7 @@ func (m *Machine) Forfeit(now limiter.Time, place Place) (lines int, err error) 
 	if c == nil {
 		return 0, ErrNoChild
 	}
-	for _, o := range m.objects() {
+	for _, o := range m.withLimits() {
 		for _, p := range o.pools {
 			for _, l := range p.lines {
 				if l.child == c && l.number != 0 && p.keeps(l) {

@@ -309,7 +309,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	if a.Fenced && !u.fenced {
 		u.fenced = true
 		m.event(EventFenced, m.cfg.Place, "a newer session of this place runs elsewhere: this one takes no more requests, reports what it has, and exits")
-		for _, o := range m.objects() {
+		for _, o := range m.withLimits() {
 			m.decideAll(o, now)
 		}
 	}
@@ -363,7 +363,7 @@ func (m *Machine) number(now limiter.Time, n uint64) {
 // retell asks for every share that is demanded and not held from the parent
 // as it runs now.
 func (m *Machine) retell() {
-	for _, o := range m.objects() {
+	for _, o := range m.withLimits() {
 		for _, p := range o.pools {
 			if !p.owner && (p.held.number != 0 || !p.told.none() || len(o.waiters) > 0) {
 				m.tell(p)
@@ -440,7 +440,7 @@ func (m *Machine) handedBack(now limiter.Time, back Count) {
 		m.event(EventOverflow, m.cfg.Place, err.Error())
 	}
 	if changed || moved { // no news for the parent: the mark stays
-		m.write(countKey(c.object.name, ""), s.record())
+		m.record(c, s)
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 
 	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
+	"github.com/tributary-io/tributary/tiers/place"
 )
 
 // benchTree is a root down to one city, and a bare echo service, over TCP on
@@ -170,4 +173,49 @@ func background(ctx context.Context, b *testing.B, w *tree, perSecond int) (sent
 		time.Sleep(time.Millisecond)
 	}
 	return sent
+}
+
+// BenchmarkAdd is what an add costs behind NATS and JSON: batches of 100,
+// 64 of them in flight, into a city's machine and store. An operation is one add.
+func BenchmarkAdd(b *testing.B) {
+	for _, test := range []struct {
+		name string
+		keys int // 0: all differ
+	}{{"hot", 1000}, {"new", 0}} {
+		b.Run(test.name, func(b *testing.B) {
+			w := newTree(b, testRules(b), world4[3])
+			runner := w.places["eu.de.berlin"].Runner()
+			room := make(chan struct{}, 64)
+			var used syscall.Rusage
+			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used)
+			before := used.Utime.Nano() + used.Stime.Nano()
+			b.ReportAllocs()
+			b.ResetTimer()
+			for n := 0; n < b.N; {
+				adds := make([]place.Add, 100)
+				for i := range adds {
+					key := n
+					if test.keys > 0 {
+						key %= test.keys
+					}
+					adds[i] = place.Add{Name: tiers.Name{Namespace: "votes", Key: "key-" + strconv.Itoa(key)}, Delta: 1}
+					n++
+				}
+				room <- struct{}{}
+				runner.Add(adds, func(i int, _ tiers.Total, err error) {
+					if err != nil {
+						b.Error(err)
+					}
+					if i == len(adds)-1 {
+						<-room
+					}
+				})
+			}
+			for range cap(room) {
+				room <- struct{}{}
+			}
+			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used)
+			b.ReportMetric(float64(used.Utime.Nano()+used.Stime.Nano()-before)/float64(b.N), "cpu-ns/op")
+		})
+	}
 }

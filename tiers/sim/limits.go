@@ -57,6 +57,9 @@ type oracle struct {
 	sinceReset   int64
 	resetBy      uint64 // the owner's session that was last reset
 
+	again      int64        // how often an owner that took itself for new lends the whole beside what is out
+	againUntil limiter.Time // when that has ended
+
 	offered, taken int64
 }
 
@@ -238,6 +241,9 @@ func (o *oracle) settle(now limiter.Time) {
 		o.limit, o.lowerAt = o.next, 0
 	}
 	o.bucket.Settle(now)
+	if now > o.againUntil {
+		o.again = 0
+	}
 	if now > o.unheardUntil && o.unheard > 0 {
 		o.bucket.Add(now, limiter.Share{Tokens: min(o.unheard, o.sinceReset)})
 		o.unheard = 0
@@ -492,6 +498,8 @@ func (l *laws) takenForNew(s *site, session uint64) {
 		}
 		l.excepted[LostTogether]++
 		o.settle(l.world.now)
+		outEnds := l.world.now.Add(time.Duration(l.deepest()+1) * drifting(drifting(drifting(l.world.longestLease()))))
+		o.again, o.againUntil = o.again+1, max(o.againUntil, outEnds)
 		switch o.limit.Kind {
 		case limiter.Quota:
 			for i := range o.windows {
@@ -505,7 +513,7 @@ func (l *laws) takenForNew(s *site, session uint64) {
 		default:
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), l.world.now)
 			o.unheard, o.sinceReset = o.unheard+o.limit.Burst, 0
-			o.unheardUntil = max(o.unheardUntil, l.world.now.Add(time.Duration(l.deepest()+1)*drifting(drifting(drifting(l.world.longestLease())))))
+			o.unheardUntil = max(o.unheardUntil, outEnds)
 		}
 	}
 }

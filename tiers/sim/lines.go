@@ -245,7 +245,7 @@ func (l *laws) sums(o *oracle) {
 		}
 	}
 	l.checks++
-	if all.Capacity > o.limit.Burst+o.extra || all.Rate > o.limit.Rate {
+	if all.Capacity > (1+o.again)*o.limit.Burst+o.extra || all.Rate > (1+o.again)*o.limit.Rate {
 		l.broken("shares sum to at most the limit", nil, "%s %s of %s: %+v", o.target.name, &o.limit, o.owner.place, all)
 	}
 }

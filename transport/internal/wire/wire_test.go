@@ -68,6 +68,20 @@ func TestRecordsRoundTrip(t *testing.T) {
 	}
 }
 
+// TestCountsAreWrittenAsTheLibraryWould: field by field, and to the byte.
+func TestCountsAreWrittenAsTheLibraryWould(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := filled(t, false, &tiers.CountRecord{})
+		want, err := proto.Marshal(&CountRecord{Mark: r.Mark, Pairs: each(r.Pairs, fromPair), Folded: fromSum(r.Folded), Kept: fromSum(r.Kept)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := AppendRecord(nil, r); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%+v is %x, want %x, %v", r, got, want, err)
+		}
+	})
+}
+
 // TestOldRecordsAreRead: these bytes were written before records held all
 // that they hold now.
 func TestOldRecordsAreRead(t *testing.T) {

@@ -88,12 +88,13 @@ func Adds(ctx context.Context, cfg AddsConfig) (r AddsReport, err error) {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, a.stop()) }()
+	one, hot := prepared(func(key int) []byte { return appendAdd(nil, key) }, 1), prepared(newBatch, batchOf)
 	phases := []phase{
-		{echoOne, nil, a.asked("echo", func(int) []byte { return addBody(0) }, 1)},
-		{addOne, []string{redisOne, echoOne}, a.asked("tributary.add."+benchCity, func(i int) []byte { return addBody(i % hotKeys) }, 1)},
-		{echoBatch, nil, a.asked("echo", func(i int) []byte { return addBatch(i, hotKeys) }, batchOf)},
-		{addHot, []string{redisBatch, echoBatch}, a.asked("tributary.add."+benchCity, func(i int) []byte { return addBatch(i, hotKeys) }, batchOf)},
-		{addDiffer, []string{pebbleBulk}, a.asked("tributary.add."+benchCity, func(i int) []byte { return addBatch(i, 0) }, batchOf)},
+		{echoOne, nil, a.asked("echo", one, 1)},
+		{addOne, []string{redisOne, echoOne}, a.asked("tributary.add."+benchCity, one, 1)},
+		{echoBatch, nil, a.asked("echo", hot, batchOf)},
+		{addHot, []string{redisBatch, echoBatch}, a.asked("tributary.add."+benchCity, hot, batchOf)},
+		{addDiffer, []string{pebbleBulk}, a.asked("tributary.add."+benchCity, func(i int) []byte { return newBatch((i + hotKeys) * batchOf) }, batchOf)},
 		{pebbleBulk, nil, a.pebble},
 	}
 	if a.redis != nil {
@@ -160,18 +161,12 @@ func startAdds(cfg *AddsConfig) (a *adds, err error) {
 	if a.server, err = transport.StartServer(transport.ServerConfig{Listen: "127.0.0.1:0", Logger: cfg.Log}); err != nil {
 		return a, err
 	}
-	dial := func() (*nats.Conn, error) {
-		nc, err := nats.Connect(a.server.ClientURL())
-		if err == nil {
-			a.conns = append(a.conns, nc)
-		}
-		return nc, err
-	}
 	rules, err := limiter.Compile(limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{"votes": {}}})
 	if err != nil {
 		return a, err
 	}
-	nc, err := dial()
+	// As serve connects the places of its own process.
+	nc, err := a.server.Connect()
 	if err != nil {
 		return a, err
 	}
@@ -180,7 +175,7 @@ func startAdds(cfg *AddsConfig) (a *adds, err error) {
 	}); err != nil {
 		return a, err
 	}
-	if nc, err = dial(); err != nil {
+	if nc, err = a.server.Connect(); err != nil { // it ends with the server
 		return a, err
 	}
 	echo, err := micro.AddService(nc, micro.Config{Name: "echo", Version: "0.1.0"})
@@ -190,11 +185,12 @@ func startAdds(cfg *AddsConfig) (a *adds, err error) {
 	if err := echo.AddEndpoint("echo", micro.HandlerFunc(func(r micro.Request) { _ = r.Respond(r.Data()) })); err != nil {
 		return a, err
 	}
-	a.conns = nil // these two end with the server; the clients are others
 	for range 4 {
-		if _, err := dial(); err != nil {
+		client, err := nats.Connect(a.server.ClientURL())
+		if err != nil {
 			return a, err
 		}
+		a.conns = append(a.conns, client)
 	}
 	if a.db, err = pebble.Open(filepath.Join(cfg.Dir, "pebble"), &pebble.Options{FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}}); err != nil {
 		return a, err
@@ -232,26 +228,31 @@ func (a *adds) stop() error {
 	return errors.Join(errs...)
 }
 
-func addBody(key int) []byte {
-	return fmt.Appendf(nil, `{"namespace":"votes","key":"key-%d","delta":1}`, key)
+func appendAdd(b []byte, key int) []byte {
+	b = append(b, `{"namespace":"votes","key":"key-`...)
+	b = strconv.AppendInt(b, int64(key), 10)
+	return append(b, `","delta":1}`...)
 }
 
-// addBatch is the i-th batch, over so many keys; 0: over keys that no other has.
-func addBatch(i, keys int) []byte {
-	body := []byte(`{"requests":[`)
+// newBatch is a batch of keys from first on.
+func newBatch(first int) []byte {
+	body := append(make([]byte, 0, 64*batchOf), `{"requests":[`...)
 	for j := range batchOf {
 		if j > 0 {
 			body = append(body, ',')
 		}
-		key := i*batchOf + j
-		if keys > 0 {
-			key %= keys
-		} else {
-			key += 1_000_000
-		}
-		body = append(body, addBody(key)...)
+		body = appendAdd(body, first+j)
 	}
 	return append(body, "]}"...)
+}
+
+// prepared are requests for the hot keys, in turns: a caller writes none anew, as redis-benchmark does not.
+func prepared(request func(first int) []byte, many int) func(i int) []byte {
+	bodies := make([][]byte, hotKeys/many)
+	for i := range bodies {
+		bodies[i] = request(i * many)
+	}
+	return func(i int) []byte { return bodies[i%len(bodies)] }
 }
 
 // asked is a phase of requests over TCP.
