@@ -97,15 +97,13 @@ func (b backend) Refund(req RefundRequest, done func(RefundReply, *Error)) {
 	})
 }
 
-func (b backend) Add(reqs []AddRequest, done func(i int, r AddReply, err *Error)) {
-	adds := make([]place.Add, len(reqs))
-	for i := range reqs {
-		r := &reqs[i]
-		adds[i] = place.Add{Name: tiers.Name{Namespace: r.Namespace, Key: r.Key}, Delta: r.Delta, Request: r.ID}
-	}
-	b.runner.Add(adds, func(i int, t tiers.Total, err error) {
+func (b backend) Add(n int, req func(i int) *AddRequest, done func(i int, r AddReply, err *Error)) {
+	b.runner.Add(n, func(i int) place.Add {
+		r := req(i)
+		return place.Add{Name: tiers.Name{Namespace: r.Namespace, Key: r.Key}, Delta: r.Delta, Request: r.ID}
+	}, func(i int, t tiers.Total, err error) {
 		if err != nil {
-			done(i, AddReply{}, b.idError(reqs[i].Namespace, reqs[i].ID, err))
+			done(i, AddReply{}, b.idError(req(i).Namespace, req(i).ID, err))
 			return
 		}
 		done(i, AddReply{Total: Total(t), Place: string(b.cfg.Place)}, nil)

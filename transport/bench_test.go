@@ -33,7 +33,7 @@ func benchmarkJSON[Q, R any](b *testing.B, body string, c *codec[Q, R], reply *R
 	var out []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		_, batch, err := decode(data, c)
+		_, batch, err := decoded(data, c)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -19,8 +19,8 @@ type endpoint[Q, R any] struct {
 	svc   *Service
 	codec *codec[Q, R]
 	ask   func(Q, func(R, *Error))
-	// askAll, where it is set, is asked all that a message holds at once, and tells of each by its index.
-	askAll func([]Q, func(int, R, *Error))
+	// askAll, where it is set, is asked the n requests of a message at once, and tells of each by its index.
+	askAll func(n int, req func(int) *Q, done func(int, R, *Error))
 	// anywhere is true on the subject that some leaf answers on.
 	anywhere bool
 	// served is false for what this place only listens for to refuse it.
@@ -46,48 +46,48 @@ func (e *endpoint[Q, R]) Handle(req micro.Request) {
 	if e.svc.cfg.Observe.Message != nil {
 		m.start = time.Now()
 	}
-	one, batch, err := e.accept(req)
-	if err != nil {
-		m.refused = err
+	if err := e.accept(req, m); err != nil {
+		m.refused, m.slots = err, nil
 		m.send(true)
 		return
 	}
-	m.begin(one, batch)
+	m.begin()
 	if m.leave() {
 		m.send(true)
 	}
 }
 
 // accept reads a message and makes room for it, and has entered the gate when it returns no error.
-func (e *endpoint[Q, R]) accept(req micro.Request) (one entry[Q], batch []entry[Q], err *Error) {
+func (e *endpoint[Q, R]) accept(req micro.Request, m *message[Q, R]) (err *Error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = e.panicked(v)
 		}
 	}()
 	if err := checkVersion(req.Headers()); err != nil {
-		return one, nil, err
+		return err
 	}
 	if err := e.svc.backend.Ready(); err != nil {
-		return one, nil, err
+		return err
 	}
 	if !e.served {
-		return one, nil, ErrNotServed.Errorf("%s is no leaf: it answers get and list, and its cities %s; "+
+		return ErrNotServed.Errorf("%s is no leaf: it answers get and list, and its cities %s; "+
 			"ask one of them, or any on the subject without a place", e.svc.cfg.Place, e.codec.verb)
 	}
-	one, batch, err = decode(req.Data(), e.codec)
+	batch, err := decode(req.Data(), e.codec, &m.one[0])
 	if err != nil {
-		return one, nil, err
+		return err
 	}
-	if err := e.identify(req.Headers(), &one, batch); err != nil {
-		return one, nil, err
+	if m.slots = batch; batch == nil {
+		m.slots = m.one[:]
+	} else if err := e.fits(len(batch)); err != nil {
+		return err
 	}
-	if batch != nil {
-		if err := e.fits(len(batch)); err != nil {
-			return one, nil, err
-		}
+	m.batch = batch != nil
+	if err := e.identify(req.Headers(), m); err != nil {
+		return err
 	}
-	return one, batch, e.gate.enter(max(1, len(batch)))
+	return e.gate.enter(len(m.slots))
 }
 
 // checkVersion refuses a version of the wire that is not served.
@@ -101,12 +101,12 @@ func checkVersion(h micro.Headers) *Error {
 }
 
 // identify gives a request the id that its message's header has, and refuses ids that a retry might not find again.
-func (e *endpoint[Q, R]) identify(h micro.Headers, one *entry[Q], batch []entry[Q]) *Error {
+func (e *endpoint[Q, R]) identify(h micro.Headers, m *message[Q, R]) *Error {
 	if values, has := h[nats.MsgIdHdr]; has {
 		switch {
 		case e.codec.id == nil:
 			return notRemembered(nats.MsgIdHdr, e.codec.verb)
-		case batch != nil:
+		case m.batch:
 			return ErrMalformed.Errorf("%s: a batch as a whole has no id; give its requests each an id of their own", nats.MsgIdHdr)
 		case len(values) != 1:
 			return ErrMalformed.Errorf("%s has %d values: send one", nats.MsgIdHdr, len(values))
@@ -114,7 +114,7 @@ func (e *endpoint[Q, R]) identify(h micro.Headers, one *entry[Q], batch []entry[
 		if err := checkID(nats.MsgIdHdr, values[0]); err != nil {
 			return err
 		}
-		id := e.codec.id(&one.req)
+		id := e.codec.id(&m.one[0].req)
 		if *id != "" && *id != values[0] {
 			return ErrMalformed.Errorf("%s is %s and id is %s: send the same, or one of them", nats.MsgIdHdr, quote(values[0]), quote(*id))
 		}
@@ -123,12 +123,16 @@ func (e *endpoint[Q, R]) identify(h micro.Headers, one *entry[Q], batch []entry[
 	if e.codec.id == nil || !e.anywhere {
 		return nil
 	}
-	for i := range batch {
-		if b := &batch[i]; b.err == nil {
-			b.err = e.homeless(*e.codec.id(&b.req))
+	for i := range m.slots {
+		s := &m.slots[i]
+		if s.err != nil {
+			continue
+		}
+		if s.err = e.homeless(*e.codec.id(&s.req)); s.err != nil && !m.batch {
+			return s.err
 		}
 	}
-	return e.homeless(*e.codec.id(&one.req))
+	return nil
 }
 
 // homeless refuses an id of a request that any leaf may answer.
@@ -191,68 +195,56 @@ type slot[Q, R any] struct {
 	message *message[Q, R]
 	req     Q
 	reply   R
-	err     *Error
+	err     *Error // of the request, until it is asked; then of the answer
 	// answered makes a backend's second answer harmless.
 	answered atomic.Bool
 }
 
 // begin asks the backend for every operation, in order.
-func (m *message[Q, R]) begin(one entry[Q], batch []entry[Q]) {
-	m.slots = m.one[:]
-	if m.batch = batch != nil; m.batch {
-		m.slots = make([]slot[Q, R], len(batch))
-	}
+func (m *message[Q, R]) begin() {
 	m.open.Store(int64(len(m.slots)))
+	for i := range m.slots {
+		m.slots[i].message = m
+	}
 	if m.endpoint.askAll != nil {
-		m.askAll(one, batch)
+		m.askAll()
 		return
 	}
 	for i := range m.slots {
-		s := &m.slots[i]
-		s.message = m
-		e := &one
-		if m.batch {
-			e = &batch[i]
+		if s := &m.slots[i]; s.err != nil {
+			s.done(s.reply, s.err)
+		} else {
+			s.ask()
 		}
-		s.req = e.req
-		if e.err != nil {
-			s.done(s.reply, e.err)
-			continue
-		}
-		s.ask()
 	}
 }
 
 // askAll asks the backend for all operations at once.
-func (m *message[Q, R]) askAll(one entry[Q], batch []entry[Q]) {
-	e := m.endpoint
-	if batch == nil {
-		batch = []entry[Q]{one}
-	}
-	asked, slots := make([]Q, 0, len(batch)), make([]*slot[Q, R], 0, len(batch))
+func (m *message[Q, R]) askAll() {
+	asked := make([]*slot[Q, R], 0, len(m.slots))
+	var refused []*slot[Q, R]
 	for i := range m.slots {
-		s := &m.slots[i]
-		s.message, s.req = m, batch[i].req
-		if batch[i].err == nil {
-			asked, slots = append(asked, s.req), append(slots, s)
+		if s := &m.slots[i]; s.err == nil {
+			asked = append(asked, s)
+		} else {
+			refused = append(refused, s)
 		}
 	}
 	defer func() {
 		if v := recover(); v != nil {
 			var none R
-			failed := e.panicked(v)
-			for _, s := range slots {
+			failed := m.endpoint.panicked(v)
+			for _, s := range asked {
 				s.done(none, failed)
 			}
 		}
 	}()
-	if len(asked) > 0 {
-		e.askAll(asked, func(i int, reply R, err *Error) { slots[i].done(reply, err) })
+	for _, s := range refused {
+		s.done(s.reply, s.err)
 	}
-	for i := range m.slots {
-		if err := batch[i].err; err != nil {
-			m.slots[i].done(m.slots[i].reply, err)
-		}
+	if len(asked) > 0 {
+		m.endpoint.askAll(len(asked), func(i int) *Q { return &asked[i].req },
+			func(i int, reply R, err *Error) { asked[i].done(reply, err) })
 	}
 }
 

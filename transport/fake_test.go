@@ -63,8 +63,9 @@ func (f *fake) Refund(q RefundRequest, done func(RefundReply, *Error)) {
 	done(RefundReply{Refunded: q.Hits, Place: "eu.de.berlin"}, unknown(q.Namespace))
 }
 
-func (f *fake) Add(qs []AddRequest, done func(int, AddReply, *Error)) {
-	for i, q := range qs {
+func (f *fake) Add(n int, req func(int) *AddRequest, done func(int, AddReply, *Error)) {
+	for i := range n {
+		q := *req(i)
 		f.calls.Add(1)
 		if f.add != nil {
 			f.add(q, func(r AddReply, err *Error) { done(i, r, err) })

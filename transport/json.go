@@ -101,12 +101,6 @@ var examples = map[Verb]string{
 	VerbList:    `{"namespace":"votes","prefix":"","after":"","limit":100}`,
 }
 
-// entry is one request of a message, or what is wrong with it.
-type entry[Q any] struct {
-	req Q
-	err *Error
-}
-
 // reader is a decoder with what it reads from, kept for the next message.
 type reader struct {
 	dec  *jsontext.Decoder
@@ -118,9 +112,9 @@ type reader struct {
 var readers = sync.Pool{New: func() any { return &reader{dec: new(jsontext.Decoder)} }}
 
 // decode reads a message: one request, or a batch of them, which is not nil then.
-func decode[Q, R any](data []byte, c *codec[Q, R]) (one entry[Q], batch []entry[Q], err *Error) {
+func decode[Q, R any](data []byte, c *codec[Q, R], one *slot[Q, R]) (batch []slot[Q, R], err *Error) {
 	if len(data) == 0 {
-		return one, nil, ErrMalformed.Errorf("the request is empty: send for example %s", examples[c.verb])
+		return nil, ErrMalformed.Errorf("the request is empty: send for example %s", examples[c.verb])
 	}
 	r := readers.Get().(*reader)
 	defer r.release()
@@ -128,12 +122,12 @@ func decode[Q, R any](data []byte, c *codec[Q, R]) (one entry[Q], batch []entry[
 	r.dec.Reset(&r.data)
 
 	if err := r.begin("the request"); err != nil {
-		return one, nil, err
+		return nil, err
 	}
 	for {
 		i, raw, err := r.name(c.known)
 		if err != nil {
-			return one, nil, err
+			return nil, err
 		}
 		if raw == nil {
 			break
@@ -141,29 +135,29 @@ func decode[Q, R any](data []byte, c *codec[Q, R]) (one entry[Q], batch []entry[
 		switch {
 		case i == fieldRequests && c.batch && r.fields.seen == 0:
 			if batch, err = decodeBatch(r, c); err != nil {
-				return one, nil, err
+				return nil, err
 			}
 		case i == fieldRequests && c.batch, batch != nil:
-			return one, nil, ErrMalformed.Errorf("a message is one request or a batch: %s stands beside requests; "+
+			return nil, ErrMalformed.Errorf("a message is one request or a batch: %s stands beside requests; "+
 				"move it into the batch, or leave requests out", otherThanRequests(i, raw, &r.fields))
 		default:
 			if err, fatal := r.value(i, raw, c.verb, c.known); err != nil || fatal != nil {
-				return one, nil, either(fatal, err)
+				return nil, either(fatal, err)
 			}
 		}
 	}
 	if err := r.end(); err != nil {
-		return one, nil, err
+		return nil, err
 	}
 	if batch != nil {
-		return one, batch, nil
+		return batch, nil
 	}
-	one.req, one.err = c.request(&r.fields)
-	return one, nil, one.err
+	one.req, err = c.request(&r.fields)
+	return nil, err
 }
 
 // decodeBatch reads the array of requests.
-func decodeBatch[Q, R any](r *reader, c *codec[Q, R]) ([]entry[Q], *Error) {
+func decodeBatch[Q, R any](r *reader, c *codec[Q, R]) ([]slot[Q, R], *Error) {
 	if kind := r.dec.PeekKind(); kind != '[' && kind != 0 {
 		return nil, ErrMalformed.Errorf("requests is %s: an array of requests is needed, such as [%s]",
 			kindName(kind), examples[c.verb])
@@ -171,17 +165,18 @@ func decodeBatch[Q, R any](r *reader, c *codec[Q, R]) ([]entry[Q], *Error) {
 	if _, err := r.dec.ReadToken(); err != nil {
 		return nil, broken(err)
 	}
-	batch := make([]entry[Q], 0, min(MaxBatch, 1+r.data.Len()/32))
+	const usual = 40 // bytes of an entry
+	batch := make([]slot[Q, R], 0, min(MaxBatch, 1+r.data.Len()/usual))
 	for r.dec.PeekKind() != ']' {
 		if len(batch) == MaxBatch {
 			return nil, ErrOutOfRange.Errorf("the batch has more than %d requests: split it", MaxBatch)
 		}
-		var e entry[Q]
+		batch = append(batch, slot[Q, R]{})
+		s := &batch[len(batch)-1]
 		var fatal *Error
-		if e.req, e.err, fatal = decodeEntry(r, c); fatal != nil {
+		if s.req, s.err, fatal = decodeEntry(r, c); fatal != nil {
 			return nil, fatal
 		}
-		batch = append(batch, e)
 	}
 	if _, err := r.dec.ReadToken(); err != nil {
 		return nil, broken(err)

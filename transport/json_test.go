@@ -23,12 +23,12 @@ func TestRequestDefaultsAndBounds(t *testing.T) {
 		{`{"namespace":"a_-9","key":"` + key + `","hits":9007199254740991,"wait_ms":60000}`, CheckRequest{"a_-9", key, MaxInteger, time.Minute, ""}},
 		{`{"n\u0061mespace":"api","key":"\u0061\"\\/\ud83d\ude00\ufffd","hits":-0}`, CheckRequest{"api", "a\"\\/😀\ufffd", 0, RuleWait, ""}},
 	} {
-		one, batch, err := decode([]byte(c.body), &checkCodec)
+		one, batch, err := decoded([]byte(c.body), &checkCodec)
 		if err != nil || batch != nil || one.req != c.want {
 			t.Errorf("%s: %+v, %v, %v", c.body, one, batch, err)
 		}
 	}
-	one, _, err := decode([]byte(`{"namespace":"votes"}`), &listCodec)
+	one, _, err := decoded([]byte(`{"namespace":"votes"}`), &listCodec)
 	if want := (ListRequest{Namespace: "votes", Limit: 100}); err != nil || one.req != want {
 		t.Errorf("list: %+v, %v", one.req, err)
 	}
@@ -36,11 +36,11 @@ func TestRequestDefaultsAndBounds(t *testing.T) {
 		`{"namespace":"api","key":"a","id":"x"}`:                          {"api", "a", 1, RuleWait, "x"},
 		`{"id":"` + key[:128] + `","key":"a","namespace":"api","hits":2}`: {"api", "a", 2, RuleWait, key[:128]},
 	} {
-		if one, _, err := decode([]byte(body), &checkCodec); err != nil || one.req != want {
+		if one, _, err := decoded([]byte(body), &checkCodec); err != nil || one.req != want {
 			t.Errorf("%s: %+v, %v", body, one.req, err)
 		}
 	}
-	add, _, err := decode([]byte(`{"namespace":"votes","key":"a","delta":-9007199254740991}`), &addCodec)
+	add, _, err := decoded([]byte(`{"namespace":"votes","key":"a","delta":-9007199254740991}`), &addCodec)
 	if want := (AddRequest{"votes", "a", -MaxInteger, ""}); err != nil || add.req != want {
 		t.Errorf("add: %+v, %v", add.req, err)
 	}
@@ -49,15 +49,15 @@ func TestRequestDefaultsAndBounds(t *testing.T) {
 		`{"namespace":"api","key":"a","permit":"` + somePermit + `","renew":false}`: {"api", "a", somePermit, false},
 		`{"renew":true,"namespace":"api","key":"a","permit":"` + somePermit + `"}`:  {"api", "a", somePermit, true},
 	} {
-		if one, _, err := decode([]byte(body), &releaseCodec); err != nil || one.req != want {
+		if one, _, err := decoded([]byte(body), &releaseCodec); err != nil || one.req != want {
 			t.Errorf("%s: %+v, %v", body, one.req, err)
 		}
 	}
-	refund, _, err := decode([]byte(`{"namespace":"api","key":"a"}`), &refundCodec)
+	refund, _, err := decoded([]byte(`{"namespace":"api","key":"a"}`), &refundCodec)
 	if want := (RefundRequest{"api", "a", 1}); err != nil || refund.req != want {
 		t.Errorf("refund: %+v, %v", refund.req, err)
 	}
-	_, batch, err := decode([]byte(batchOf(1000, `{"namespace":"api","key":"a"}`)), &checkCodec)
+	_, batch, err := decoded([]byte(batchOf(1000, `{"namespace":"api","key":"a"}`)), &checkCodec)
 	if err != nil || len(batch) != 1000 {
 		t.Errorf("a batch of 1,000: %d, %v", len(batch), err)
 	}
@@ -65,7 +65,7 @@ func TestRequestDefaultsAndBounds(t *testing.T) {
 
 // A field that a message lacks must not be filled from the one before it, which the pooled reader held.
 func TestDecodedRequestsShareNothing(t *testing.T) {
-	_, batch, err := decode([]byte(`{"requests":[{"namespace":"api","key":"a","hits":7,"wait_ms":9,"id":"x"},{"namespace":"api","key":"b"},{"namespace":"api"}]}`), &checkCodec)
+	_, batch, err := decoded([]byte(`{"requests":[{"namespace":"api","key":"a","hits":7,"wait_ms":9,"id":"x"},{"namespace":"api","key":"b"},{"namespace":"api"}]}`), &checkCodec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func FuzzRequest(f *testing.F) {
 // again holds that what decodes is valid, and decodes to the same once more when it is encoded. What does not decode
 // has an error that can be sent.
 func again[Q comparable, R any](t *testing.T, data []byte, c *codec[Q, R]) {
-	one, batch, err := decode(data, c)
+	one, batch, err := decoded(data, c)
 	if err != nil {
 		if err.Code != 400 || err.Message == "" || !jsontext.Value(appendError(nil, err)).IsValid() {
 			t.Fatalf("%q: refused by %+v", data, err)
@@ -230,9 +230,10 @@ func again[Q comparable, R any](t *testing.T, data []byte, c *codec[Q, R]) {
 		return
 	}
 	if batch == nil {
-		batch = []entry[Q]{one}
+		batch = []slot[Q, R]{{req: one.req}}
 	}
-	for _, e := range batch {
+	for i := range batch {
+		e := &batch[i]
 		if e.err != nil {
 			continue
 		}
@@ -240,9 +241,16 @@ func again[Q comparable, R any](t *testing.T, data []byte, c *codec[Q, R]) {
 			t.Fatalf("%q: decoded to what is invalid: %v", data, err)
 		}
 		sent := c.appendRequest(nil, &e.req)
-		back, _, err := decode(sent, c)
+		back, _, err := decoded(sent, c)
 		if err != nil || back.req != e.req {
 			t.Fatalf("%q: %+v was sent as %s and read as %+v, %v", data, e.req, sent, back.req, err)
 		}
 	}
+}
+
+// decoded is decode, with a slot of its own for one request.
+func decoded[Q, R any](data []byte, c *codec[Q, R]) (one *slot[Q, R], batch []slot[Q, R], err *Error) {
+	one = new(slot[Q, R])
+	batch, err = decode(data, c, one)
+	return one, batch, err
 }

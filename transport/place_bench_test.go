@@ -202,7 +202,7 @@ func BenchmarkAdd(b *testing.B) {
 					n++
 				}
 				room <- struct{}{}
-				runner.Add(adds, func(i int, _ tiers.Total, err error) {
+				runner.Add(len(adds), func(i int) place.Add { return adds[i] }, func(i int, _ tiers.Total, err error) {
 					if err != nil {
 						b.Error(err)
 					}

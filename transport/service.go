@@ -40,8 +40,8 @@ type Backend interface {
 	// Release is asked also for permits of other places and sessions: it has none of those.
 	Release(req ReleaseRequest, done func(ReleaseReply, *Error))
 	Refund(req RefundRequest, done func(RefundReply, *Error))
-	// Add counts requests together; done is called once for each, by its index.
-	Add(reqs []AddRequest, done func(i int, r AddReply, err *Error))
+	// Add counts n requests together; done is called once for each, by its index.
+	Add(n int, req func(i int) *AddRequest, done func(i int, r AddReply, err *Error))
 	Get(req GetRequest, done func(GetReply, *Error))
 	List(req ListRequest, done func(ListReply, *Error))
 }

@@ -165,8 +165,9 @@ func (fakeBackend) Refund(q transport.RefundRequest, done func(transport.RefundR
 	done(transport.RefundReply{Refunded: min(q.Hits, 5), Place: "eu.de.berlin"}, unknownNamespace(q.Namespace))
 }
 
-func (fakeBackend) Add(qs []transport.AddRequest, done func(int, transport.AddReply, *transport.Error)) {
-	for i, q := range qs {
+func (fakeBackend) Add(n int, req func(int) *transport.AddRequest, done func(int, transport.AddReply, *transport.Error)) {
+	for i := range n {
+		q := req(i)
 		total := transport.Total{Added: 1000}
 		if q.Delta < 0 {
 			total.Removed = uint64(-q.Delta)

@@ -171,7 +171,11 @@ func (f *fixture) acknowledge(change func(*tiers.Ack)) {
 }
 
 func (f *fixture) add(delta int64) {
-	f.runner.Add([]place.Add{{Name: alice, Delta: delta}}, func(_ int, total tiers.Total, err error) { f.say("added: %d, %v", total.Added, err) })
+	f.addAll([]place.Add{{Name: alice, Delta: delta}}, func(_ int, total tiers.Total, err error) { f.say("added: %d, %v", total.Added, err) })
+}
+
+func (f *fixture) addAll(adds []place.Add, done func(i int, total tiers.Total, err error)) {
+	f.runner.Add(len(adds), func(i int) place.Add { return adds[i] }, done)
 }
 
 func (f *fixture) check(name tiers.Name) {

@@ -291,13 +291,13 @@ type Add struct {
 	Request string
 }
 
-// Add counts all of adds in one step; each is counted, or refused for itself.
+// Add counts n adds in one step; each is counted, or refused for itself.
 // One with an id that was carried out before gets the first one's answer.
 // Done is called for each, by its index: once the step is durable, or where
 // the namespace's rule is async, once it ran.
-func (r *Runner) Add(adds []Add, done func(i int, total tiers.Total, err error)) {
+func (r *Runner) Add(n int, what func(i int) Add, done func(i int, total tiers.Total, err error)) {
 	if err := r.store.Writable(); err != nil {
-		for i := range adds {
+		for i := range n {
 			done(i, tiers.Total{}, err)
 		}
 		return
@@ -307,11 +307,11 @@ func (r *Runner) Add(adds []Add, done func(i int, total tiers.Total, err error))
 		err   error
 		async bool
 	}
-	answers := make([]answer, len(adds))
+	answers := make([]answer, n)
 	async := false
 	r.step(func(m *tiers.Machine, now limiter.Time) {
-		for i := range adds {
-			add, a := &adds[i], &answers[i]
+		for i := range answers {
+			add, a := what(i), &answers[i]
 			if add.Request == "" {
 				a.total, a.err = m.Add(now, add.Name, add.Delta)
 			} else {

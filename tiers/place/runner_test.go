@@ -42,7 +42,7 @@ func TestAsyncAddIsAnsweredAtOnce(t *testing.T) {
 	f := city(t)
 	f.store.held = true
 	hit := tiers.Name{Namespace: "hits", Key: "page"}
-	f.runner.Add([]place.Add{{Name: hit, Delta: 2}, {Name: alice, Delta: 3}}, func(i int, total tiers.Total, err error) {
+	f.addAll([]place.Add{{Name: hit, Delta: 2}, {Name: alice, Delta: 3}}, func(i int, total tiers.Total, err error) {
 		f.say("%d added: %d, %v", i, total.Added, err)
 	})
 	f.said("0 added: 2, <nil>")
@@ -53,7 +53,7 @@ func TestAsyncAddIsAnsweredAtOnce(t *testing.T) {
 	f.store.syncOne(nil)
 	f.said("got: 2, <nil>")
 	f.store.full = errDisk
-	f.runner.Add([]place.Add{{Name: hit, Delta: 2}}, func(_ int, _ tiers.Total, err error) { f.say("refused: %v", err) })
+	f.addAll([]place.Add{{Name: hit, Delta: 2}}, func(_ int, _ tiers.Total, err error) { f.say("refused: %v", err) })
 	f.said("refused: the disk is gone")
 }
 

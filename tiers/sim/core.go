@@ -31,7 +31,8 @@ func (p *process) check(name tiers.Name, hits int64, wait time.Duration, request
 
 // add counts; request may be "".
 func (p *process) add(name tiers.Name, delta int64, request string, done func(tiers.Total, error)) {
-	p.runner.Add([]place.Add{{Name: name, Delta: delta, Request: request}}, func(_ int, total tiers.Total, err error) { done(total, err) })
+	add := place.Add{Name: name, Delta: delta, Request: request}
+	p.runner.Add(1, func(int) place.Add { return add }, func(_ int, total tiers.Total, err error) { done(total, err) })
 }
 
 // release gives a permit back, or renews it. As the process' service does, it
