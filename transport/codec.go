@@ -28,6 +28,8 @@ type codec[Q, R any] struct {
 	appendWithin func([]byte, *R, int) ([]byte, bool)
 	// most is the most bytes that a reply of a place takes, an error in its stead included.
 	most func(place string) int
+	// protobuf is for machines; nil: only JSON is served.
+	protobuf *protobufCodec[R]
 	// id is where a request has its id; nil: it has none.
 	id func(*Q) *string
 	// outcome names what became of a request that is no error, and namespace where.
@@ -68,6 +70,7 @@ var checkCodec = codec[CheckRequest, CheckReply]{
 	},
 	id:          func(q *CheckRequest) *string { return &q.ID },
 	appendReply: appendCheckReply,
+	protobuf:    &checkProtobuf,
 	// Names, digits and punctuation: five integers of 20 digits, a scope of at most a token, a permit.
 	most: func(place string) int { return max(mostError, 350+tiers.MaxToken+maxPermit+2*len(place)) },
 	outcome: func(r *CheckReply) string {
@@ -173,7 +176,8 @@ var addCodec = codec[AddRequest, AddReply]{
 		b = strconv.AppendInt(append(b, `,"delta":`...), q.Delta, 10)
 		return append(appendID(b, q.ID), '}')
 	},
-	id: func(q *AddRequest) *string { return &q.ID },
+	id:       func(q *AddRequest) *string { return &q.ID },
+	protobuf: &addProtobuf,
 	appendReply: func(b []byte, r *AddReply) []byte {
 		b = r.Total.appendJSON(append(b, `{"total":`...))
 		b = appendText(append(b, `,"place":`...), r.Place)
@@ -342,14 +346,18 @@ func appendError(b []byte, e *Error) []byte {
 	b = strconv.AppendInt(append(b, `{"error":{"code":`...), int64(e.Code), 10)
 	b = appendText(append(b, `,"reason":`...), e.Reason)
 	b = appendText(append(b, `,"message":`...), e.text())
-	after := e.RetryAfter
-	if e.Code == ErrOverloaded.Code && after <= 0 {
-		after = retryAfter // every 503 says when to try again
-	}
-	if after > 0 {
+	if after := e.retryAfter(); after > 0 {
 		b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), milliseconds(after), 10)
 	}
 	return append(b, `}}`...)
+}
+
+// retryAfter is what the caller is told: every 503 says when to try again.
+func (e *Error) retryAfter() time.Duration {
+	if e.Code == ErrOverloaded.Code && e.RetryAfter <= 0 {
+		return retryAfter
+	}
+	return max(0, e.RetryAfter)
 }
 
 func appendName(b []byte, namespace, key string) []byte {

@@ -28,7 +28,7 @@ func (d *door) answer(req micro.Request, namespace string, body []byte, refused 
 	}
 	var err error
 	if req.Reply() != "" {
-		err = d.nc.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: replyHeader(refused), Data: body})
+		err = d.nc.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: replyHeader(versionOnly, refused), Data: body})
 	}
 	d.sent(namespace, outcome, err)
 }

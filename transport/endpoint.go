@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"maps"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -74,7 +75,11 @@ func (e *endpoint[Q, R]) accept(req micro.Request, m *message[Q, R]) (err *Error
 		return ErrNotServed.Errorf("%s is no leaf: it answers get and list, and its cities %s; "+
 			"ask one of them, or any on the subject without a place", e.svc.cfg.Place, e.codec.verb)
 	}
-	batch, err := decode(req.Data(), e.codec, &m.one[0])
+	read := decode[Q, R]
+	if m.protobuf = isProtobuf(req.Headers()); m.protobuf {
+		read = decodeProtobuf[Q, R]
+	}
+	batch, err := read(req.Data(), e.codec, &m.one[0])
 	if err != nil {
 		return err
 	}
@@ -176,9 +181,10 @@ type message[Q, R any] struct {
 	start    time.Time
 	refused  *Error
 
-	batch bool
-	slots []slot[Q, R]
-	one   [1]slot[Q, R]
+	protobuf bool // and so is the answer
+	batch    bool
+	slots    []slot[Q, R]
+	one      [1]slot[Q, R]
 	// open counts the slots without an answer.
 	open  atomic.Int64
 	state atomic.Uint32
@@ -294,18 +300,25 @@ func (m *message[Q, R]) send(handler bool) {
 	e := m.endpoint
 	buffer := bodies.Get().(*[]byte)
 	body, failed := m.body((*buffer)[:0])
-	if failed != nil {
+	header := versionOnly
+	if m.protobuf {
+		header = versionAndProtobuf
+	}
+	switch {
+	case failed != nil && m.protobuf:
+		body = appendProtobufError(appendString(body[:0], numberPlace, e.svc.cfg.Place), numberError, failed)
+	case failed != nil:
 		body = appendError(body[:0], failed)
 	}
 	var err error
 	switch {
 	case handler && failed != nil:
-		err = m.req.Error(strconv.Itoa(failed.Code), failed.headline(), body, withVersion)
+		err = m.req.Error(strconv.Itoa(failed.Code), failed.headline(), body, micro.WithHeaders(micro.Headers(header)))
 	case handler:
-		err = m.req.Respond(body, withVersion)
+		err = m.req.Respond(body, micro.WithHeaders(micro.Headers(header)))
 	default:
 		// NATS has copied the body when this returns.
-		err = e.svc.nc.PublishMsg(&nats.Msg{Subject: m.req.Reply(), Header: replyHeader(failed), Data: body})
+		err = e.svc.nc.PublishMsg(&nats.Msg{Subject: m.req.Reply(), Header: replyHeader(header, failed), Data: body})
 	}
 	if cap(body) <= maxPooledBody {
 		*buffer = body
@@ -320,6 +333,10 @@ func (m *message[Q, R]) body(b []byte) ([]byte, *Error) {
 	e := m.endpoint
 	if m.refused != nil {
 		return b, m.refused
+	}
+	if m.protobuf && (m.batch || m.slots[0].err == nil) {
+		b = m.appendProtobuf(b)
+		return b, e.sendable(len(b))
 	}
 	if m.batch {
 		b = append(b, `{"responses":[`...)
@@ -403,18 +420,19 @@ func (m *message[Q, R]) observe(unsent error) {
 
 var wireVersion = strconv.Itoa(WireVersion)
 
-// versionOnly is shared by all answers: nobody writes to it.
-var versionOnly = nats.Header{VersionHeader: []string{wireVersion}}
+// versionOnly and versionAndProtobuf are shared by all answers: nobody writes to them.
+var (
+	versionOnly        = nats.Header{VersionHeader: []string{wireVersion}}
+	versionAndProtobuf = nats.Header{VersionHeader: []string{wireVersion}, ContentTypeHeader: []string{ContentTypeProtobuf}}
+)
 
-var withVersion = micro.WithHeaders(micro.Headers(versionOnly))
-
-func replyHeader(e *Error) nats.Header {
+// replyHeader is the header of an answer, and of an error if it is one.
+func replyHeader(header nats.Header, e *Error) nats.Header {
 	if e == nil {
-		return versionOnly
+		return header
 	}
-	return nats.Header{
-		VersionHeader:         versionOnly[VersionHeader],
-		micro.ErrorCodeHeader: []string{strconv.Itoa(e.Code)},
-		micro.ErrorHeader:     []string{e.headline()},
-	}
+	header = maps.Clone(header)
+	header[micro.ErrorCodeHeader] = []string{strconv.Itoa(e.Code)}
+	header[micro.ErrorHeader] = []string{e.headline()}
+	return header
 }

@@ -63,6 +63,14 @@ type fields struct {
 	seen     uint32
 }
 
+// say notes a text. The requests of a batch, and one message after another, mostly name the same namespace.
+func (f *fields) say(i field, text []byte) {
+	if f.texts[i] != string(text) {
+		f.texts[i] = string(text)
+	}
+	f.seen |= 1 << i
+}
+
 func (f *fields) has(i field) bool { return f.seen&(1<<i) != 0 }
 
 // integer returns a field's value, or its default.
@@ -316,10 +324,7 @@ func (r *reader) value(i field, rawName []byte, v Verb, known []field) (err, fat
 	case spec.integer:
 		r.fields.integers[i], err = parseInteger(spec.name, raw, spec.least, spec.most)
 	default:
-		// The entries of a batch, and one message after another, mostly name the same namespace.
-		if text := unquoted(raw); r.fields.texts[i] != string(text) {
-			r.fields.texts[i] = string(text)
-		}
+		r.fields.say(i, unquoted(raw))
 	}
 	r.fields.seen |= 1 << i
 	return err, nil

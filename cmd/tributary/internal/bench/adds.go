@@ -21,9 +21,12 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/transport"
+	"github.com/tributary-io/tributary/transport/tributarypb"
 )
 
 // AddsConfig says what to measure.
@@ -56,18 +59,21 @@ type AddsRow struct {
 
 // The phases, and what each is compared with.
 const (
-	echoOne      = "bare NATS echo, one by one"
-	addOne       = "adds, one by one, durable"
-	redisOne     = "Redis INCR, one by one, appendfsync always"
-	echoBatch    = "bare NATS echo, batches of 100"
-	addHot       = "adds, batches of 100, hot keys, durable"
-	redisBatch   = "Redis INCR, pipelined by 100, appendfsync always"
-	addDiffer    = "adds, batches of 100, all keys differ, durable"
-	pebbleBulk   = "raw Pebble, synced batches of 6400 sets"
-	benchCity    = "eu.de.berlin"
-	batchOf      = 100
-	hotKeys      = 1000
-	benchTimeout = 30 * time.Second
+	echoOne        = "bare NATS echo, one by one"
+	addOne         = "adds, one by one, JSON"
+	addOneProto    = "adds, one by one, protobuf"
+	redisOne       = "Redis INCR, one by one, appendfsync always"
+	echoBatch      = "bare NATS echo, batches of 100"
+	addHot         = "adds, batches of 100, hot keys, JSON"
+	addHotProto    = "adds, batches of 100, hot keys, protobuf"
+	redisBatch     = "Redis INCR, pipelined by 100, appendfsync always"
+	addDiffer      = "adds, batches of 100, all keys differ, JSON"
+	addDifferProto = "adds, batches of 100, all keys differ, protobuf"
+	pebbleBulk     = "raw Pebble, synced batches of 6400 sets"
+	benchCity      = "eu.de.berlin"
+	batchOf        = 100
+	hotKeys        = 1000
+	benchTimeout   = 30 * time.Second
 )
 
 type phase struct {
@@ -88,13 +94,21 @@ func Adds(ctx context.Context, cfg AddsConfig) (r AddsReport, err error) {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, a.stop()) }()
+	const city = "tributary.add." + benchCity
 	one, hot := prepared(func(key int) []byte { return appendAdd(nil, key) }, 1), prepared(newBatch, batchOf)
+	oneProto, hotProto := prepared(func(key int) []byte { return newProtobuf(key, 1) }, 1), prepared(newProtobufBatch, batchOf)
+	differ := func(batch func(first int) []byte) func(i int) []byte {
+		return func(i int) []byte { return batch((i + hotKeys) * batchOf) }
+	}
 	phases := []phase{
-		{echoOne, nil, a.asked("echo", one, 1)},
-		{addOne, []string{redisOne, echoOne}, a.asked("tributary.add."+benchCity, one, 1)},
-		{echoBatch, nil, a.asked("echo", hot, batchOf)},
-		{addHot, []string{redisBatch, echoBatch}, a.asked("tributary.add."+benchCity, hot, batchOf)},
-		{addDiffer, []string{pebbleBulk}, a.asked("tributary.add."+benchCity, func(i int) []byte { return newBatch((i + hotKeys) * batchOf) }, batchOf)},
+		{echoOne, nil, a.asked("echo", json, one, 1)},
+		{addOne, []string{redisOne, echoOne}, a.asked(city, json, one, 1)},
+		{addOneProto, []string{redisOne, echoOne}, a.asked(city, protobuf, oneProto, 1)},
+		{echoBatch, nil, a.asked("echo", json, hot, batchOf)},
+		{addHot, []string{redisBatch, echoBatch}, a.asked(city, json, hot, batchOf)},
+		{addHotProto, []string{redisBatch, echoBatch}, a.asked(city, protobuf, hotProto, batchOf)},
+		{addDiffer, []string{pebbleBulk}, a.asked(city, json, differ(newBatch), batchOf)},
+		{addDifferProto, []string{pebbleBulk}, a.asked(city, protobuf, differ(newProtobufBatch), batchOf)},
 		{pebbleBulk, nil, a.pebble},
 	}
 	if a.redis != nil {
@@ -246,6 +260,27 @@ func newBatch(first int) []byte {
 	return append(body, "]}"...)
 }
 
+// newProtobuf is a message of so many keys from first on.
+func newProtobuf(first, many int) []byte {
+	m := &tributarypb.Adds{Namespace: "votes", Requests: make([]*tributarypb.Add, many)}
+	for j := range m.Requests {
+		m.Requests[j] = &tributarypb.Add{Key: "key-" + strconv.Itoa(first+j), Delta: 1}
+	}
+	body, err := proto.Marshal(m)
+	if err != nil {
+		panic(err) // only of text that is no UTF-8
+	}
+	return body
+}
+
+func newProtobufBatch(first int) []byte { return newProtobuf(first, batchOf) }
+
+// The headers of a request.
+var (
+	json     nats.Header
+	protobuf = nats.Header{transport.ContentTypeHeader: {transport.ContentTypeProtobuf}}
+)
+
 // prepared are requests for the hot keys, in turns: a caller writes none anew, as redis-benchmark does not.
 func prepared(request func(first int) []byte, many int) func(i int) []byte {
 	bodies := make([][]byte, hotKeys/many)
@@ -256,7 +291,7 @@ func prepared(request func(first int) []byte, many int) func(i int) []byte {
 }
 
 // asked is a phase of requests over TCP.
-func (a *adds) asked(subject string, body func(i int) []byte, many int) func(context.Context) (int, time.Duration, error) {
+func (a *adds) asked(subject string, header nats.Header, body func(i int) []byte, many int) func(context.Context) (int, time.Duration, error) {
 	return func(ctx context.Context) (int, time.Duration, error) {
 		var ops atomic.Int64
 		var failed atomic.Pointer[error]
@@ -266,12 +301,13 @@ func (a *adds) asked(subject string, body func(i int) []byte, many int) func(con
 			workers.Go(func() {
 				nc := a.conns[w%len(a.conns)]
 				for ctx.Err() == nil && failed.Load() == nil && time.Now().Before(end) {
-					reply, err := nc.Request(subject, body(int(a.serial.Add(1))), benchTimeout)
+					request := &nats.Msg{Subject: subject, Header: header, Data: body(int(a.serial.Add(1)))}
+					reply, err := nc.RequestMsg(request, benchTimeout)
 					if err == nil && reply.Header.Get(micro.ErrorCodeHeader) != "" {
 						err = errors.New(reply.Header.Get(micro.ErrorHeader))
 					}
-					if err == nil && many > 1 && subject != "echo" && bytes.Contains(reply.Data, []byte(`"code"`)) {
-						err = fmt.Errorf("refused: %.200s", reply.Data)
+					if err == nil && many > 1 && subject != "echo" && refused(header, reply.Data) {
+						err = fmt.Errorf("refused: %.200q", reply.Data)
 					}
 					if err != nil {
 						failed.CompareAndSwap(nil, &err)
@@ -286,6 +322,28 @@ func (a *adds) asked(subject string, body func(i int) []byte, many int) func(con
 			return 0, 0, *err
 		}
 		return int(ops.Load()), CPUTime() - cpu, ctx.Err()
+	}
+}
+
+// refused says that the answer to a batch holds an error. It looks at little more than redis-benchmark does of an answer.
+func refused(header nats.Header, answer []byte) bool {
+	if header == nil {
+		return bytes.Contains(answer, []byte(`"code"`))
+	}
+	const responses, failed = 2, 15 // the fields of AddReplies and AddReply
+	for many := 0; ; many++ {
+		if len(answer) == 0 {
+			return many != 1+batchOf // the place, and the counts
+		}
+		field, kind, n := protowire.ConsumeTag(answer)
+		value, m := protowire.ConsumeBytes(answer[max(0, n):])
+		if n < 0 || m < 0 || kind != protowire.BytesType {
+			return true
+		}
+		if first, _, _ := protowire.ConsumeTag(value); field == responses && first == failed {
+			return true
+		}
+		answer = answer[n+m:]
 	}
 }
 
