@@ -1,7 +1,6 @@
 package transport
 
 import (
-
 	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/encoding/protowire"
 )
