@@ -84,7 +84,7 @@ type BenchAddsCmd struct {
 
 // Help is the command's long help.
 func (*BenchAddsCmd) Help() string {
-	return `All phases take turns in one run: adds one by one and in batches of 100, over TCP to a city in this process;
+	return `The phases take turns in one run: adds one by one and in batches of 100, over TCP to a city in this process;
 the same messages to a service that only echoes them; INCR to a Redis that syncs each write, by redis-benchmark; and
 synced batches written to Pebble without anything around it. The ratio is what counts: other load slows all of them.
 

@@ -82,7 +82,7 @@ type phase struct {
 	run      func(ctx context.Context) (ops int, cpu time.Duration, err error)
 }
 
-// Adds runs the phases in turns. The city has no parent here: what the tiers
+// Adds runs the phases in turns: those with few keys, then those with many. The city has no parent here: what the tiers
 // above cost is theirs, on machines of their own.
 func Adds(ctx context.Context, cfg AddsConfig) (r AddsReport, err error) {
 	if cfg.Progress == nil {
@@ -120,10 +120,15 @@ func Adds(ctx context.Context, cfg AddsConfig) (r AddsReport, err error) {
 	if len(phases) == 0 {
 		return r, fmt.Errorf("no phase is called %q", cfg.Only)
 	}
-	figures := map[string][]AddsRow{}
-	for round := range cfg.Rounds {
-		for i, p := range phases {
-			cfg.Progress(p.what, round*len(phases)+i, cfg.Rounds*len(phases))
+	figures, done := map[string][]AddsRow{}, 0
+	// Whatever makes the stores large comes last: Pebble compacts them for long afterwards.
+	grow := func(p phase) bool { return p.baseline != nil && p.baseline[0] == pebbleBulk || p.what == pebbleBulk }
+	small, large := slices.DeleteFunc(slices.Clone(phases), grow), slices.DeleteFunc(slices.Clone(phases), func(p phase) bool { return !grow(p) })
+	for _, turns := range [][]phase{small, large} {
+		for i := range cfg.Rounds * len(turns) {
+			p := turns[i%len(turns)]
+			cfg.Progress(p.what, done, cfg.Rounds*len(phases))
+			done++
 			began := time.Now()
 			ops, cpu, err := p.run(ctx)
 			if err != nil {
