@@ -40,6 +40,7 @@ type Config struct {
 	ReportInterval time.Duration // the least pause that a busy parent asks for
 	FoldAfter      time.Duration // counts of a child's session are folded so long after its end; 0: as the rules say
 	MaxAwake       int           // objects kept in memory, about
+	MaxWalk        int           // records that one report walks through, where the disk alone knows what the parent lacks; 0: [DefaultMaxWalk]
 }
 
 // Defaults of a Config.
@@ -48,6 +49,7 @@ const (
 	DefaultHeartbeat      = time.Second
 	DefaultReportInterval = 5 * time.Millisecond
 	DefaultMaxAwake       = 1 << 18
+	DefaultMaxWalk        = 20_000 // some tens of milliseconds
 )
 
 // Errors that a client's operation is answered with.
@@ -313,6 +315,7 @@ func (m *Machine) Output(now limiter.Time) Output {
 		m.countUsed()
 	}
 	m.flush(now)
+	m.overflow()
 	m.sendCalls()
 	m.sleep(now)
 	out := m.out

@@ -83,28 +83,6 @@ func TestUnreadableStoreEndsTheMachine(t *testing.T) {
 	}
 }
 
-// TestBusyObjectsStayAwake: more keys than may be awake have changes that the
-// parent lacks; they stay, and the step ends.
-func TestBusyObjectsStayAwake(t *testing.T) {
-	m := start(t, memory{}, "eu.de.berlin", true, 1)
-	m.cfg.MaxAwake = 2
-	for i := range 5 {
-		if _, err := m.Add(0, Name{"votes", fmt.Sprint(i)}, 1); err != nil {
-			t.Fatal(err)
-		}
-	}
-	done := make(chan struct{})
-	go func() { m.Output(0); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(5 * time.Second):
-		t.Fatal("the step does not end")
-	}
-	if s := m.Stats(0); s.Awake != 5 || s.Dirty != 5 {
-		t.Errorf("%d are awake, %d dirty", s.Awake, s.Dirty)
-	}
-}
-
 // TestIdleObjectsSleep: those unused the longest go, as long as there are too
 // many, and come back as they were.
 func TestIdleObjectsSleep(t *testing.T) {

@@ -88,6 +88,7 @@ type Ack struct {
 	Acked    uint64       // up to which mark the parent's disk has the child's changes
 	Refused  string       // the report was not taken, and why
 	Fenced   bool         // a newer session of this place exists
+	Full     bool         // the parent's disk is: it took none of the report's counts
 	Pause    time.Duration
 	Folded   []uint64 // what the child's Meta.Folded should have, in the answer to a hello and where Pairs have Folded or Kept
 	Pairs    []Count  // handed back: what this child's other sessions counted

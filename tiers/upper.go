@@ -1,7 +1,6 @@
 package tiers
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -40,6 +39,7 @@ type upper struct {
 	said     bool // goodbye was acknowledged
 
 	dirty   dirtyList
+	pass    *pass // or else all changes after acked are in dirty
 	due     []*pool
 	hurry   bool // something else has to be told
 	watchAt limiter.Time
@@ -48,6 +48,7 @@ type upper struct {
 	inFlight *Report
 	builtAt  limiter.Time
 	full     bool // inFlight holds all changes
+	size     int  // of the counts in it, about
 	pools    []*pool
 	firsts   []*count
 	timeout  time.Duration
@@ -87,7 +88,7 @@ func newUpper(m *Machine) upper {
 
 // urgent says that something should be told without waiting for a heartbeat.
 func (u *upper) urgent() bool {
-	return u.hurry || u.dirty.first != nil || len(u.due) > 0
+	return u.hurry || u.dirty.first != nil || u.pass != nil || len(u.due) > 0
 }
 
 // ready says that a report should be built at now.
@@ -171,7 +172,7 @@ func (m *Machine) flush(now limiter.Time) {
 	if u.stamp != 0 {
 		r.Echo, r.EchoOf = u.stamp.Add(now.Sub(u.stampAt)), u.parent
 	}
-	u.full = false
+	u.full, u.size = false, 0
 	if u.number == 0 {
 		r.Folded = m.meta.Folded
 	} else {
@@ -201,31 +202,40 @@ func (m *Machine) flush(now limiter.Time) {
 // fillCounts puts the changes after acked into r.
 func (m *Machine) fillCounts(r *Report) {
 	u := &m.upper
-	size := 0
+	if u.pass != nil {
+		m.fillFromDisk(r)
+		return
+	}
 	c := u.dirty.first
-	for ; c != nil && len(r.Counts) < maxEntries && len(u.firsts) < maxFirsts && size < reportBytes; c = c.next {
-		entry := Count{Name: c.object.name}
-		if !m.cfg.Leaf {
-			entry.Pairs = []Pair{{Total: c.total}}
-			if own := &c.sources[0]; own.place == "" {
-				entry.Kept = own.kept
-			}
-		} else if own := &c.sources[0]; c.handed {
-			entry.Pairs = slices.DeleteFunc(slices.Clone(own.pairs), func(p Pair) bool { return p.Session != m.cfg.Session })
-		} else {
-			entry.Pairs, entry.Folded, entry.First = own.pairs, own.folded, true
-			u.firsts = append(u.firsts, c)
-		}
-		if entry.Folded != (Total{}) || entry.Kept != (Total{}) {
-			r.Folded = m.meta.Folded
-		}
-		r.Counts = append(r.Counts, entry)
+	for ; c != nil && len(r.Counts) < maxEntries && len(u.firsts) < maxFirsts && u.size < reportBytes; c = c.next {
+		m.fillCount(r, c)
 		r.To = c.mark
-		size += len(entry.Name.Namespace) + len(entry.Name.Key) + 16 + 32*len(entry.Pairs)
 	}
 	if c == nil {
 		r.To, u.full = m.mark, true
 	}
+}
+
+// fillCount puts a count into r.
+func (m *Machine) fillCount(r *Report, c *count) {
+	u := &m.upper
+	entry := Count{Name: c.object.name}
+	if !m.cfg.Leaf {
+		entry.Pairs = []Pair{{Total: c.total}}
+		if own := &c.sources[0]; own.place == "" {
+			entry.Kept = own.kept
+		}
+	} else if own := &c.sources[0]; c.handed {
+		entry.Pairs = slices.DeleteFunc(slices.Clone(own.pairs), func(p Pair) bool { return p.Session != m.cfg.Session })
+	} else {
+		entry.Pairs, entry.Folded, entry.First = own.pairs, own.folded, true
+		u.firsts = append(u.firsts, c)
+	}
+	if entry.Folded != (Total{}) || entry.Kept != (Total{}) {
+		r.Folded = m.meta.Folded
+	}
+	r.Counts = append(r.Counts, entry)
+	u.size += len(entry.Name.Namespace) + len(entry.Name.Key) + 16 + 32*len(entry.Pairs)
 }
 
 // fillLines puts the pools that are due into r.
@@ -299,6 +309,10 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		// use the old ones until they end.
 		u.parent = a.Parent
 		m.retell()
+		if u.pass != nil { // what it was told before may not be on its disk
+			u.pass.after, u.pass.sent = "", 0
+			m.unhand()
+		}
 	}
 	u.stamp, u.stampAt = a.Stamp, now
 	if a.Number != u.number {
@@ -318,7 +332,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	for _, back := range a.Pairs {
 		m.handedBack(now, back)
 	}
-	if u.acked >= r.To { // else it took no counts, or this session sends the same once more
+	if u.acked >= r.To && !a.Full { // else it took no counts, or this session sends the same once more
 		for _, c := range firsts {
 			c.handed = true
 		}
@@ -337,7 +351,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	m.rulesOf(now, a)
 	m.seen(r, a)
 	u.said = u.said || r.Bye && len(u.due) == 0
-	if u.fenced && u.dirty.first == nil {
+	if u.fenced && u.dirty.first == nil && u.pass == nil {
 		m.out.Exit = ErrFenced
 	}
 }
@@ -385,42 +399,24 @@ func (m *Machine) progress(now limiter.Time, r *Report, a *Ack) {
 			m.event(EventRefill, m.cfg.Place.Parent(), "it lacks changes that it had acknowledged; sending them again")
 		}
 		u.acked, u.whole = acked, false
-		m.rescan(now, acked)
+		m.unhand() // it lacks the earlier sessions' pairs as well
+		m.beginPass()
 	default:
 		u.acked = acked
 		for c := u.dirty.first; c != nil && c.mark <= acked; c = u.dirty.first {
 			u.dirty.remove(c)
 		}
+		m.passed(r, a)
 	}
 	u.joined = u.joined || r.Number != 0
 }
 
-// rescan queues every change after a mark, from the store.
-func (m *Machine) rescan(now limiter.Time, after uint64) {
-	type change struct {
-		mark uint64
-		name Name
-	}
-	var changes []change
-	m.scan(countPrefix, "", func(k Key, r Record) bool {
-		mark := r.(*CountRecord).Mark
-		name, _ := parseCountKey(k)
-		if n := len(changes); n > 0 && changes[n-1].name == name {
-			changes[n-1].mark = max(changes[n-1].mark, mark)
-		} else {
-			changes = append(changes, change{mark, name})
+// unhand has the pairs of earlier sessions sent up once more, of all counts.
+func (m *Machine) unhand() {
+	for o := m.idle.first; o != nil; o = o.idle.next {
+		if o.count != nil {
+			o.count.handed = false
 		}
-		return true
-	})
-	changes = slices.DeleteFunc(changes, func(c change) bool { return c.mark <= after })
-	slices.SortFunc(changes, func(a, b change) int { return cmp.Compare(a.mark, b.mark) })
-	for c := m.upper.dirty.first; c != nil; c = m.upper.dirty.first {
-		m.upper.dirty.remove(c)
-	}
-	for _, change := range changes {
-		c := m.counted(m.object(now, m.space(change.name.Namespace), change.name.Key))
-		c.handed = false // the parent lacks the earlier sessions' pairs as well
-		m.upper.dirty.push(c)
 	}
 }
 

@@ -488,7 +488,7 @@ func (r *Runner) Reported(report *tiers.Report, reply func(*tiers.Ack)) {
 	var ack *tiers.Ack
 	r.step(func(m *tiers.Machine, now limiter.Time) {
 		if ack = m.Reported(now, report); ack != nil && full {
-			ack.Pause = max(ack.Pause, fullPause) // it would bring the same again
+			ack.Full, ack.Pause = true, max(ack.Pause, fullPause) // it would bring the same again
 		}
 	}, func(err error) {
 		if err == nil && ack != nil {

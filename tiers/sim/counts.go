@@ -321,8 +321,11 @@ func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
 	if a.Refused != "" || a.Number == 0 || r.Number == 0 {
 		return
 	}
-	if a.Acked < r.To {
+	if a.Acked < r.To || a.Full {
 		return
+	}
+	if r.From == r.To && len(r.Counts) > 0 {
+		l.path(pathFromDisk)
 	}
 	for i := range r.Counts {
 		c := &r.Counts[i]

@@ -88,6 +88,21 @@ var mutants = []mutant{
 		edits:   []edit{{"tiers/lower.go", "if r.From <= progress.Acked && r.To > progress.Acked {", "if r.To > progress.Acked {"}},
 	},
 	{
+		mistake: "what a parent acknowledged is taken to be on the disk that it started on since",
+		edits:   []edit{{"tiers/upper.go", `u.pass.after, u.pass.sent = "", 0`, `_ = u.pass`}},
+		test:    "tiers TestBacklogSurvivesItsParentsDisk",
+	},
+	{
+		mistake: "a parent whose disk was full is taken to have what it was told from the child's",
+		edits:   []edit{{"tiers/backlog.go", "p.sent != r.Sequence || a.Full:", "p.sent != r.Sequence:"}},
+		test:    "tiers TestBacklogIsToldAgainWhereItsAnswerIsLost",
+	},
+	{
+		mistake: "what changed while changes were told from the disk is forgotten",
+		edits:   []edit{{"tiers/backlog.go", "	case p.again:\n		m.beginPass()\n", ""}},
+		test:    "tiers TestBacklogGrowsWhileItIsTold",
+	},
+	{
 		mistake: "a leaf ignores what is handed back to it",
 		edits:   []edit{{"tiers/upper.go", "range a.Pairs {", "range a.Pairs[:0] {"}},
 	},

@@ -81,7 +81,7 @@ func (n *Node) Start() {
 		FoldAfter: w.FoldAfter, Restored: n.restored,
 	}
 	if w.laws != nil {
-		cfg.MaxAwake = w.laws.maxAwake
+		cfg.MaxAwake, cfg.MaxWalk = w.laws.maxAwake, min(w.laws.maxAwake, tiers.DefaultMaxWalk)
 	}
 	p := &process{node: n, session: cfg.Session}
 	n.proc = p

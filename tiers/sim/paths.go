@@ -39,13 +39,14 @@ const (
 	pathRefund        = "refund"
 	pathReset         = "reset"
 	pathCountedChecks = "admitted checks counted"
+	pathFromDisk      = "changes told from the disk"
 )
 
 // paths are all that a thorough run takes.
 var paths = []string{
 	pathHandedOver, pathHandedBack, pathFolded, pathForgotten, pathFenced, pathFencedExit, pathTwin, pathRefill, pathLost, pathRefused, pathSilent, pathLineEnded, pathLateAnswer,
 	pathWindow, pathDebt, pathRetired, pathRules, pathRulesDiffer, pathFull, pathRemembered, pathRelease, pathRenewal, pathExpired, pathEndedPermit,
-	pathRefund, pathReset, pathCountedChecks,
+	pathRefund, pathReset, pathCountedChecks, pathFromDisk,
 }
 
 // Paths are the recovery paths that a thorough run takes.

@@ -94,7 +94,7 @@ func MarshalAck(a *tiers.Ack) ([]byte, error) {
 	}
 	return proto.Marshal(&Ack{
 		Version: Version, World: a.World, RulesVersion: a.Version, Rules: a.Hash, NewRules: rules, Session: a.Session, Sequence: a.Sequence,
-		Parent: a.Parent, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: int64(a.Pause), Folded: a.Folded,
+		Parent: a.Parent, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full, Pause: int64(a.Pause), Folded: a.Folded,
 		Pairs: each(a.Pairs, fromCount),
 		Lines: each(a.Lines, fromGrant),
 		Above: each(a.Above, func(w tiers.Watermark) *Watermark {
@@ -119,7 +119,7 @@ func UnmarshalAck(data []byte) (*tiers.Ack, error) {
 	var problem error
 	out := &tiers.Ack{
 		World: a.World, Version: a.RulesVersion, Hash: a.Rules, Rules: toRules(a.NewRules, &problem), Session: a.Session, Sequence: a.Sequence,
-		Parent: a.Parent, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Pause: time.Duration(a.Pause), Folded: a.Folded,
+		Parent: a.Parent, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full, Pause: time.Duration(a.Pause), Folded: a.Folded,
 		Pairs: each(a.Pairs, func(c *Count) tiers.Count { return toCount(c, &problem) }),
 		Lines: each(a.Lines, func(g *Grant) tiers.Grant { return toGrant(g, &problem) }),
 		Above: each(a.Above, func(w *Watermark) tiers.Watermark {

@@ -258,6 +258,7 @@ type Ack struct {
 	RulesVersion  uint64                 `protobuf:"varint,17,opt,name=rules_version,json=rulesVersion,proto3" json:"rules_version,omitempty"`
 	NewRules      *RulesRecord           `protobuf:"bytes,18,opt,name=new_rules,json=newRules,proto3" json:"new_rules,omitempty"` // absent: the child's are not older
 	Folded        []uint64               `protobuf:"fixed64,19,rep,packed,name=folded,proto3" json:"folded,omitempty"`
+	Full          bool                   `protobuf:"varint,20,opt,name=full,proto3" json:"full,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -423,6 +424,13 @@ func (x *Ack) GetFolded() []uint64 {
 		return x.Folded
 	}
 	return nil
+}
+
+func (x *Ack) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
 }
 
 type Recall struct {
@@ -2051,7 +2059,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x03got\x18\x13 \x01(\x04R\x03got\x12\x10\n" +
 	"\x03bye\x18\x14 \x01(\bR\x03bye\x12#\n" +
 	"\rrules_version\x18\x15 \x01(\x04R\frulesVersion\x12\x16\n" +
-	"\x06folded\x18\x16 \x03(\x06R\x06folded\"\xd5\x04\n" +
+	"\x06folded\x18\x16 \x03(\x06R\x06folded\"\xe9\x04\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -2072,7 +2080,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x05stamp\x18\x10 \x01(\x03R\x05stamp\x12#\n" +
 	"\rrules_version\x18\x11 \x01(\x04R\frulesVersion\x128\n" +
 	"\tnew_rules\x18\x12 \x01(\v2\x1b.tributary.wire.RulesRecordR\bnewRules\x12\x16\n" +
-	"\x06folded\x18\x13 \x03(\x06R\x06folded\"\xa3\x01\n" +
+	"\x06folded\x18\x13 \x03(\x06R\x06folded\x12\x12\n" +
+	"\x04full\x18\x14 \x01(\bR\x04full\"\xa3\x01\n" +
 	"\x06Recall\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\x06R\x06parent\x12\x18\n" +
