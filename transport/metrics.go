@@ -237,7 +237,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	descAwake    = desc("objects_awake", "Objects in memory.")
 	descWaiting  = desc("checks_waiting", "Checks that wait for a share.")
-	descBacklog  = desc("backlog_keys", "Keys that changed since the parent last acknowledged them.")
+	descBacklog  = desc("backlog_keys", "Keys in memory that changed since the parent last acknowledged them.")
 	descChildren = desc("children", "Children that ever reported.")
 	descBehind   = desc("places_behind", "Places below that are cut off or gone.")
 	descAge      = desc("watermark_age_seconds", "Everything that happened below earlier than this is in the totals.")
