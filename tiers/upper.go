@@ -327,7 +327,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 			m.decideAll(o, now)
 		}
 	}
-	m.progress(now, r, a)
+	m.progress(r, a)
 	m.adoptFolded(now, a.Folded)
 	for _, back := range a.Pairs {
 		m.handedBack(now, back)
@@ -387,7 +387,7 @@ func (m *Machine) retell() {
 }
 
 // progress drops what the parent's disk has from what is to be sent.
-func (m *Machine) progress(now limiter.Time, r *Report, a *Ack) {
+func (m *Machine) progress(r *Report, a *Ack) {
 	u := &m.upper
 	acked := min(a.Acked, m.mark) // no parent has what was never changed
 	if !u.joined {
