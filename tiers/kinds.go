@@ -172,6 +172,9 @@ func (m *Machine) turn(now limiter.Time, p *pool) {
 	}
 	c := m.calendarOf(now, p.object.space, p.limit)
 	if c.begin == p.window {
+		if now >= p.endsAt { // the wall clock runs slower than ours, or was set back
+			p.endsAt = now.Add(m.untilEnd(now, c))
+		}
 		return
 	}
 	for _, l := range p.lines {

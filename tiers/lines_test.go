@@ -263,3 +263,30 @@ func TestLineOfABudgetEndsWithItsSession(t *testing.T) {
 		t.Error("the line of the session before is there still")
 	}
 }
+
+// TestWindowEndsAsTheWallClockSays: it was set back, so the window is open
+// for longer than it seemed. Who is told when to come again is told the truth,
+// and the machine sleeps until then.
+func TestWindowEndsAsTheWallClockSays(t *testing.T) {
+	const minute = int64(time.Minute)
+	m := leafWith(t, memory{}, 1, 10*minute, limiter.LimitSpec{Scope: "global", Quota: "2/minute"})
+	check := func(now limiter.Time, hits, deadline int64) (d Decision, decided bool, out Output) {
+		d, decided, err := m.Check(now, Name{"api", "user"}, hits, limiter.Time(deadline), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d, decided, m.Output(now)
+	}
+	m.SetWall(0, 10*minute)
+	for range 3 { // drawn from the disk first
+		_, _, out := check(0, 2, 0)
+		m.Committed(0, out.Commit)
+		m.Output(0)
+	}
+	now := limiter.Time(minute) + 1
+	m.SetWall(now, 10*minute+minute/2) // half of it is to come
+	d, _, out := check(now, 2, 5*minute)
+	if d.Allowed || d.RetryAfter != time.Duration(minute/2) || out.Wake < now.Add(time.Second) {
+		t.Errorf("it is told %+v, and the machine wakes %s later", d, out.Wake.Sub(now))
+	}
+}

@@ -33,19 +33,20 @@ type World struct {
 	FoldAfter time.Duration                    // 0: as the rules say
 	Trace     func(format string, args ...any) // may be nil
 
-	rng    *rand.Rand
-	now    limiter.Time // true time
-	queue  queue
-	serial uint64
-	nodes  map[tiers.Place]*Node // the first node of each place
-	order  []*Node
-	steps  uint64
-	most   uint64 // steps; 0: as many as it takes
-	still  int    // events since time last moved
-	woke   *Node  // the last that did
-	laws   *laws  // may be nil
-	hurt   [numFaults]uint64
-	ended  bool // the laws were broken, or most is reached: no more events
+	rng       *rand.Rand
+	now       limiter.Time // true time
+	queue     queue
+	serial    uint64
+	nodes     map[tiers.Place]*Node // the first node of each place
+	order     []*Node
+	steps     uint64
+	most      uint64 // steps; 0: as many as it takes
+	still     int    // events since stillFrom
+	woke      *Node  // the last that did
+	stillFrom limiter.Time
+	laws      *laws // may be nil
+	hurt      [numFaults]uint64
+	ended     bool // the laws were broken, or most is reached: no more events
 
 	restart func(*Node) // what becomes of a node whose fuse burned out
 }
@@ -114,12 +115,9 @@ func (w *World) Run(d time.Duration) {
 	end := w.now.Add(d)
 	for len(w.queue) > 0 && w.queue[0].at <= end && !w.ended {
 		e := w.queue.pop()
-		if w.still++; e.at > w.now {
-			w.now, w.still = e.at, 0
-		} else if w.still > 100_000 {
-			panic(fmt.Sprintf("sim: time stands still: %s wakes again and again", w.woke.Place))
-		}
+		w.now = e.at
 		w.steps++
+		w.goesOn()
 		e.do()
 		if w.laws != nil {
 			w.laws.step()
@@ -129,6 +127,20 @@ func (w *World) Run(d time.Duration) {
 	}
 	if !w.ended {
 		w.now = end
+	}
+}
+
+// goesOn fails a world whose time stands still, or nearly.
+func (w *World) goesOn() {
+	const moment, most = time.Millisecond, 100_000
+	switch w.still++; {
+	case w.now >= w.stillFrom.Add(moment):
+		w.still, w.stillFrom = 0, w.now
+	case w.still <= most:
+	case w.laws != nil:
+		w.laws.broken("time goes on", w.woke, "more than %d events within %s: it wakes again and again", most, moment)
+	default:
+		panic(fmt.Sprintf("sim: time stands still: %s wakes again and again", w.woke.Place))
 	}
 }
 
