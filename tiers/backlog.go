@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/tributary-io/tributary/limiter"
 )
 
 // A pass sends changes that only the disk knows, in the order of keys. The
@@ -31,9 +33,7 @@ func (m *Machine) maxDirty() int { return m.cfg.MaxAwake / 2 }
 
 // beginPass tells all that changed by now from the disk.
 func (m *Machine) beginPass() {
-	for u := &m.upper; u.dirty.first != nil; {
-		u.dirty.remove(u.dirty.first)
-	}
+	m.upper.dirty.clear()
 	m.upper.pass = &pass{to: m.mark, fresh: slices.ContainsFunc(m.out.Writes, func(w Write) bool {
 		return strings.HasPrefix(string(w.Key), string(countPrefix))
 	})}
@@ -47,9 +47,8 @@ func (m *Machine) overflow() {
 		if p := u.pass; p == nil {
 			m.beginPass()
 		} else {
-			for p.again = true; u.dirty.first != nil; {
-				u.dirty.remove(u.dirty.first)
-			}
+			p.again = true
+			u.dirty.clear()
 		}
 	}
 	if u.pass != nil {
@@ -58,7 +57,7 @@ func (m *Machine) overflow() {
 }
 
 // fillFromDisk puts the next changes of the pass into r.
-func (m *Machine) fillFromDisk(r *Report) {
+func (m *Machine) fillFromDisk(now limiter.Time, r *Report) {
 	u := &m.upper
 	p := u.pass
 	if p.fresh {
@@ -70,7 +69,7 @@ func (m *Machine) fillFromDisk(r *Report) {
 		if len(u.firsts) == maxFirsts || u.size >= reportBytes {
 			return
 		}
-		m.fillCount(r, m.counted(m.object(u.builtAt, m.space(f.name.Namespace), f.name.Key)))
+		m.fillCount(r, m.counted(m.object(now, m.space(f.name.Namespace), f.name.Key)))
 		p.next = f.last
 	}
 	if p.next = to; ended {

@@ -79,6 +79,12 @@ func (l *dirtyList) remove(c *count) {
 	l.length--
 }
 
+func (l *dirtyList) clear() {
+	for l.first != nil {
+		l.remove(l.first)
+	}
+}
+
 // A timer is when an object wants to be looked at.
 type timer struct {
 	at    limiter.Time

@@ -176,7 +176,7 @@ func (m *Machine) flush(now limiter.Time) {
 	if u.number == 0 {
 		r.Folded = m.meta.Folded
 	} else {
-		m.fillCounts(r)
+		m.fillCounts(now, r)
 		if !u.fenced {
 			m.fillLines(now, r)
 			m.fillWatch(now, r)
@@ -200,10 +200,10 @@ func (m *Machine) flush(now limiter.Time) {
 }
 
 // fillCounts puts the changes after acked into r.
-func (m *Machine) fillCounts(r *Report) {
+func (m *Machine) fillCounts(now limiter.Time, r *Report) {
 	u := &m.upper
 	if u.pass != nil {
-		m.fillFromDisk(r)
+		m.fillFromDisk(now, r)
 		return
 	}
 	c := u.dirty.first
