@@ -29,6 +29,7 @@ type oracle struct {
 	id        uint64
 	limit     limiter.Limit // in force; the larger figures while a lowered one is under way
 	exists    bool          // the owner's rules have it
+	goneAt    limiter.Time  // when they had it last, if not
 	forgotten bool          // it left the rules, and its owner was stopped in good order since
 
 	next    limiter.Limit // the figures from lowerAt on
@@ -191,13 +192,18 @@ func (l *laws) follow(n *Node) {
 		limit := ruleLimit(n.rules, o.target, o.id)
 		switch {
 		case limit == nil:
+			if o.exists {
+				o.goneAt = l.world.now
+			}
 			o.exists = false
 		default: // one that was gone and is there again is the same: its old lines may be in use
-			if !o.exists {
-				l.path(pathRetired)
-			}
+			gone, before := !o.exists, faster(&o.limit)
 			o.exists = true
 			o.become(l.world, limit)
+			if gone {
+				l.path(pathRetired)
+				o.refill(l.world.now, faster(limit).Rate-before.Rate)
+			}
 			if o.forgotten {
 				l.excepted[ReturnedLimit]++
 				o.forgotten = false
@@ -206,6 +212,18 @@ func (l *laws) follow(n *Node) {
 			}
 		}
 	}
+}
+
+// refill adds what a limit that was gone gained meanwhile by a higher rate than it had: it is there again as one that
+// refilled by its new figures.
+func (o *oracle) refill(now limiter.Time, faster int64) {
+	if o.limit.Kind != limiter.Rate || faster <= 0 {
+		return
+	}
+	room := o.bucket.Capacity() - o.bucket.Tokens()
+	gained := limiter.NewBucket(o.limit.Period*100, limiter.Share{Capacity: room, Rate: faster}, o.goneAt)
+	gained.Settle(now)
+	o.bucket.Add(now, limiter.Share{Tokens: min(room, gained.Tokens()+1)}) // the parts of two tokens may be one
 }
 
 // become takes figures that were changed.
