@@ -60,6 +60,7 @@ var regressions = []struct {
 	{183769156697794, "all", "a place that took itself for new, and crashed before its parent had an answer"},
 	{261736635627862, "all", "a reset that decided what waited when one of two limits was whole, and the other not"},
 	{144806961012542, "all", "resets within a lease, of which tokens that nobody was told of were paid by the bucket"},
+	{227234801775851, "all", "a permit of a session whose twin took itself for new"},
 	{3160651748396, "all", "a limit that left the rules and came back with a higher rate, by which it had refilled meanwhile"},
 	{60409, "all", "a quota's owner that woke each nanosecond until its wall clock, which ran slower, showed the window's end"},
 	{135324336356414, "all", "pairs of earlier sessions that another session of the parent was not sent, amid changes told from the disk"},

@@ -526,7 +526,7 @@ func (l *laws) takenForNew(s *site, session uint64) {
 		case limiter.Budget:
 			o.extra += o.limit.Burst
 		case limiter.Concurrency:
-			o.permits = slices.DeleteFunc(o.permits, func(p permitOut) bool { return p.session != session })
+			o.permits = slices.DeleteFunc(o.permits, func(p permitOut) bool { return p.session != session && !s.runs(p.session) })
 			o.expire(l, l.world.now)
 		default:
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), l.world.now)
@@ -534,6 +534,11 @@ func (l *laws) takenForNew(s *site, session uint64) {
 			o.unheardUntil = max(o.unheardUntil, outEnds)
 		}
 	}
+}
+
+// runs says that a process of the site is of a session: there may be a twin.
+func (s *site) runs(session uint64) bool {
+	return slices.ContainsFunc(s.nodes, func(n *Node) bool { return n.Running() && n.session() == session })
 }
 
 // believed is called when a place starts on a disk that says that all is well.
