@@ -37,7 +37,7 @@ func TestAddsAreMeasured(t *testing.T) {
 			ratios++
 		}
 	}
-	if len(r.Rows) != 9 || ratios != 3 { // six phases; three are compared with one that ran
+	if len(r.Rows) != 15 || ratios != 6 { // nine phases; six are compared with one that ran
 		t.Errorf("%d rows, %d ratios: %+v", len(r.Rows), ratios, r.Rows)
 	}
 	if _, err := Adds(t.Context(), AddsConfig{Dir: t.TempDir(), For: time.Millisecond, Rounds: 1, InFlight: 1, Only: "no such phase"}); err == nil {
