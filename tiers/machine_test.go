@@ -149,3 +149,21 @@ func TestPairsAreHandedOverUntilTheyAreTaken(t *testing.T) {
 		t.Fatalf("report: %+v", r)
 	}
 }
+
+// TestRootHearsOfNewerRulesFarBelow: its disk was set back, its children's
+// too, and a place below those follows newer rules. To apply the same rules
+// once more makes them newer than those.
+func TestRootHearsOfNewerRulesFarBelow(t *testing.T) {
+	region, root := start(t, memory{}, "eu", false, 1), start(t, memory{}, Root, false, 2)
+	region.upper.number = 1
+	region.meta.World = root.meta.World
+	region.Reported(0, &Report{Child: "eu.de", World: root.meta.World, Session: 3, Number: 1, Sequence: 1, Rules: 6, Hash: 1})
+	report := region.Output(limiter.Time(time.Second)).Report
+	if report == nil || report.Newest != 6 {
+		t.Fatalf("the region reports %+v", report)
+	}
+	root.Reported(0, report)
+	if version, err := root.Apply(0, root.rules); err != nil || version != 7 {
+		t.Errorf("the root's rules have version %d, %v", version, err)
+	}
+}

@@ -14,6 +14,7 @@ type Report struct {
 	World    uint64   // 0: not known yet
 	Rules    uint64   // version of the child's rules; 0: none from the root yet
 	Hash     uint64   // of the child's rules
+	Newest   uint64   // the newest version of the rules that a place below follows
 	Session  uint64   // the child's nonce
 	Number   uint64   // its number, given by the parent; 0 is a hello that asks for one
 	Highest  uint64   // the highest session number on the child's disk

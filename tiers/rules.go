@@ -61,7 +61,7 @@ func (m *Machine) Apply(now limiter.Time, rules *limiter.Rules) (version uint64,
 // it does not follow ours, and nothing is lent to it.
 func (m *Machine) rulesFor(c *child, r *Report, a *Ack) bool {
 	a.Version, a.Hash = m.version, m.rules.Hash
-	m.newest = max(m.newest, r.Rules)
+	m.newest = max(m.newest, r.Rules, r.Newest)
 	c.version = r.Rules
 	same := r.Hash == m.rules.Hash
 	if c.rules != r.Hash && !same {

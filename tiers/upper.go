@@ -162,7 +162,7 @@ func (m *Machine) flush(now limiter.Time) {
 	u.sequence++
 	age, behind := m.watermark(now)
 	r := &Report{
-		Child: m.cfg.Place, World: m.meta.World, Rules: m.version, Hash: m.rules.Hash,
+		Child: m.cfg.Place, World: m.meta.World, Rules: m.version, Hash: m.rules.Hash, Newest: m.newest,
 		Session: m.cfg.Session, Number: u.number, Highest: m.meta.Number, Previous: m.prior.Session,
 		Sequence: u.sequence, From: u.acked, To: u.acked, Got: u.got, Behind: behind,
 	}

@@ -60,6 +60,8 @@ var regressions = []struct {
 	{183769156697794, "all", "a place that took itself for new, and crashed before its parent had an answer"},
 	{261736635627862, "all", "a reset that decided what waited when one of two limits was whole, and the other not"},
 	{144806961012542, "all", "resets within a lease, of which tokens that nobody was told of were paid by the bucket"},
+	{20784000213, "all", "a root that was set back, and never heard of newer rules two tiers below, so that to apply the same again was no news"},
+	{20784000013, "all", "an old copy of a quota owner's disk, after the disk was lost"},
 	{227234801775851, "all", "a permit of a session whose twin took itself for new"},
 	{3160651748396, "all", "a limit that left the rules and came back with a higher rate, by which it had refilled meanwhile"},
 	{60409, "all", "a quota's owner that woke each nanosecond until its wall clock, which ran slower, showed the window's end"},

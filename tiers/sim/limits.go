@@ -568,6 +568,9 @@ func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
 		}
 		was, window := spent(before)
 		is, old := spent(n.disk.durable)
+		if n.site.lost() && len(n.disk.durable) > 0 { // what was lent from the disk that was lost is not on the one before
+			was, window = max(was, o.limit.Burst), max(window, old, o.newest)
+		}
 		if len(n.disk.durable) == 0 { // a clock that was set back opens windows again
 			for i := range o.windows {
 				if w := &o.windows[i]; w.spent > 0 && w.begin > n.unix()/int64(time.Second) {

@@ -36,7 +36,7 @@ func each[A, B any](list []A, f func(A) B) []B {
 // MarshalReport writes a report down.
 func MarshalReport(r *tiers.Report) ([]byte, error) {
 	return proto.Marshal(&Report{
-		Version: Version, Child: string(r.Child), World: r.World, RulesVersion: r.Rules, Rules: r.Hash, Session: r.Session, Number: r.Number,
+		Version: Version, Child: string(r.Child), World: r.World, RulesVersion: r.Rules, Rules: r.Hash, Newest: r.Newest, Session: r.Session, Number: r.Number,
 		Highest: r.Highest, Previous: r.Previous, Folded: r.Folded, Sequence: r.Sequence, From: r.From, To: r.To,
 		Counts: each(r.Counts, fromCount),
 		Lines: each(r.Lines, func(l tiers.LineReport) *LineReport {
@@ -68,7 +68,7 @@ func UnmarshalReport(data []byte) (*tiers.Report, error) {
 	}
 	var problem error
 	out := &tiers.Report{
-		Child: child, World: r.World, Rules: r.RulesVersion, Hash: r.Rules, Session: r.Session, Number: r.Number,
+		Child: child, World: r.World, Rules: r.RulesVersion, Hash: r.Rules, Newest: r.Newest, Session: r.Session, Number: r.Number,
 		Highest: r.Highest, Previous: r.Previous, Folded: r.Folded, Sequence: r.Sequence, From: r.From, To: r.To,
 		Counts: each(r.Counts, func(c *Count) tiers.Count { return toCount(c, &problem) }),
 		Lines: each(r.Lines, func(l *LineReport) tiers.LineReport {

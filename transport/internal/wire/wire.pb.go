@@ -49,6 +49,7 @@ type Report struct {
 	Bye           bool                   `protobuf:"varint,20,opt,name=bye,proto3" json:"bye,omitempty"`
 	RulesVersion  uint64                 `protobuf:"varint,21,opt,name=rules_version,json=rulesVersion,proto3" json:"rules_version,omitempty"`
 	Folded        []uint64               `protobuf:"fixed64,22,rep,packed,name=folded,proto3" json:"folded,omitempty"`
+	Newest        uint64                 `protobuf:"varint,23,opt,name=newest,proto3" json:"newest,omitempty"` // version of rules
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -235,6 +236,13 @@ func (x *Report) GetFolded() []uint64 {
 		return x.Folded
 	}
 	return nil
+}
+
+func (x *Report) GetNewest() uint64 {
+	if x != nil {
+		return x.Newest
+	}
+	return 0
 }
 
 type Ack struct {
@@ -2035,7 +2043,7 @@ var File_wire_proto protoreflect.FileDescriptor
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\x0etributary.wire\"\xd1\x04\n" +
+	"wire.proto\x12\x0etributary.wire\"\xe9\x04\n" +
 	"\x06Report\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05child\x18\x02 \x01(\tR\x05child\x12\x14\n" +
@@ -2059,7 +2067,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x03got\x18\x13 \x01(\x04R\x03got\x12\x10\n" +
 	"\x03bye\x18\x14 \x01(\bR\x03bye\x12#\n" +
 	"\rrules_version\x18\x15 \x01(\x04R\frulesVersion\x12\x16\n" +
-	"\x06folded\x18\x16 \x03(\x06R\x06folded\"\xe9\x04\n" +
+	"\x06folded\x18\x16 \x03(\x06R\x06folded\x12\x16\n" +
+	"\x06newest\x18\x17 \x01(\x04R\x06newest\"\xe9\x04\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
