@@ -50,6 +50,9 @@ func ConnOptions(name, inboxPrefix string, log zerolog.Logger) []nats.Option {
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			event := log.Error().Err(err)
+			if _, ok := errors.AsType[*net.OpError](err); ok {
+				event = log.Debug().Err(err) // the connection is lost, which is told above
+			}
 			if sub != nil {
 				event = event.Str("subject", sub.Subject)
 			}
