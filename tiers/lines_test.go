@@ -290,3 +290,36 @@ func TestWindowEndsAsTheWallClockSays(t *testing.T) {
 		t.Errorf("it is told %+v, and the machine wakes %s later", d, out.Wake.Sub(now))
 	}
 }
+
+// TestStopWithMorePermitsThanALoweredLimitIsNotClean: the next session would
+// take only the lowered figure to be out, and be too generous when it is
+// raised again.
+func TestStopWithMorePermitsThanALoweredLimitIsNotClean(t *testing.T) {
+	for _, test := range []struct {
+		lowered int64
+		clean   bool
+	}{{4, true}, {2, false}} {
+		four := int64(4)
+		disk := memory{}
+		m := leafWith(t, disk, 1, 0, limiter.LimitSpec{Scope: "global", Concurrency: &four, Hold: "10s"})
+		for id := range uint64(3) {
+			if d, _, err := m.Check(0, Name{"api", "job"}, 1, 0, id); err != nil || !d.Allowed {
+				t.Fatalf("%+v, %v", d, err)
+			}
+		}
+		rules, err := limiter.Compile(limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{"api": {Limits: []limiter.LimitSpec{
+			{Scope: "global", Concurrency: &test.lowered, Hold: "10s"},
+		}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Apply(0, rules); err != nil {
+			t.Fatal(err)
+		}
+		m.Close(0)
+		disk.apply(m.Output(0).Writes)
+		if got := disk[metaKey].(*Meta).Clean; got != test.clean {
+			t.Errorf("lowered to %d with 3 out, the store is marked clean: %v", test.lowered, got)
+		}
+	}
+}

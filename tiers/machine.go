@@ -391,6 +391,8 @@ func (m *Machine) Close(now limiter.Time) {
 			for _, l := range p.lines {
 				lent = lent || l.number != 0
 			}
+			// More permits are out than a lowered limit has: the next session could not tell, if it is raised again.
+			lent = lent || p.owner && p.limit.Kind == limiter.Concurrency && p.own.Capacity > p.limit.Burst
 			if p.owner && (m.filling(now) || p.limit.Durable()) {
 				m.rest(now, p)
 			}
