@@ -219,6 +219,7 @@ var faultDone = [numFaults]func(*chaos) bool{
 		n := c.node()
 		n.wall += time.Duration(float64(pick(c.rand, time.Second, time.Minute, 5*time.Minute, 25*time.Hour)) * c.rand.NormFloat64())
 		c.world.say(n, "wall clock is ahead by %s", n.wall)
+		c.world.laws.clockSetBack(n)
 		return true
 	},
 	Rules: func(c *chaos) bool {

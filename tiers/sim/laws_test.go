@@ -60,6 +60,7 @@ var regressions = []struct {
 	{183769156697794, "all", "a place that took itself for new, and crashed before its parent had an answer"},
 	{261736635627862, "all", "a reset that decided what waited when one of two limits was whole, and the other not"},
 	{144806961012542, "all", "resets within a lease, of which tokens that nobody was told of were paid by the bucket"},
+	{262932818450640, "all", "a quota owner's clock that was set back to before a window that was open on its lost disk"},
 	{34468514815985, "all", "more permits out than a lowered limit has, forgotten by a clean stop, when the limit was raised again"},
 	{20784000213, "all", "a root that was set back, and never heard of newer rules two tiers below, so that to apply the same again was no news"},
 	{20784000013, "all", "an old copy of a quota owner's disk, after the disk was lost"},

@@ -552,6 +552,26 @@ func (l *laws) believed(n *Node) {
 	}
 }
 
+// clockSetBack is called when a wall clock was set back.
+func (l *laws) clockSetBack(n *Node) {
+	for _, o := range l.oracles {
+		if n.site.lost() && o.owner == n.site && (o.node == nil || o.node == n) {
+			l.opensAgain(n, o)
+		}
+	}
+}
+
+// opensAgain excuses the windows that are to come by the wall clock, and were
+// open on the disk that was lost.
+func (l *laws) opensAgain(n *Node, o *oracle) {
+	for i := range o.windows {
+		if w := &o.windows[i]; w.spent > 0 && w.begin > n.unix()/int64(time.Second) {
+			l.excepted[OldOwner]++
+			w.extra += w.spent
+		}
+	}
+}
+
 // setBack is called when an owner has another disk than before. What a
 // budget or quota lent since an old copy is lent again: Law 2's exception.
 func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
@@ -571,13 +591,8 @@ func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
 		if n.site.lost() && len(n.disk.durable) > 0 { // what was lent from the disk that was lost is not on the one before
 			was, window = max(was, o.limit.Burst), max(window, old, o.newest)
 		}
-		if len(n.disk.durable) == 0 { // a clock that was set back opens windows again
-			for i := range o.windows {
-				if w := &o.windows[i]; w.spent > 0 && w.begin > n.unix()/int64(time.Second) {
-					l.excepted[OldOwner]++
-					w.extra += w.spent
-				}
-			}
+		if len(n.disk.durable) == 0 {
+			l.opensAgain(n, o)
 		}
 		if len(n.disk.durable) == 0 || was <= is && old == window {
 			continue // a lost disk is known to be lost: nothing is lent
