@@ -3,6 +3,8 @@ package transport
 import (
 	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/tributary-io/tributary/transport/internal/wire"
 )
 
 // Machines may ask a check or an add in protobuf: the messages of tributarypb/tributary.proto. They are read and written
@@ -28,17 +30,17 @@ type protobufCodec[R any] struct {
 var checkProtobuf = protobufCodec[CheckReply]{
 	numbers: [fieldCount]protowire.Number{fieldNamespace: 1, fieldKey: 2, fieldHits: 3, fieldWait: 4, fieldID: 6},
 	appendReply: func(b []byte, r *CheckReply) []byte {
-		b = appendVarint(b, 1, protowire.EncodeBool(r.Allowed))
-		b = appendVarint(b, 2, protowire.EncodeBool(r.Shadow))
+		b = wire.AppendVarint(b, 1, protowire.EncodeBool(r.Allowed))
+		b = wire.AppendVarint(b, 2, protowire.EncodeBool(r.Shadow))
 		b = appendString(b, 3, r.Reason)
 		b = appendString(b, 4, r.Kind)
 		b = appendString(b, 5, r.Scope)
-		b = appendVarint(b, 6, uint64(r.Limit))
-		b = appendVarint(b, 7, uint64(r.Remaining))
-		b = appendVarint(b, 8, uint64(milliseconds(r.RetryAfter)))
-		b = appendVarint(b, 9, uint64(milliseconds(r.Reset)))
+		b = wire.AppendVarint(b, 6, uint64(r.Limit))
+		b = wire.AppendVarint(b, 7, uint64(r.Remaining))
+		b = wire.AppendVarint(b, 8, uint64(milliseconds(r.RetryAfter)))
+		b = wire.AppendVarint(b, 9, uint64(milliseconds(r.Reset)))
 		b = appendString(b, 10, r.Permit)
-		return appendVarint(b, 11, uint64(milliseconds(r.Hold)))
+		return wire.AppendVarint(b, 11, uint64(milliseconds(r.Hold)))
 	},
 }
 
@@ -46,7 +48,7 @@ var addProtobuf = protobufCodec[AddReply]{
 	numbers: [fieldCount]protowire.Number{fieldNamespace: 1, fieldKey: 2, fieldDelta: 5, fieldID: 6},
 	absent:  []field{fieldDelta},
 	appendReply: func(b []byte, r *AddReply) []byte {
-		return appendVarint(appendVarint(b, 1, r.Total.Added), 2, r.Total.Removed)
+		return wire.AppendVarint(wire.AppendVarint(b, 1, r.Total.Added), 2, r.Total.Removed)
 	},
 }
 
@@ -201,21 +203,14 @@ func (m *message[Q, R]) appendProtobuf(b []byte) []byte {
 
 // appendProtobufError writes an error as a field of that number.
 func appendProtobufError(b []byte, n protowire.Number, e *Error) []byte {
-	text := appendVarint(nil, 1, uint64(e.Code))
+	text := wire.AppendVarint(nil, 1, uint64(e.Code))
 	text = appendString(text, 2, e.Reason)
 	text = appendString(text, 3, e.text())
-	text = appendVarint(text, 4, uint64(milliseconds(e.retryAfter())))
+	text = wire.AppendVarint(text, 4, uint64(milliseconds(e.retryAfter())))
 	return protowire.AppendBytes(protowire.AppendTag(b, n, protowire.BytesType), text)
 }
 
-// appendVarint and appendString write a field that is left out when it is 0, or empty.
-func appendVarint(b []byte, n protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.VarintType), v)
-}
-
+// appendString writes a field that is left out when it is empty.
 func appendString(b []byte, n protowire.Number, s string) []byte {
 	if s == "" {
 		return b

@@ -57,26 +57,26 @@ func AppendRecord(b []byte, r tiers.Record) ([]byte, error) {
 // several times as long.
 func appendCountRecord(b []byte, r *tiers.CountRecord) []byte {
 	var room [32]byte // for what is in a field, at most
-	b = appendUint(b, 1, r.Mark)
+	b = AppendVarint(b, 1, r.Mark)
 	for _, p := range r.Pairs {
 		pair := room[:0]
 		if p.Session != 0 {
 			pair = protowire.AppendFixed64(protowire.AppendTag(pair, 1, protowire.Fixed64Type), p.Session)
 		}
-		pair = appendUint(appendUint(pair, 2, p.Total.Added), 3, p.Total.Removed)
+		pair = AppendVarint(AppendVarint(pair, 2, p.Total.Added), 3, p.Total.Removed)
 		b = protowire.AppendBytes(protowire.AppendTag(b, 2, protowire.BytesType), pair)
 	}
 	for i, t := range [...]tiers.Total{r.Folded, r.Kept} {
 		if t != (tiers.Total{}) {
-			sum := appendUint(appendUint(room[:0], 1, t.Added), 2, t.Removed)
+			sum := AppendVarint(AppendVarint(room[:0], 1, t.Added), 2, t.Removed)
 			b = protowire.AppendBytes(protowire.AppendTag(b, protowire.Number(3+i), protowire.BytesType), sum)
 		}
 	}
 	return b
 }
 
-// appendUint writes a field that is left out when it is 0.
-func appendUint(b []byte, field protowire.Number, v uint64) []byte {
+// AppendVarint writes a field that is left out when it is 0.
+func AppendVarint(b []byte, field protowire.Number, v uint64) []byte {
 	if v == 0 {
 		return b
 	}
