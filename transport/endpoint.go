@@ -43,7 +43,7 @@ func (e *endpoint[Q, R]) onAny() *endpoint[Q, R] {
 
 // Handle is called by micro, one message after another for each subject.
 func (e *endpoint[Q, R]) Handle(req micro.Request) {
-	m := &message[Q, R]{endpoint: e, req: req}
+	m := &message[Q, R]{endpoint: e, req: req, protobuf: isProtobuf(req.Headers())}
 	if e.svc.cfg.Observe.Message != nil {
 		m.start = time.Now()
 	}
@@ -76,7 +76,7 @@ func (e *endpoint[Q, R]) accept(req micro.Request, m *message[Q, R]) (err *Error
 			"ask one of them, or any on the subject without a place", e.svc.cfg.Place, e.codec.verb)
 	}
 	read := decode[Q, R]
-	if m.protobuf = isProtobuf(req.Headers()); m.protobuf {
+	if m.protobuf {
 		read = decodeProtobuf[Q, R]
 	}
 	batch, err := read(req.Data(), e.codec, &m.one[0])

@@ -85,6 +85,16 @@ func TestMachinesAskInProtobuf(t *testing.T) {
 	}
 }
 
+// TestMachinesAreRefusedInProtobuf, also before anything of the message is read.
+func TestMachinesAreRefusedInProtobuf(t *testing.T) {
+	_, nc := serve(t, &fake{}, func(c *ServiceConfig, _ *ServerConfig) { c.Place, c.Leaf = "eu.de", false })
+	var adds tributarypb.AddReplies
+	askProtobuf(t, nc, "tributary.add.eu.de", &tributarypb.Adds{Namespace: "votes", Requests: []*tributarypb.Add{{Key: "a"}}}, &adds)
+	if adds.Error.GetReason() != ErrNotServed.Reason {
+		t.Errorf("%+v", &adds)
+	}
+}
+
 func TestProtobufIsReadAsTheLibraryReadsIt(t *testing.T) {
 	text := rapid.StringMatching(`[a-z]{1,5}`)
 	rapid.Check(t, func(t *rapid.T) {
