@@ -73,6 +73,9 @@ type windowSpent struct {
 // it spent of that one, or of the one before.
 type unsure struct{ before, hits int64 }
 
+// over is what was spent of a budget beyond what it allows.
+func (o *oracle) over() int64 { return o.spent - o.limit.Burst - o.extra - o.unheard }
+
 // over is what was spent of a window beyond what it allows.
 func (w *windowSpent) over(o *oracle) int64 { return w.spent - o.limit.Burst - w.extra - w.unheard }
 
@@ -299,7 +302,7 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 		return w.over(o), "the window's quota"
 	case limiter.Budget:
 		o.spent += hits
-		return o.spent - o.limit.Burst - o.extra - o.unheard, "the budget"
+		return o.over(), "the budget"
 	case limiter.Concurrency:
 		o.expire(l, now)
 		return o.out + hits - o.limit.Burst, "the permits"
@@ -521,10 +524,10 @@ func (l *laws) takenForNew(s *site, session uint64) {
 		switch o.limit.Kind {
 		case limiter.Quota:
 			for i := range o.windows {
-				o.windows[i].extra += o.limit.Burst
+				o.windows[i].extra += o.limit.Burst + max(0, o.windows[i].over(o))
 			}
 		case limiter.Budget:
-			o.extra += o.limit.Burst
+			o.extra += o.limit.Burst + max(0, o.over()) // nor does it know what was spent beyond a figure since lowered
 		case limiter.Concurrency:
 			o.permits = slices.DeleteFunc(o.permits, func(p permitOut) bool { return p.session != session && !s.runs(p.session) })
 			o.expire(l, l.world.now)
