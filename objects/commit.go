@@ -25,7 +25,8 @@ import (
 //
 // One goroutine (commitLoop) takes the oldest group that has writes, makes one Pebble batch of it, applies it, unlinks
 // its layers, hands it on, and waits until it is durable before it takes the next: the sync that runs is the window in
-// which the next group gathers, and an idle store commits at once. A group that nobody waits for, because only Async and
+// which the next group gathers, with some of those who were told of the last (gather), and an idle store commits at
+// once. A group that nobody waits for, because only Async and
 // None operations wrote, is taken when it is due, or sealed, or someone comes who waits. A second goroutine (syncLoop) waits for the sync,
 // moves the durable number, and then tells those who waited, while the first makes the next batch. A group that grows
 // beyond maxGroupBytes is sealed and queued, and a new one opened.
@@ -82,12 +83,15 @@ type committer struct {
 	async  time.Duration // from an Async operation to the start of its commit
 
 	mu      sync.Mutex
-	open    *group   // gathers; never nil
-	queue   []*group // sealed by size, oldest first, all before open
-	flight  *group   // taken, not durable yet; before queue
-	idle    bool     // the commit loop sleeps and wants a kick
+	open    *group    // gathers; never nil
+	enough  int       // members that the open group waits for
+	until   time.Time // but no longer than this
+	queue   []*group  // sealed by size, oldest first, all before open
+	flight  *group    // taken, not durable yet; before queue
+	idle    bool      // the commit loop sleeps and wants a kick
 	closing bool
 	batches []*pebble.Batch // at most one: the last, for its memory
+	order   []int32         // the commit loop's own
 	sealAt  int             // maxGroupBytes, less in tests
 	slab    slab
 
@@ -111,6 +115,13 @@ type committer struct {
 // maxGroupBytes keeps a batch well under half a default memtable, where Pebble stops copying it into the memtable and
 // rotates the log and the memtable for it alone.
 const maxGroupBytes = 1 << 20
+
+const (
+	// enoughMembers share a commit so well that waiting for more gains nothing.
+	enoughMembers = 64
+	// maxGather is how long a group waits for more at most.
+	maxGather = time.Millisecond
+)
 
 // alarmBytes is what a change of an alarm counts as.
 const alarmBytes = 64
@@ -241,7 +252,7 @@ func (c *committer) hurry() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.open.ops > 0 && !c.open.wanted {
-		c.open.wanted = true
+		c.open.wanted, c.enough = true, 0
 		c.wake()
 	}
 }
@@ -333,10 +344,29 @@ func (c *committer) add(g *group, done func(error)) {
 	}
 	g.members++
 	c.pending.Add(1)
-	if !g.wanted {
-		g.wanted = true
+	g.wanted = true
+	if g.members >= c.enough {
 		c.wake()
 	}
+}
+
+// gather has the open group wait for some of those who are about to be told: most callers come again at once, and where
+// more share a commit, each costs less. It waits for five in eight of all who were in flight, since others are to run
+// while the disk syncs, or for enoughMembers, and as long as the last commit took at most. Who is alone waits for
+// nobody. The part was measured: with 64 adds over NATS in flight it gives a fifth more than none, and than three in
+// four. mu is held.
+func (c *committer) gather(told int, took time.Duration) {
+	c.enough = min((told+c.open.members)*5/8, enoughMembers)
+	c.until = time.Now().Add(min(took, maxGather))
+}
+
+// gathered says that the open group waits for nobody any more. mu is held.
+func (c *committer) gathered() bool {
+	if c.open.members < c.enough && time.Until(c.until) > 0 {
+		return false
+	}
+	c.enough = 0
+	return true
 }
 
 // take returns the group to commit, waiting for one; nil when the store is closed and all is committed, or has failed.
@@ -350,7 +380,7 @@ func (c *committer) take() *group {
 		case len(c.queue) > 0:
 			c.flight = c.queue[0]
 			c.queue = c.queue[1:]
-		case c.open.ops > 0 && (c.open.wanted || c.closing || c.open.overdue()):
+		case c.open.ops > 0 && (c.closing || c.open.overdue() || c.open.wanted && c.gathered()):
 			c.flight = c.open
 			c.open = &group{num: c.open.num + 1}
 		case c.closing:
@@ -359,6 +389,9 @@ func (c *committer) take() *group {
 		default:
 			c.idle = true
 			due := c.open.due
+			if !c.gathered() && (due.IsZero() || c.until.Before(due)) {
+				due = c.until
+			}
 			c.mu.Unlock()
 			c.sleep(due)
 			continue
@@ -461,7 +494,8 @@ func (c *committer) apply(g *group) (b *pebble.Batch, err error) {
 	if b == nil {
 		b = c.db.NewBatch(pebble.WithMaxRetainedSizeBytes(2 * maxGroupBytes))
 	}
-	slices.SortFunc(g.layers, inKeyOrder) // Pebble's memtable takes keys in order in about half the time
+	// Pebble's memtable takes keys in order in about half the time.
+	slices.SortFunc(g.layers, inKeyOrder)
 	var prefix []byte
 	for _, l := range g.layers {
 		prefix = appendPrefix(prefix[:0], l.obj.kind.name, l.obj.name)
@@ -475,7 +509,8 @@ func (c *committer) apply(g *group) (b *pebble.Batch, err error) {
 				return nil, err
 			}
 		}
-		for i := range l.ents {
+		c.order = l.inKeyOrder(c.order[:0])
+		for _, i := range c.order {
 			e := &l.ents[i]
 			n := len(prefix) + int(e.keyLen)
 			var op *pebble.DeferredBatchOp
@@ -548,6 +583,7 @@ func (c *committer) syncLoop() {
 			return
 		}
 		c.flight = nil
+		c.gather(g.members, took)
 		c.durable.Store(g.num)
 		c.batches = append(c.batches[:0], f.batch)
 		c.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -190,4 +191,50 @@ func TestAPanicOfTheCommitterFailsTheStore(t *testing.T) {
 			must(t, s.Close())
 		})
 	}
+}
+
+// TestACommitWaitsForThoseWhoComeAgain has 32 callers come again a while after each answer, at instants of their own, so
+// that commits, left alone, would settle for half of them each. More must come to share one; who is alone must wait for
+// nobody, and nobody longer than a commit takes.
+func TestACommitWaitsForThoseWhoComeAgain(t *testing.T) {
+	const takes, again, callers, lasts = 200 * time.Microsecond, 100 * time.Microsecond, 32, 50 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		fs := &gateFS{FS: vfs.NewMem()}
+		s, err := Open("d", Options{FS: fs})
+		must(t, err)
+		k := Register(s, "counter", wakeCounter)
+		must(t, k.Do(ctx, "alone", increment))
+		fs.hook(func() { time.Sleep(takes) })
+		timed := func(name string) time.Duration {
+			began := time.Now()
+			must(t, k.Do(ctx, name, increment))
+			return time.Since(began)
+		}
+		for range 5 {
+			if took := timed("alone"); took != takes {
+				t.Errorf("an operation alone took %v, and a commit takes %v", took, takes)
+			}
+		}
+		before, began := s.Stats(), time.Now()
+		var group sync.WaitGroup
+		for i := range callers {
+			group.Go(func() {
+				for time.Since(began) < lasts {
+					time.Sleep(again + time.Duration(i)*time.Microsecond)
+					timed(name(i))
+				}
+			})
+		}
+		time.Sleep(lasts)
+		after := s.Stats()
+		ops, commits := float64(after.Ops-before.Ops), float64(after.Commits-before.Commits)
+		if ops/commits < callers*0.6 {
+			t.Errorf("%v operations were done in %v commits", ops, commits)
+		}
+		group.Wait()
+		if took := timed("alone"); took > 2*takes {
+			t.Errorf("an operation took %v when the others were gone, and a commit takes %v", took, takes)
+		}
+		must(t, s.Close())
+	})
 }

@@ -56,8 +56,8 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a torn batch is accepted: an operation's writes are split over two",
-		edits: []edit{{"commit.go", "for i := range l.ents {\n\t\t\te := &l.ents[i]", `for i := range l.ents {
-			if i > 0 && i == len(l.ents)/2 {
+		edits: []edit{{"commit.go", "for _, i := range c.order {\n\t\t\te := &l.ents[i]", `for j, i := range c.order {
+			if j > 0 && j == len(c.order)/2 {
 				if err := c.db.Apply(b, pebble.NoSync); err != nil {
 					return nil, err
 				}

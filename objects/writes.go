@@ -3,6 +3,7 @@ package objects
 import (
 	"bytes"
 	"hash/maphash"
+	"slices"
 )
 
 // writes is a set of puts and deletes, the last of each key: what one operation wrote, or what all operations of one
@@ -65,6 +66,15 @@ func (w *writes) slot(key []byte) uint64 {
 			return s
 		}
 	}
+}
+
+// inKeyOrder appends the indices of the entries to order, by their keys.
+func (w *writes) inKeyOrder(order []int32) []int32 {
+	for i := range w.ents {
+		order = append(order, int32(i))
+	}
+	slices.SortFunc(order, func(a, b int32) int { return bytes.Compare(w.key(&w.ents[a]), w.key(&w.ents[b])) })
+	return order
 }
 
 func (w *writes) put(key, value []byte, del bool) {
