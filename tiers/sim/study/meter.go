@@ -74,10 +74,11 @@ func (m *meter) open(now time.Duration) {
 func (m *meter) perSecond() float64 { return float64(m.limit.Rate) / m.limit.Period.Seconds() }
 
 // An Outcome is how well one way keeps a limit. Shares are of the lesser of
-// demand and limit.
+// demand and limit, which is what the limit gains.
 type Outcome struct {
 	Utilisation float64 // admitted within the limit
-	Early       float64 // the same from three round trips on, with the burst that was not spent by then as a part of the limit
+	Law         float64 // the same from three round trips on, which is when Law 3 begins to hold
+	Early       float64 // the same, with the burst that was not spent by then as a part of the limit
 	Over        float64 // admitted beyond the limit
 	Beyond      int64   // tokens admitted beyond the limit, from the first check on
 	Fairness    float64 // Jain's index of what each city has of its due; 0: too few tokens to say
@@ -102,7 +103,7 @@ func (m *meter) outcome() Outcome {
 		return min(most, float64(m.demand.offered(m.cell.Limit.Hits, begin, m.end)))
 	}
 	o := Outcome{
-		Utilisation: float64(m.taken) / want(m.begin, 0), Early: float64(m.early) / want(m.soon, m.held),
+		Utilisation: float64(m.taken) / want(m.begin, 0), Law: float64(m.early) / want(m.soon, 0), Early: float64(m.early) / want(m.soon, m.held),
 		Over: float64(m.over) / want(m.begin, 0), Beyond: m.beyond, Fairness: m.fairness(), Reaction: unmeasurable, city: m.city,
 	}
 	total := 0.0
