@@ -324,6 +324,9 @@ func (l *laws) reset(n *Node, t *target) {
 			continue
 		}
 		var lent, window int64
+		if state == nil && o.goneAt > 0 { // the lines of before it left the rules, that one that sleeps knows nothing of
+			lent = o.limit.Burst
+		}
 		if state != nil {
 			if at := limitState(state, o.id); at != nil {
 				window = at.Window
