@@ -290,7 +290,7 @@ func TestBackupOverFileSystems(t *testing.T) {
 	}))
 	s := open(t, "store", Options{FS: fs})
 	k := Register(s, "counter", wakeCounter)
-	fill(t, k, 0, 3000)
+	fill(t, k, 0, 10_000)
 	flush(t, s)
 	first, err := s.Backup(ctx, "backup", nil)
 	must(t, err)
@@ -301,7 +301,7 @@ func TestBackupOverFileSystems(t *testing.T) {
 		t.Errorf("the first: %+v, the second: %+v", first, second)
 	}
 	_, rk := restored(t, "backup", fs)
-	if value(t, rk, name(0)) != 2 || value(t, rk, name(2999)) != 1 {
+	if value(t, rk, name(0)) != 2 || value(t, rk, name(9999)) != 1 {
 		t.Error("the counts are not those of the store")
 	}
 }

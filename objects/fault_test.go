@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -198,4 +199,61 @@ func TestASlowDiskRefusesWhatCannotWait(t *testing.T) {
 		}
 		t.Logf("%d were done in %d s, %d refused, the longest took %v", done, seconds, refused, longest)
 	})
+}
+
+// TestZeroesAheadOfANewLog: small syncs find the file long enough nearly always, it is never longer by more than it was
+// or a mebibyte, and large syncs get no zeroes.
+func TestZeroesAheadOfANewLog(t *testing.T) {
+	for _, test := range []struct{ bytes, syncs, longer int }{
+		{100, 10_000, 5},
+		{1000, 9_000, 14},
+		{largeSync, 100, 18},
+		{largeSync + 1, 100, 100},
+	} {
+		file, err := vfs.NewMem().Create("000002.log", "")
+		must(t, err)
+		z, data := &zeroes{last: test.bytes}, bytes.Repeat([]byte{1}, test.bytes)
+		longer, size := 0, int64(0)
+		for range test.syncs {
+			z.ahead(file, test.bytes)
+			_, err := file.Write(data)
+			must(t, err)
+			z.synced()
+			info, err := file.Stat()
+			must(t, err)
+			if info.Size() > size {
+				longer++
+			}
+			if size = info.Size(); size < z.at || size > z.at+min(max(z.at, firstZeroes), mostZeroes) {
+				t.Fatalf("syncs of %d bytes: the file has %d when %d are written", test.bytes, size, z.at)
+			}
+		}
+		if longer > test.longer || test.bytes > largeSync && size != z.at {
+			t.Errorf("syncs of %d bytes: %d of %d made the file longer, which has %d when %d are written", test.bytes, longer, test.syncs, size, z.at)
+		}
+	}
+}
+
+// TestZeroesThatFailAreNotMissed: what is written ahead may fail, for want of room; what is written must not.
+func TestZeroesThatFailAreNotMissed(t *testing.T) {
+	var on atomic.Bool
+	var failed atomic.Int64
+	on.Store(true)
+	fs, mem := faults(&on, syscall.ENOSPC, func(op errorfs.Op) bool {
+		ahead := isLog(op) && op.Kind == errorfs.OpFileWriteAt
+		if ahead {
+			failed.Add(1)
+		}
+		return ahead
+	})
+	s := open(t, "d", Options{FS: fs})
+	k := Register(s, "counter", wakeCounter)
+	for range 1000 {
+		must(t, k.Do(ctx, "a", increment))
+	}
+	must(t, s.Close())
+	s = open(t, "d", Options{FS: mem})
+	if n := value(t, Register(s, "counter", wakeCounter), "a"); n != 1000 || failed.Load() == 0 {
+		t.Errorf("the counter is %d, after %d writes that failed", n, failed.Load())
+	}
 }
