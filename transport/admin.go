@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/tributary-io/tributary/tiers"
@@ -134,6 +135,6 @@ func admin[Q, R any](ctx context.Context, c *Client, v Verb, q Q) (reply R, err 
 	if err != nil {
 		return reply, err
 	}
-	err = at.roundTrip(ctx, v, body, 0, &reply)
+	err = at.roundTrip(ctx, &nats.Msg{Subject: at.subject(v), Header: versionOnly, Data: body}, 0, &reply)
 	return reply, err
 }

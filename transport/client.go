@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 
 	"github.com/tributary-io/tributary/tiers"
 )
@@ -223,23 +224,26 @@ type Result[R any] struct {
 	Err error
 }
 
-func single[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], q Q, wait time.Duration, reply func(*W) (R, *Error)) (R, error) {
+func single[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], q Q, wait time.Duration, reply func(*W) (R, error)) (R, error) {
 	var none R
 	if err := valid(c, k, &q); err != nil {
 		return none, err
 	}
 	var w W
-	if err := c.roundTrip(ctx, k.verb, k.appendRequest(nil, &q), wait, &w); err != nil {
+	if err := c.roundTrip(ctx, &nats.Msg{Subject: c.subject(k.verb), Data: k.appendRequest(nil, &q)}, wait, &w); err != nil {
 		return none, err
 	}
 	r, err := reply(&w)
+	if errors.Is(err, errStranger) {
+		err = fmt.Errorf("%s: %w", c.subject(k.verb), err)
+	}
 	if err != nil {
 		return none, err
 	}
 	return r, nil
 }
 
-func batch[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], requests []Q, wait time.Duration, reply func(*W) (R, *Error)) ([]Result[R], error) {
+func batch[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], requests []Q, wait time.Duration, reply func(*W) (R, error)) ([]Result[R], error) {
 	if len(requests) == 0 || len(requests) > MaxBatch {
 		return nil, ErrOutOfRange.Errorf("the batch has %d requests: send 1 to %d", len(requests), MaxBatch)
 	}
@@ -257,7 +261,7 @@ func batch[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], requests
 	var w struct {
 		Responses []W `json:"responses"`
 	}
-	if err := c.roundTrip(ctx, k.verb, body, wait, &w); err != nil {
+	if err := c.roundTrip(ctx, &nats.Msg{Subject: c.subject(k.verb), Data: body}, wait, &w); err != nil {
 		return nil, err
 	}
 	if len(w.Responses) != len(requests) {
@@ -292,18 +296,19 @@ func (c *Client) subject(v Verb) string {
 }
 
 // roundTrip sends a request of JSON, and reads the answer into reply.
-func (c *Client) roundTrip(ctx context.Context, v Verb, body []byte, wait time.Duration, reply any) error {
-	msg, err := c.request(ctx, &nats.Msg{Subject: c.subject(v), Data: body}, wait)
+func (c *Client) roundTrip(ctx context.Context, q *nats.Msg, wait time.Duration, reply any) error {
+	msg, err := c.request(ctx, q, wait)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(msg.Data, reply); err != nil {
-		return fmt.Errorf("%s: the answer cannot be read; the request may have been done: %w", c.subject(v), err)
+		return fmt.Errorf("%s: the answer cannot be read; the request may have been done: %w", q.Subject, err)
 	}
 	return nil
 }
 
-// request sends a request, and returns the answer, if it is no refusal.
+// request sends a request, and returns the answer, if it is no refusal. Where nothing else says that an answer is ours, the
+// request names its version, and so must the answer.
 func (c *Client) request(ctx context.Context, q *nats.Msg, wait time.Duration) (*nats.Msg, error) {
 	subject := q.Subject
 	if _, ok := ctx.Deadline(); !ok {
@@ -323,10 +328,10 @@ func (c *Client) request(ctx context.Context, q *nats.Msg, wait time.Duration) (
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", subject, err)
 	}
-	switch got := msg.Header.Get(VersionHeader); got {
-	case wireVersion:
-	case "":
-		return nil, fmt.Errorf("%s: what answered is no tributary (its answer has no %s): check the prefix", subject, VersionHeader)
+	switch got := msg.Header.Get(VersionHeader); {
+	case got == wireVersion || got == "" && !isVersioned(micro.Headers(q.Header)):
+	case got == "":
+		return nil, fmt.Errorf("%s: %w", subject, errStranger)
 	default:
 		return nil, fmt.Errorf("%s: the place answered in version %s and this client reads %s: update the client",
 			subject, quote(got), wireVersion)
@@ -369,71 +374,85 @@ func (w *errorWire) error() *Error {
 	return &Error{Code: w.Code, Reason: w.Reason, Message: w.Message, RetryAfter: fromMilliseconds(w.RetryAfterMS)}
 }
 
-type checkWire struct {
-	Error        *errorWire `json:"error"`
-	Allowed      bool       `json:"allowed"`
-	Shadow       bool       `json:"shadow"`
-	Reason       string     `json:"reason"`
-	Kind         string     `json:"kind"`
-	Scope        string     `json:"scope"`
-	Limit        int64      `json:"limit"`
-	Remaining    int64      `json:"remaining"`
-	RetryAfterMS int64      `json:"retry_after_ms"`
-	ResetMS      int64      `json:"reset_ms"`
-	Permit       string     `json:"permit"`
-	HoldMS       int64      `json:"hold_ms"`
-	Place        string     `json:"place"`
+// answerWire is in every answer to a request, and names the place that gave it.
+type answerWire struct {
+	Error *errorWire `json:"error"`
+	Place string     `json:"place"`
 }
 
-func (w *checkWire) reply() (CheckReply, *Error) {
+func (w *answerWire) failed() error {
+	switch {
+	case w.Error != nil:
+		return w.Error.error()
+	case w.Place == "":
+		return errStranger
+	}
+	return nil
+}
+
+// errStranger: nothing in an answer says that it is ours.
+var errStranger = errors.New("what answered is no tributary (its answer names neither a place nor a version): check the prefix")
+
+type checkWire struct {
+	answerWire
+	Allowed      bool   `json:"allowed"`
+	Shadow       bool   `json:"shadow"`
+	Reason       string `json:"reason"`
+	Kind         string `json:"kind"`
+	Scope        string `json:"scope"`
+	Limit        int64  `json:"limit"`
+	Remaining    int64  `json:"remaining"`
+	RetryAfterMS int64  `json:"retry_after_ms"`
+	ResetMS      int64  `json:"reset_ms"`
+	Permit       string `json:"permit"`
+	HoldMS       int64  `json:"hold_ms"`
+}
+
+func (w *checkWire) reply() (CheckReply, error) {
 	return CheckReply{
 		Allowed: w.Allowed, Shadow: w.Shadow, Reason: w.Reason,
 		Kind: w.Kind, Scope: w.Scope, Limit: w.Limit, Remaining: w.Remaining,
 		RetryAfter: fromMilliseconds(w.RetryAfterMS), Reset: fromMilliseconds(w.ResetMS),
 		Permit: w.Permit, Hold: fromMilliseconds(w.HoldMS), Place: w.Place,
-	}, w.Error.error()
+	}, w.failed()
 }
 
 // releaseWire has the one of the two that was asked for.
 type releaseWire struct {
-	Error    *errorWire `json:"error"`
-	Released bool       `json:"released"`
-	Renewed  *bool      `json:"renewed"`
-	Place    string     `json:"place"`
+	answerWire
+	Released bool  `json:"released"`
+	Renewed  *bool `json:"renewed"`
 }
 
-func (w *releaseWire) reply() (ReleaseReply, *Error) {
+func (w *releaseWire) reply() (ReleaseReply, error) {
 	r := ReleaseReply{Done: w.Released, Place: w.Place}
 	if w.Renewed != nil {
 		r.Renew, r.Done = true, *w.Renewed
 	}
-	return r, w.Error.error()
+	return r, w.failed()
 }
 
 type refundWire struct {
-	Error    *errorWire `json:"error"`
-	Refunded int64      `json:"refunded"`
-	Place    string     `json:"place"`
+	answerWire
+	Refunded int64 `json:"refunded"`
 }
 
-func (w *refundWire) reply() (RefundReply, *Error) {
-	return RefundReply{Refunded: w.Refunded, Place: w.Place}, w.Error.error()
+func (w *refundWire) reply() (RefundReply, error) {
+	return RefundReply{Refunded: w.Refunded, Place: w.Place}, w.failed()
 }
 
 type addWire struct {
-	Error *errorWire `json:"error"`
-	Total Total      `json:"total"`
-	Place string     `json:"place"`
+	answerWire
+	Total Total `json:"total"`
 }
 
-func (w *addWire) reply() (AddReply, *Error) {
-	return AddReply{Total: w.Total, Place: w.Place}, w.Error.error()
+func (w *addWire) reply() (AddReply, error) {
+	return AddReply{Total: w.Total, Place: w.Place}, w.failed()
 }
 
 type getWire struct {
-	Error *errorWire `json:"error"`
-	Place string     `json:"place"`
-	Total Total      `json:"total"`
+	answerWire
+	Total Total `json:"total"`
 	Views []struct {
 		Place   string    `json:"place"`
 		Total   Total     `json:"total"`
@@ -443,32 +462,31 @@ type getWire struct {
 	} `json:"views"`
 }
 
-func (w *getWire) reply() (GetReply, *Error) {
+func (w *getWire) reply() (GetReply, error) {
 	r := GetReply{Place: w.Place, Total: w.Total}
 	for _, v := range w.Views {
 		r.Views = append(r.Views, View{
 			Place: v.Place, Total: v.Total, Through: v.Through, Age: fromMilliseconds(v.AgeMS), Behind: v.Behind,
 		})
 	}
-	return r, w.Error.error()
+	return r, w.failed()
 }
 
 type listWire struct {
-	Error *errorWire `json:"error"`
-	Place string     `json:"place"`
-	Keys  []struct {
+	answerWire
+	Keys []struct {
 		Key   string `json:"key"`
 		Total Total  `json:"total"`
 	} `json:"keys"`
 	More bool `json:"more"`
 }
 
-func (w *listWire) reply() (ListReply, *Error) {
+func (w *listWire) reply() (ListReply, error) {
 	r := ListReply{Place: w.Place, More: w.More}
 	for _, k := range w.Keys {
 		r.Keys = append(r.Keys, KeyTotal{Key: k.Key, Total: k.Total})
 	}
-	return r, w.Error.error()
+	return r, w.failed()
 }
 
 // fromMilliseconds does not wrap, whatever a server says.

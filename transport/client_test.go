@@ -193,7 +193,8 @@ func TestClientRefusesStrangers(t *testing.T) {
 		body   string
 		says   string
 	}{
-		{nats.Header{}, `{"place":"x","total":1,"views":[]}`, "no tributary"},
+		{nats.Header{}, `{"total":1,"views":[]}`, "no tributary"},
+		{nats.Header{}, `{"place":"x","total":"many","views":[]}`, "cannot be read"},
 		{nats.Header{VersionHeader: {"2"}}, `{}`, "version \"2\""},
 		{nats.Header{VersionHeader: {"1"}}, `oops`, "cannot be read"},
 		{nats.Header{VersionHeader: {"1"}}, `{"total":1.5}`, "cannot be read"},
@@ -208,6 +209,37 @@ func TestClientRefusesStrangers(t *testing.T) {
 	*answer = nats.Msg{Header: nats.Header{VersionHeader: {"1"}}, Data: []byte(`{"place":"x","total":1,"views":[],"news":{"a":1}}`)}
 	if r, err := c.Get(t.Context(), "votes", "a"); err != nil || r.Place != "x" {
 		t.Errorf("a reply that gained a field: %+v, %v", r, err)
+	}
+}
+
+// TestClientKnowsStrangers: what answers with an empty object is not taken for a place that denies, or has nothing.
+func TestClientKnowsStrangers(t *testing.T) {
+	nc := connect(t, newServer(t, ServerConfig{}))
+	for subject, answer := range map[string]string{
+		"tributary.check": `{}`, "tributary.get": `{"responses":[{},{"place":"x"}]}`, "tributary.admin.places.global": `{}`, "tributary.object.note": `hello`,
+	} {
+		if _, err := nc.Subscribe(subject, func(m *nats.Msg) { _ = m.Respond([]byte(answer)) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := newClient(t, nc)
+	stranger := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, errStranger) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	stranger("a check", second(c.Check(t.Context(), "api", "a")))
+	stranger("an operator's question", second(c.Places(t.Context())))
+	stranger("a request to an object", second(c.Objects("note", nil).Ask(t.Context(), "a", ObjectRequest{})))
+	of := GetRequest{Namespace: "votes", Key: "a"}
+	switch results, err := c.GetBatch(t.Context(), []GetRequest{of, of}); {
+	case err != nil:
+		t.Error(err)
+	case results[1].Err != nil:
+		t.Error(results[1].Err)
+	default:
+		stranger("the first of a batch", results[0].Err)
 	}
 }
 

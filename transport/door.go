@@ -28,7 +28,8 @@ func (d *door) answer(req micro.Request, namespace string, body []byte, refused 
 	}
 	var err error
 	if req.Reply() != "" {
-		err = d.nc.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: replyHeader(versionOnly, refused), Data: body})
+		header := replyHeader(answerHeader(isVersioned(req.Headers()), false, refused), refused)
+		err = d.nc.PublishMsg(&nats.Msg{Subject: req.Reply(), Header: header, Data: body})
 	}
 	d.sent(namespace, outcome, err)
 }

@@ -43,7 +43,7 @@ func (e *endpoint[Q, R]) onAny() *endpoint[Q, R] {
 
 // Handle is called by micro, one message after another for each subject.
 func (e *endpoint[Q, R]) Handle(req micro.Request) {
-	m := &message[Q, R]{endpoint: e, req: req, protobuf: isProtobuf(req.Headers())}
+	m := &message[Q, R]{endpoint: e, req: req, protobuf: isProtobuf(req.Headers()), versioned: isVersioned(req.Headers())}
 	if e.svc.cfg.Observe.Message != nil {
 		m.start = time.Now()
 	}
@@ -94,6 +94,9 @@ func (e *endpoint[Q, R]) accept(req micro.Request, m *message[Q, R]) (err *Error
 	}
 	return e.gate.enter(len(m.slots))
 }
+
+// isVersioned says that a request names its version, and wants its answer to.
+func isVersioned(h micro.Headers) bool { return len(h[VersionHeader]) > 0 }
 
 // checkVersion refuses a version of the wire that is not served.
 func checkVersion(h micro.Headers) *Error {
@@ -181,10 +184,11 @@ type message[Q, R any] struct {
 	start    time.Time
 	refused  *Error
 
-	protobuf bool // and so is the answer
-	batch    bool
-	slots    []slot[Q, R]
-	one      [1]slot[Q, R]
+	protobuf  bool // and so is the answer
+	versioned bool // and so is the answer
+	batch     bool
+	slots     []slot[Q, R]
+	one       [1]slot[Q, R]
 	// open counts the slots without an answer.
 	open  atomic.Int64
 	state atomic.Uint32
@@ -300,10 +304,7 @@ func (m *message[Q, R]) send(handler bool) {
 	e := m.endpoint
 	buffer := bodies.Get().(*[]byte)
 	body, failed := m.body((*buffer)[:0])
-	header := versionOnly
-	if m.protobuf {
-		header = versionAndProtobuf
-	}
+	header := answerHeader(m.versioned, m.protobuf, failed)
 	switch {
 	case failed != nil && m.protobuf:
 		body = appendProtobufError(appendString(body[:0], numberPlace, e.svc.cfg.Place), numberError, failed)
@@ -425,6 +426,18 @@ var (
 	versionOnly        = nats.Header{VersionHeader: []string{wireVersion}}
 	versionAndProtobuf = nats.Header{VersionHeader: []string{wireVersion}, ContentTypeHeader: []string{ContentTypeProtobuf}}
 )
+
+// answerHeader is the header of an answer. One without is of version 1, and as its request is: a header costs whoever
+// reads it, client and server, a tenth of what a request does.
+func answerHeader(versioned, protobuf bool, refused *Error) nats.Header {
+	switch {
+	case refused == nil && !versioned:
+		return nil
+	case protobuf:
+		return versionAndProtobuf
+	}
+	return versionOnly
+}
 
 // replyHeader is the header of an answer, and of an error if it is one.
 func replyHeader(header nats.Header, e *Error) nats.Header {

@@ -39,6 +39,7 @@ func (o *Objects) Ask(ctx context.Context, name string, q ObjectRequest) ([]byte
 	header := nats.Header{}
 	maps.Copy(header, q.Header)
 	header.Set(ObjectHeader, name)
+	header.Set(VersionHeader, wireVersion)
 	reply, err := at.request(ctx, &nats.Msg{Subject: at.subject(objectVerb(o.kind)), Header: header, Data: q.Data}, 0)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
@@ -23,7 +24,8 @@ func askProtobuf(t *testing.T, nc *nats.Conn, subject string, request, reply pro
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := msg.Header.Get(ContentTypeHeader); got != ContentTypeProtobuf || msg.Header.Get(VersionHeader) != "1" {
+	refused := msg.Header.Get(micro.ErrorCodeHeader) != ""
+	if got := msg.Header.Get(ContentTypeHeader); refused && (got != ContentTypeProtobuf || msg.Header.Get(VersionHeader) != "1") || !refused && len(msg.Header) > 0 {
 		t.Fatalf("the answer has the headers %v", msg.Header)
 	}
 	if err := proto.Unmarshal(msg.Data, reply); err != nil {

@@ -18,7 +18,8 @@ const (
 	ServiceName = "tributary"
 	// QueueGroup is the queue group of every endpoint: of several that listen, one answers.
 	QueueGroup = "tributary"
-	// VersionHeader carries the version of the wire: optional in a request, in every reply.
+	// VersionHeader carries the version of the wire: optional in a request, and in its reply if the request had it, or
+	// if it is an error. A message without is of version 1.
 	VersionHeader = "Tributary-Version"
 	// MaxInFlight is how many operations of one verb may be in flight unless configured. Past about ten thousand
 	// durable adds only the latency grows.

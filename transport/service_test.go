@@ -41,8 +41,11 @@ func TestLeafAnswersOnBothSubjects(t *testing.T) {
 		if string(reply.Data) != c.want {
 			t.Errorf("%s: %s, want %s", c.subject, reply.Data, c.want)
 		}
-		if v := reply.Header.Get(VersionHeader); v != "1" {
-			t.Errorf("%s: %s is %q", c.subject, VersionHeader, v)
+		if len(reply.Header) > 0 {
+			t.Errorf("%s: the answer has the headers %v", c.subject, reply.Header)
+		}
+		if reply = ask(t, nc, c.subject, c.body, VersionHeader, "1"); len(reply.Header) != 1 || reply.Header.Get(VersionHeader) != "1" {
+			t.Errorf("%s in version 1: the answer has the headers %v", c.subject, reply.Header)
 		}
 	}
 }
