@@ -123,24 +123,23 @@ func (tx *Tx) currentAlarm() (alarm, error) {
 	if tx.alarm != nil {
 		return tx.alarm.now, nil
 	}
-	for l := tx.o.newest.Load(); l != nil; l = l.older.Load() {
+	for _, l := range tx.layers() {
 		if l.alarm != nil {
 			return l.alarm.now, nil
 		}
 	}
 	tx.key = appendPrefix(tx.key[:0], tx.o.kind.name, tx.o.name)
-	value, closer, err := tx.store.db.Get(tx.key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return alarm{}, nil
+	value, there, err := tx.lookup(tx.key)
+	if err == nil && there {
+		var a alarm
+		if a, err = parseAlarm(value); err == nil {
+			return a, nil
+		}
 	}
 	if err != nil {
 		return alarm{}, tx.errorf("get the alarm", "", err)
 	}
-	a, err := parseAlarm(value)
-	if err = errors.Join(err, closer.Close()); err != nil {
-		return alarm{}, tx.errorf("get the alarm", "", err)
-	}
-	return a, nil
+	return alarm{}, nil
 }
 
 // ring begins the operation of a handler: it takes the alarm away, if it is still the one that is due.

@@ -207,7 +207,10 @@ func (tx *Tx) changes(o *ListOptions) (all []change, hidden bool) {
 		all[i].key, all[i].value = bytes.Clone(all[i].key), bytes.Clone(all[i].value)
 	}
 	hidden = tx.w.cleared
-	for l := tx.o.newest.Load(); l != nil && !hidden; l = l.older.Load() {
+	for _, l := range tx.layers() {
+		if hidden {
+			break
+		}
 		add(&l.writes)
 		hidden = l.cleared
 	}

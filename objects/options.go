@@ -6,14 +6,13 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Defaults. One process may hold dozens of stores, so a store is modest unless told otherwise.
+// Defaults.
 const (
-	// DefaultMemTableBytes is Pebble's own. Together with the cache it bounds what Open replays: at most a few
-	// memtables of log.
-	DefaultMemTableBytes = 4 << 20
-	// DefaultCacheBytes is four memtables: Pebble reserves memtables out of the cache, and with less nothing would
-	// be cached.
-	DefaultCacheBytes = 16 << 20
+	// DefaultMemTableBytes makes few flushes of many writes. A memtable begins with 256 KiB and doubles when it is full,
+	// so a store that writes little has small ones. Open replays a few memtables of log at most.
+	DefaultMemTableBytes = 16 << 20
+	// DefaultCacheBytes has room for the filters of fifty million keys, which say of new ones that they are not there.
+	DefaultCacheBytes = 64 << 20
 	// DefaultMinFreeBytes is room for the log and the flushes of what is pending when writes are first refused, and
 	// for compactions to finish.
 	DefaultMinFreeBytes = 64 << 20
@@ -36,9 +35,10 @@ type Options struct {
 	FS vfs.FS
 	// Events tell what happens inside, for metrics and logs.
 	Events Events
-	// CacheBytes is the size of the block cache; 0 is DefaultCacheBytes. Give it at least four memtables.
+	// CacheBytes is the size of the block cache; 0 is DefaultCacheBytes.
 	CacheBytes int64
-	// MemTableBytes is the size of a memtable; 0 is DefaultMemTableBytes.
+	// MemTableBytes is the size that a memtable grows to; 0 is DefaultMemTableBytes. Two are in use as a rule, and up to
+	// four while flushes are behind; they come on top of the cache.
 	MemTableBytes int64
 	// MinFreeBytes is how much room the disk must have for an operation that stores something, else it is refused
 	// with ErrFull: before Pebble, which cannot go on without its log, is in trouble. It is looked at about once a

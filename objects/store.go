@@ -75,6 +75,9 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
+// memTables is how many there are at most.
+const memTables = 4
+
 func (s *Store) open() (err error) {
 	fs := s.opts.FS
 	if err := makeDir(fs, s.dir); err != nil {
@@ -96,12 +99,12 @@ func (s *Store) open() (err error) {
 		Logger:                      s.guard,
 		EventListener:               s.guard.listener(),
 		FormatMajorVersion:          pebble.FormatNewest,
-		CacheSize:                   s.opts.CacheBytes,
+		CacheSize:                   s.opts.CacheBytes + memTables*s.opts.MemTableBytes, // Pebble reserves them out of it
 		MemTableSize:                uint64(s.opts.MemTableBytes),
-		MemTableStopWritesThreshold: 4, // a burst of four memtables waits for no flush
+		MemTableStopWritesThreshold: memTables, // a burst of so many waits for no flush
 	}
 	for i := range po.Levels {
-		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // an absent key, as of a new object, costs no read
+		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // an absent key, as of a new object, costs no read (see byFilter)
 	}
 	po.EnsureDefaults()
 	if s.db, err = s.guard.openPebble(s.dir, po); err != nil {

@@ -2,7 +2,6 @@ package objects
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -28,6 +27,10 @@ type Tx struct {
 	durability Durability
 	effects    []func(error)
 
+	looked bool
+	below  []*layer         // see layers
+	reader *pebble.Iterator // see lookup
+
 	key []byte // scratch: the key for Pebble
 	arg []byte // scratch: the key
 }
@@ -42,6 +45,12 @@ func newTx(ctx context.Context, s *Store, o *object) *Tx {
 
 func (tx *Tx) release() {
 	tx.w.reset()
+	if tx.reader != nil {
+		_ = tx.reader.Close() // its errors were returned
+		tx.reader = nil
+	}
+	clear(tx.below)
+	tx.looked, tx.below = false, tx.below[:0]
 	if tx.frame != nil {
 		tx.frame.ended.Store(true)
 	}
@@ -93,27 +102,60 @@ func (tx *Tx) Get(key string) ([]byte, bool, error) {
 		return append(make([]byte, 0, len(value)), value...), true, nil
 	}
 	tx.key = append(appendPrefix(tx.key[:0], tx.o.kind.name, tx.o.name), key...)
-	value, closer, err := tx.store.db.Get(tx.key)
-	if errors.Is(err, pebble.ErrNotFound) {
+	value, there, err := tx.lookup(tx.key)
+	switch {
+	case err != nil:
+		return nil, false, tx.errorf("get", key, err)
+	case !there:
 		return nil, false, nil
 	}
-	if err != nil {
-		return nil, false, tx.errorf("get", key, err)
-	}
-	value = append(make([]byte, 0, len(value)), value...)
 	tx.read += len(value)
-	if err := closer.Close(); err != nil {
-		return nil, false, tx.errorf("get", key, err)
+	return append(make([]byte, 0, len(value)), value...), true, nil
+}
+
+// byFilter has Pebble ask the filters of all levels whether a key is there. Its Get does not ask those of the last one,
+// where most keys are, and reads a block to find nothing: new objects are such a case.
+var byFilter = &pebble.IterOptions{UseL6Filters: true, KeyTypes: pebble.IterKeyTypePointsOnly}
+
+// lookup returns what Pebble has for a key; the value is valid until the next call. All of an operation's lookups are by
+// one iterator, which costs more than they do.
+func (tx *Tx) lookup(key []byte) (value []byte, there bool, err error) {
+	tx.layers() // before the iterator: it sees what is unlinked from then on
+	if tx.reader == nil {
+		if tx.reader, err = tx.store.db.NewIter(byFilter); err != nil {
+			tx.reader = nil
+			return nil, false, err
+		}
 	}
-	return value, true, nil
+	if !tx.reader.SeekPrefixGE(key) {
+		return nil, false, tx.reader.Error()
+	}
+	value, err = tx.reader.ValueAndErr()
+	return value, err == nil, err
+}
+
+// layers are what the object wrote that Pebble may not have, newest first. An operation looks once which there are: what
+// is unlinked later, it sees here and, if it looks later, in Pebble too.
+func (tx *Tx) layers() []*layer {
+	if !tx.looked {
+		tx.looked = true
+		for l := tx.o.newest.Load(); l != nil; l = l.older.Load() {
+			tx.below = append(tx.below, l)
+		}
+	}
+	return tx.below
 }
 
 // pending returns what the key has by the writes that Pebble may not hold yet: the operation's own, then the object's
 // layers, newest first. If it is not known, Pebble has it.
 func (tx *Tx) pending(key []byte) (value []byte, there, known bool) {
-	value, there, known = tx.w.get(key)
-	for l := tx.o.newest.Load(); l != nil && !known; l = l.older.Load() {
-		value, there, known = l.get(key)
+	if value, there, known = tx.w.get(key); known {
+		return value, there, known
+	}
+	for _, l := range tx.layers() {
+		if value, there, known = l.get(key); known {
+			break
+		}
 	}
 	return value, there, known
 }

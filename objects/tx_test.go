@@ -277,3 +277,39 @@ func TestDeleteAllSparesTheNeighbours(t *testing.T) {
 		must(t, s.Close())
 	}
 }
+
+// TestAnOperationReadsWhatLeavesMemoryMeanwhile: what an earlier operation wrote is in a layer when an operation looks into
+// Pebble first, and only in Pebble when it looks for it.
+func TestAnOperationReadsWhatLeavesMemoryMeanwhile(t *testing.T) {
+	fs := &gateFS{FS: vfs.NewMem()}
+	s := open(t, "d", Options{FS: fs})
+	k := Register(s, "counter", wakeCounter)
+	must(t, k.Do(ctx, "a", increment))
+	fs.close()
+	k.Submit("other", increment, nil)
+	eventually(t, "the sync to block", func() bool { return fs.blocked.Load() == 1 })
+	k.Submit("a", func(tx *Tx, _ *counter) error { return tx.Put("b", []byte("there")) }, nil)
+	must(t, k.Do(ctx, "a", func(tx *Tx, _ *counter) error {
+		if _, found, err := tx.Get("none"); found || err != nil {
+			t.Errorf("found %v: %v", found, err)
+		}
+		layer := tx.o.newest.Load()
+		if layer == nil {
+			t.Error("nothing is in memory")
+		}
+		fs.open()
+		eventually(t, "the layer to leave memory", func() bool { return tx.o.newest.Load() == nil })
+		value, found, err := tx.Get("b")
+		if err != nil || !found || string(value) != "there" {
+			t.Errorf("it reads %q, %v: %v", value, found, err)
+		}
+		for e, err := range tx.List(ListOptions{Prefix: "b"}) {
+			if err != nil || string(e.Value) != "there" {
+				t.Errorf("it lists %+v: %v", e, err)
+			}
+			return nil
+		}
+		t.Error("it lists nothing")
+		return nil
+	}))
+}

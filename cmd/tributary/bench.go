@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,6 +25,7 @@ type BenchObjectsCmd struct {
 	Counters int    `help:"How many counters to create." default:"10000000" placeholder:"N" operand:""`
 	Dir      string `help:"Folder to work in: a new one in it is used, and removed. Its disk is measured." default:"." placeholder:"FOLDER" operand:""`
 	Memory   int64  `help:"Memory for awake objects, MiB." default:"256" placeholder:"MIB" operand:""`
+	Profile  string `help:"Write a profile of the CPU to this file, for go tool pprof." placeholder:"FILE" operand:""`
 	JSON     bool   `name:"json" help:"Print the result as one JSON object."`
 }
 
@@ -49,6 +51,11 @@ func (c *BenchObjectsCmd) Run(app *App) error {
 		return fmt.Errorf("--dir: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	stop, err := profile(c.Profile)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	r, err := bench.Objects(app.Context, bench.ObjectsConfig{Dir: dir, Counters: c.Counters, Memory: c.Memory << 20, Progress: benchProgress(app.Stderr)})
 	if err != nil {
 		return err
@@ -105,17 +112,11 @@ func (c *BenchAddsCmd) Run(app *App) error {
 		return fmt.Errorf("--dir: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if c.Profile != "" {
-		f, err := os.Create(c.Profile)
-		if err != nil {
-			return fmt.Errorf("--profile: %w", err)
-		}
-		defer func() { _ = f.Close() }()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	stop, err := profile(c.Profile)
+	if err != nil {
+		return err
 	}
+	defer stop()
 	r, err := bench.Adds(app.Context, bench.AddsConfig{
 		Only: c.Only, Dir: dir, For: c.For, Rounds: c.Rounds, InFlight: c.InFlight, Redis: c.Redis, Log: app.Log, Progress: benchProgress(app.Stderr),
 	})
@@ -141,6 +142,24 @@ func (c *BenchAddsCmd) Run(app *App) error {
 		_, _ = fmt.Fprintf(app.Stdout, "\nleft out  %s\n", r.Missing)
 	}
 	return nil
+}
+
+// profile writes a profile to a file until stop is called; without a name it writes none.
+func profile(name string) (stop func(), err error) {
+	if name == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, fmt.Errorf("--profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, nil
 }
 
 // benchProgress says what is done, a few times a minute.

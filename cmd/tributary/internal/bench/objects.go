@@ -83,7 +83,7 @@ func Objects(ctx context.Context, cfg ObjectsConfig) (r ObjectsReport, err error
 		}
 	}
 	r.Counters = cfg.Counters
-	options := objects.Options{Memory: cfg.Memory, CacheBytes: 64 << 20}
+	options := objects.Options{Memory: cfg.Memory}
 	store, err := objects.Open(cfg.Dir, options)
 	if err != nil {
 		return r, err

@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/tributary-io/tributary/limiter"
+	"github.com/tributary-io/tributary/objects"
 	"github.com/tributary-io/tributary/tiers"
 	"github.com/tributary-io/tributary/transport"
 )
@@ -168,7 +169,7 @@ func (n *Node) start() error {
 	p, err := transport.StartPlace(transport.PlaceConfig{
 		Place: n.Place, Leaf: n.Leaf, Dir: filepath.Join(w.cfg.Data, string(n.Place)), Backups: backups, Conn: conn, Prefix: w.cfg.Prefix, Rules: w.cfg.Rules,
 		ReportInterval: w.cfg.ReportInterval, Heartbeat: w.cfg.Heartbeat, MaxAwake: w.cfg.MaxAwake,
-		Version: w.cfg.Version, Clock: w.clock, Metrics: w.cfg.Metrics, Logger: w.cfg.Logger,
+		Version: w.cfg.Version, Store: storeOptions(len(w.cfg.Places)), Clock: w.clock, Metrics: w.cfg.Metrics, Logger: w.cfg.Logger,
 	})
 	if err != nil {
 		conn.Close()
@@ -179,6 +180,14 @@ func (n *Node) start() error {
 	n.running, n.conn = p, conn
 	p.SetLink(n.linked)
 	return nil
+}
+
+// storeOptions has the stores of so many places share the memory that one would take, but for a little that each needs.
+func storeOptions(places int) objects.Options {
+	return objects.Options{
+		MemTableBytes: max(2<<20, objects.DefaultMemTableBytes/int64(places)),
+		CacheBytes:    max(8<<20, objects.DefaultCacheBytes/int64(places)),
+	}
 }
 
 // inboxPrefix gives each connection its own inbox, so that permissions cover
