@@ -26,10 +26,10 @@ import (
 // One goroutine (commitLoop) takes the oldest group that has writes, makes one Pebble batch of it, applies it, unlinks
 // its layers, hands it on, and waits until it is durable before it takes the next: the sync that runs is the window in
 // which the next group gathers, with some of those who were told of the last (gather), and an idle store commits at
-// once. A group that nobody waits for, because only Async and
-// None operations wrote, is taken when it is due, or sealed, or someone comes who waits. A second goroutine (syncLoop) waits for the sync,
-// moves the durable number, and then tells those who waited, while the first makes the next batch. A group that grows
-// beyond maxGroupBytes is sealed and queued, and a new one opened.
+// once. A group that nobody waits for, because only Async and None operations wrote, is taken when it is due, or sealed,
+// or someone comes who waits. A second goroutine (syncLoop) waits for the sync, moves the durable number, and then tells
+// those who waited, while the first makes the next batch. A group that grows beyond maxGroupBytes is sealed and queued,
+// and a new one opened.
 //
 // Groups are numbered from 1. An object remembers the number of the last group it wrote to (object.last). That is the
 // output gate: whatever an operation saw was written by its object at or before that group, so its result may leave
@@ -58,9 +58,9 @@ import (
 //
 //  1. Settled in order: a group's waiters are told after all of the groups before it were.
 //  2. One operation is in one group, and one group is one Pebble batch: all or nothing.
-//  3. A read misses no write. A layer is unlinked only after its batch was applied, and a reader looks at the layers
-//     before it looks into Pebble (an iterator: before it is made). So a reader that does not find the layer finds the
-//     batch. A reader that holds an unlinked layer reads what Pebble holds as well, or what newer layers hide.
+//  3. A read misses no write. A layer is unlinked only after its batch was applied, and an operation looks once which
+//     layers there are (Tx.layers), before it makes an iterator of Pebble. So if it does not see the layer, its iterator
+//     sees the batch. An unlinked layer that it still sees is what Pebble holds as well, or what newer layers hide.
 //  4. Layers are unlinked oldest first, since groups are applied in order: the unlinked layer is its object's last,
 //     and the list is cut at its newer neighbour.
 //  5. An object that is put to sleep has last <= told, so it has no layers, what a waking reads is durable, and none of

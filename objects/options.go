@@ -8,9 +8,10 @@ import (
 
 // Defaults.
 const (
-	// DefaultMemTableBytes makes few flushes of many writes. A memtable begins with 256 KiB and doubles when it is full,
-	// so a store that writes little has small ones. Open replays a few memtables of log at most.
-	DefaultMemTableBytes = 16 << 20
+	// DefaultMemTableBytes is between what suits new keys, few flushes, and what suits hot ones, a small list to find them
+	// in. A memtable begins with 256 KiB and doubles when it is full, so a store that writes little has small ones. Open
+	// replays a few memtables of log at most.
+	DefaultMemTableBytes = 8 << 20
 	// DefaultCacheBytes has room for the filters of fifty million keys, which say of new ones that they are not there.
 	DefaultCacheBytes = 64 << 20
 	// DefaultMinFreeBytes is room for the log and the flushes of what is pending when writes are first refused, and
