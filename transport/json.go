@@ -142,7 +142,8 @@ func decode[Q, R any](data []byte, c *codec[Q, R], one *slot[Q, R]) (batch []slo
 		}
 		switch {
 		case i == fieldRequests && c.batch && r.fields.seen == 0:
-			if batch, err = decodeBatch(r, c); err != nil {
+			most := bytes.Count(data, []byte("{")) // one for each request, and the message's own
+			if batch, err = decodeBatch(r, c, min(MaxBatch, most)); err != nil {
 				return nil, err
 			}
 		case i == fieldRequests && c.batch, batch != nil:
@@ -164,8 +165,8 @@ func decode[Q, R any](data []byte, c *codec[Q, R], one *slot[Q, R]) (batch []slo
 	return nil, err
 }
 
-// decodeBatch reads the array of requests.
-func decodeBatch[Q, R any](r *reader, c *codec[Q, R]) ([]slot[Q, R], *Error) {
+// decodeBatch reads the array of requests; it has as many as room, or fewer where their texts hold braces.
+func decodeBatch[Q, R any](r *reader, c *codec[Q, R], room int) ([]slot[Q, R], *Error) {
 	if kind := r.dec.PeekKind(); kind != '[' && kind != 0 {
 		return nil, ErrMalformed.Errorf("requests is %s: an array of requests is needed, such as [%s]",
 			kindName(kind), examples[c.verb])
@@ -173,8 +174,7 @@ func decodeBatch[Q, R any](r *reader, c *codec[Q, R]) ([]slot[Q, R], *Error) {
 	if _, err := r.dec.ReadToken(); err != nil {
 		return nil, broken(err)
 	}
-	const usual = 40 // bytes of an entry
-	batch := make([]slot[Q, R], 0, min(MaxBatch, 1+r.data.Len()/usual))
+	batch := make([]slot[Q, R], 0, room)
 	for r.dec.PeekKind() != ']' {
 		if len(batch) == MaxBatch {
 			return nil, ErrOutOfRange.Errorf("the batch has more than %d requests: split it", MaxBatch)
