@@ -166,7 +166,7 @@ func BenchmarkSubmit(b *testing.B) {
 
 func rawPebble(b *testing.B) *pebble.DB {
 	db, err := pebble.Open(b.TempDir(), &pebble.Options{
-		FormatMajorVersion: pebble.FormatNewest, Logger: newGuard(&Events{}), CacheSize: DefaultCacheBytes,
+		FormatMajorVersion: pebble.FormatNewest, Logger: newGuard(&Events{}), CacheSize: DefaultCacheBytes, MemTableSize: DefaultMemTableBytes,
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -73,7 +73,9 @@ func (w *writes) inKeyOrder(order []int32) []int32 {
 	for i := range w.ents {
 		order = append(order, int32(i))
 	}
-	slices.SortFunc(order, func(a, b int32) int { return bytes.Compare(w.key(&w.ents[a]), w.key(&w.ents[b])) })
+	if len(order) > 1 { // most are of one
+		slices.SortFunc(order, func(a, b int32) int { return bytes.Compare(w.key(&w.ents[a]), w.key(&w.ents[b])) })
+	}
 	return order
 }
 
