@@ -51,8 +51,13 @@ func (p *pool) tooSmall(whole limiter.Share, n int) bool {
 
 // lendable is how many tokens a pool that does not refill may have lent out:
 // an owner of a budget or quota keeps most, since what is out when a place
-// crashes is lost.
+// crashes is lost. A concurrency that has more out than it may lends nothing,
+// and leaves nobody what is free: what others have may all be in permits, which
+// come back when they are released.
 func (p *pool) lendable(lines []*line, claims []claim) int64 {
+	if p.limit.Kind == limiter.Concurrency && p.excess().Capacity > 0 {
+		return 0
+	}
 	all, asked, now := p.bucket.Tokens(), int64(0), int64(0)
 	for i, l := range lines {
 		all += l.out().Capacity

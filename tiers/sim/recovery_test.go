@@ -246,6 +246,56 @@ func TestPermitEndsWithTheFirstOfItsLines(t *testing.T) {
 	}
 }
 
+// A concurrency is lowered while one city has more permits out than it may then
+// have in all. Another, which asks all the time, keeps nothing of what is released
+// there until those are.
+func TestLoweredConcurrencyWaitsForItsPermits(t *testing.T) {
+	ten, one := int64(10), int64(1)
+	limit := limiter.LimitSpec{Scope: "global", Concurrency: &ten, Hold: "60s"}
+	w := NewWorld(1, rules(t, limit), calm)
+	cities := tree(w)
+	w.Run(time.Second)
+	held := map[*Node][]uint64{}
+	take := func(city *Node, wait time.Duration) {
+		city.proc.check(user, 1, wait, "", func(d tiers.Decision, err error) {
+			if d.Allowed {
+				held[city] = append(held[city], d.Permit)
+			}
+		})
+	}
+	release := func(city *Node) {
+		for _, permit := range held[city] {
+			city.Runner().Release(user, permit, func(bool, error) {})
+		}
+		held[city] = nil
+	}
+	here, there := cities[0], cities[7]
+	for range 6 {
+		take(here, time.Second)
+	}
+	for range 3 {
+		take(there, time.Second)
+	}
+	if w.Run(time.Second); len(held[here]) != 6 || len(held[there]) != 3 {
+		t.Fatalf("%d and %d permits are held", len(held[here]), len(held[there]))
+	}
+	limit.Concurrency = &one
+	w.Node(tiers.Root).Runner().Apply(rules(t, limit), func(uint64, error) {})
+	ask := func() {
+		each(w, 5*time.Second, 100, func() { take(there, 250*time.Millisecond) })
+		w.Run(6 * time.Second)
+	}
+	ask() // the new figure binds within a lease
+	release(there)
+	if ask(); len(held[there]) > 0 {
+		t.Errorf("%d permits were given while 6 of 1 were out", len(held[there]))
+	}
+	release(here)
+	if ask(); len(held[there]) != 1 {
+		t.Errorf("%d permits were given when all of 1 were released", len(held[there]))
+	}
+}
+
 // A city that owns a quota lost its disk, and dies between the commit of the
 // number that says so and the answer that confirms it: its window stays lost.
 func TestLostWindowIsLostForTheNextSession(t *testing.T) {
