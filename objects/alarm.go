@@ -129,17 +129,15 @@ func (tx *Tx) currentAlarm() (alarm, error) {
 		}
 	}
 	tx.key = appendPrefix(tx.key[:0], tx.o.kind.name, tx.o.name)
+	var a alarm
 	value, there, err := tx.lookup(tx.key)
-	if err == nil && there {
-		var a alarm
-		if a, err = parseAlarm(value); err == nil {
-			return a, nil
-		}
+	if there {
+		a, err = parseAlarm(value)
 	}
 	if err != nil {
 		return alarm{}, tx.errorf("get the alarm", "", err)
 	}
-	return alarm{}, nil
+	return a, nil
 }
 
 // ring begins the operation of a handler: it takes the alarm away, if it is still the one that is due.

@@ -123,7 +123,6 @@ func (tx *Tx) lookup(key []byte) (value []byte, there bool, err error) {
 	tx.layers() // before the iterator: it sees what is unlinked from then on
 	if tx.reader == nil {
 		if tx.reader, err = tx.store.db.NewIter(byFilter); err != nil {
-			tx.reader = nil
 			return nil, false, err
 		}
 	}

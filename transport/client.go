@@ -345,9 +345,7 @@ func (c *Client) request(ctx context.Context, q *nats.Msg, wait time.Duration) (
 
 // refusal makes an error of an answer that micro's headers mark as one.
 func (c *Client) refusal(subject, code string, msg *nats.Msg) error {
-	var w struct {
-		Error *errorWire `json:"error"`
-	}
+	var w answerWire
 	if json.Unmarshal(msg.Data, &w) == nil && w.Error != nil {
 		return w.Error.error()
 	}
