@@ -247,32 +247,34 @@ var faultDone = [numFaults]func(*chaos) bool{
 	},
 }
 
-// forget has a place that left forgotten by its parent, as soon as that can be.
+// forget has a place that left forgotten by its parent, as soon as that can
+// be, and again by a parent that has another disk since. A parent that does not
+// know it may hear of it yet, from a report that is late.
 func (c *chaos) forget(s *site) {
+	var by *Node
+	var disk int
 	var try func()
 	try = func() {
-		parent := s.parent.live()
 		if s.parent.left {
 			return
 		}
-		if parent == nil || !parent.ready() {
-			c.world.After(500*time.Millisecond, try)
+		c.world.After(4*time.Second, try) // some heartbeats
+		parent := s.parent.live()
+		if parent == nil || !parent.ready() || parent == by && parent.disk.number == disk {
 			return
 		}
 		had := c.laws.countsOf(parent, s)
-		disk := parent.disk.number
+		on := parent.disk.number
 		parent.proc.runner.Forget(s.place, func(err error) {
-			switch {
-			case err == nil:
-				c.world.say(parent, "has forgotten %s", s.place)
-				c.laws.forgotten(parent, disk, had)
-			case errors.Is(err, tiers.ErrNoChild):
-			default:
-				c.world.After(500*time.Millisecond, try)
+			if err != nil {
+				return // it reported a moment ago, or is not known
 			}
+			c.world.say(parent, "has forgotten %s", s.place)
+			c.laws.forgotten(parent, on, had)
+			by, disk = parent, on
 		})
 	}
-	c.world.After(4*time.Second, try) // some heartbeats
+	c.world.After(4*time.Second, try)
 }
 
 // stop ends a node's process in good order, then does something.
