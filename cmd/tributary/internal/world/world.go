@@ -63,6 +63,7 @@ type Node struct {
 	Spec
 	world *World
 
+	turn    sync.Mutex // of who starts, stops or kills it
 	mu      sync.Mutex // what follows
 	running *transport.Place
 	conn    *nats.Conn
@@ -147,8 +148,14 @@ func stopTier(ctx context.Context, tier []*Node, parts int) error {
 	return errors.Join(errs...)
 }
 
-// start starts the place on its folder, over a connection of its own.
+// start starts the place on its folder, over a connection of its own, unless
+// it runs.
 func (n *Node) start() error {
+	n.turn.Lock()
+	defer n.turn.Unlock()
+	if n.Running() != nil {
+		return nil
+	}
 	w := n.world
 	name := "tributary " + string(n.Place)
 	log := w.cfg.Logger.With().Str("place", string(n.Place)).Logger()
@@ -249,6 +256,8 @@ const superviseEach = 20 * time.Millisecond
 
 // stop ends what runs, and its connection.
 func (n *Node) stop(ctx context.Context) error {
+	n.turn.Lock()
+	defer n.turn.Unlock()
 	n.mu.Lock()
 	p, conn := n.running, n.conn
 	n.running, n.conn = nil, nil
@@ -287,6 +296,8 @@ func (n *Node) Linked() bool {
 
 // Kill ends the place as a crash would, until Restart.
 func (n *Node) Kill() error {
+	n.turn.Lock()
+	defer n.turn.Unlock()
 	n.mu.Lock()
 	p := n.running
 	n.running, n.conn = nil, nil
@@ -297,7 +308,7 @@ func (n *Node) Kill() error {
 	return p.Kill()
 }
 
-// Restart starts a place that was killed.
+// Restart starts a place that was killed, unless it runs again.
 func (n *Node) Restart() error { return n.start() }
 
 // Ready says why the place cannot take requests, if so.
