@@ -3,6 +3,7 @@ package objects
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -21,15 +22,16 @@ import (
 // the same object wrote to the same keys in that group. What one object wrote in one group is a layer, and an
 // object's layers, newest first, are what its operations see before they look into Pebble.
 //
-//	open ──take──▶ flight ──apply──▶ (in Pebble, layers unlinked) ──sync──▶ durable
+//	open ──take──▶ flying ──apply──▶ (in Pebble, layers unlinked) ──sync──▶ durable
 //
 // One goroutine (commitLoop) takes the oldest group that has writes, makes one Pebble batch of it, applies it, unlinks
-// its layers, hands it on, and waits until it is durable before it takes the next: the sync that runs is the window in
-// which the next group gathers, with some of those who were told of the last (gather), and an idle store commits at
-// once. A group that nobody waits for, because only Async and None operations wrote, is taken when it is due, or sealed,
-// or someone comes who waits. A second goroutine (syncLoop) waits for the sync, moves the durable number, and then tells
-// those who waited, while the first makes the next batch. A group that grows beyond maxGroupBytes is sealed and queued,
-// and a new one opened.
+// its layers, and hands it on. It takes the next when that is durable: the sync that runs is the window in which the
+// next group gathers, with some of those who were told of the last (gather), and an idle store commits at once. If the
+// next is large by then, it is applied while the one before it syncs, or else the cores would wait for the disk, and
+// the disk for the cores. A group that nobody waits for, because only Async and None operations wrote, is taken when it
+// is due, or sealed, or someone comes who waits. A second goroutine (syncLoop) waits for the sync, moves the durable
+// number, and then tells those who waited, while the first makes the next batch. A group that grows beyond
+// maxGroupBytes is sealed and queued, and a new one opened.
 //
 // Groups are numbered from 1. An object remembers the number of the last group it wrote to (object.last). That is the
 // output gate: whatever an operation saw was written by its object at or before that group, so its result may leave
@@ -82,18 +84,18 @@ type committer struct {
 	alarms *scheduler
 	async  time.Duration // from an Async operation to the start of its commit
 
-	mu      sync.Mutex
-	open    *group    // gathers; never nil
-	enough  int       // members that the open group waits for
-	until   time.Time // but no longer than this
-	queue   []*group  // sealed by size, oldest first, all before open
-	flight  *group    // taken, not durable yet; before queue
-	idle    bool      // the commit loop sleeps and wants a kick
-	closing bool
-	batches []*pebble.Batch // at most one: the last, for its memory
-	order   []int32         // the commit loop's own
-	sealAt  int             // maxGroupBytes, less in tests
-	slab    slab
+	mu                sync.Mutex
+	open              *group    // gathers; never nil
+	enough            int       // members that the open group waits for
+	until             time.Time // but no longer than this
+	queue             []*group  // sealed by size, oldest first, all before open
+	flying            []*group  // taken, not durable yet, oldest first; before queue
+	idle              bool      // the commit loop sleeps and wants a kick
+	closing           bool
+	batches           []*pebble.Batch // at most maxFlying, for their memory
+	order             []int32         // the commit loop's own
+	sealAt, overlapAt int             // maxGroupBytes and overlapKeys, less in tests
+	slab              slab
 
 	telling sync.Mutex
 
@@ -107,7 +109,6 @@ type committer struct {
 
 	kick     chan struct{}
 	flights  chan flight
-	synced   chan struct{}
 	loops    sync.WaitGroup
 	failures sync.WaitGroup
 }
@@ -119,6 +120,10 @@ const maxGroupBytes = 1 << 20
 const (
 	// enoughMembers share a commit so well that waiting for more gains nothing.
 	enoughMembers = 64
+	// maxFlying is how many groups are committed at once: one syncs, and the next is applied.
+	maxFlying = 2
+	// overlapKeys are worth a sync of their own, right after the one that runs: to apply them takes about as long.
+	overlapKeys = 256
 	// maxGather is how long a group waits for more at most.
 	maxGather = time.Millisecond
 )
@@ -134,6 +139,7 @@ type group struct {
 	layers  []*layer
 	ops     int
 	bytes   int
+	keys    int           // that its batch writes, alarms aside
 	waiters []func(error) // outcomes and effects, in the order of each object's operations
 	members int           // how many wait: waiters, and those on done
 	done    chan struct{} // made by the first who waits on it; closed when settled
@@ -149,11 +155,10 @@ type flight struct {
 func newCommitter(db *pebble.DB, opts *Options, sp *space, gd *guard, alarms *scheduler) *committer {
 	c := &committer{
 		db: db, events: &opts.Events, space: sp, guard: gd, alarms: alarms, async: opts.AsyncWithin / 2,
-		open:    &group{num: 1},
-		sealAt:  maxGroupBytes,
+		open:   &group{num: 1},
+		sealAt: maxGroupBytes, overlapAt: overlapKeys,
 		kick:    make(chan struct{}, 1),
-		flights: make(chan flight, 1),
-		synced:  make(chan struct{}, 1),
+		flights: make(chan flight, maxFlying),
 	}
 	c.loops.Add(2)
 	go c.commitLoop()
@@ -205,8 +210,10 @@ func (c *committer) publish(tx *Tx, done func(error)) (*group, error) {
 		o.newest.Store(l)
 		g.layers = append(g.layers, l)
 	} else {
+		g.keys -= len(l.ents)
 		l.merge(w)
 	}
+	g.keys += len(l.ents)
 	bytes := w.bytes
 	if tx.alarm != nil {
 		bytes += alarmBytes
@@ -223,6 +230,9 @@ func (c *committer) publish(tx *Tx, done func(error)) (*group, error) {
 	g.ops++
 	g.bytes += bytes
 	c.pendingB.Add(int64(bytes))
+	if len(c.flying) > 0 && c.ripe() {
+		c.wake()
+	}
 	if g.bytes >= c.sealAt {
 		c.queue = append(c.queue, g)
 		c.open = &group{num: g.num + 1}
@@ -296,12 +306,11 @@ func (c *committer) find(num uint64) *group {
 	if c.open.num == num {
 		return c.open
 	}
-	if c.flight != nil && c.flight.num == num {
-		return c.flight
-	}
-	for _, g := range c.queue {
-		if g.num == num {
-			return g
+	for _, groups := range [][]*group{c.flying, c.queue} {
+		for _, g := range groups {
+			if g.num == num {
+				return g
+			}
 		}
 	}
 	return nil
@@ -330,8 +339,8 @@ func (c *committer) gate(num uint64, err error, done func(error)) (*group, error
 func (c *committer) applied() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.flight != nil {
-		return c.flight.num
+	if n := len(c.flying); n > 0 {
+		return c.flying[n-1].num
 	}
 	return c.durable.Load()
 }
@@ -373,33 +382,54 @@ func (c *committer) gathered() bool {
 func (c *committer) take() *group {
 	for {
 		c.mu.Lock()
+		var g *group
 		switch {
 		case c.failure() != nil:
 			c.mu.Unlock()
 			return nil
-		case len(c.queue) > 0:
-			c.flight = c.queue[0]
+		case len(c.queue) > 0 && len(c.flying) < maxFlying:
+			g = c.queue[0]
 			c.queue = c.queue[1:]
-		case c.open.ops > 0 && (c.closing || c.open.overdue() || c.open.wanted && c.gathered()):
-			c.flight = c.open
+		case c.open.ops > 0 && c.ripe():
+			g = c.open
 			c.open = &group{num: c.open.num + 1}
-		case c.closing:
+		case c.closing && len(c.queue) == 0 && c.open.ops == 0:
 			c.mu.Unlock()
 			return nil
 		default:
 			c.idle = true
-			due := c.open.due
-			if !c.gathered() && (due.IsZero() || c.until.Before(due)) {
-				due = c.until
-			}
+			due := c.next()
 			c.mu.Unlock()
 			c.sleep(due)
 			continue
 		}
-		g := c.flight
+		c.flying = append(c.flying, g)
 		c.mu.Unlock()
 		return g
 	}
+}
+
+// ripe says that the open group is to be committed now. mu is held.
+func (c *committer) ripe() bool {
+	switch len(c.flying) {
+	case 0:
+		return c.closing || c.open.overdue() || c.open.wanted && c.gathered()
+	case maxFlying:
+		return false
+	}
+	return c.open.keys >= c.overlapAt
+}
+
+// next returns when to look again if nobody wakes the commit loop; zero: never. mu is held.
+func (c *committer) next() time.Time {
+	if len(c.flying) > 0 {
+		c.enough = math.MaxInt // the sync loop, or publish, wakes it
+		return time.Time{}
+	}
+	if due := c.open.due; c.gathered() || !due.IsZero() && due.Before(c.until) {
+		return due
+	}
+	return c.until
 }
 
 // wait waits until the group is settled, or ctx ends.
@@ -465,11 +495,6 @@ func (c *committer) commitLoop() {
 		}
 		c.unlink(g)
 		c.flights <- f
-		select {
-		case <-c.synced:
-		case <-c.guard.broken: // the sync loop may wait for ever
-			return
-		}
 	}
 }
 
@@ -490,9 +515,15 @@ func (c *committer) apply(g *group) (b *pebble.Batch, err error) {
 	if n := len(c.batches); n > 0 {
 		b, c.batches = c.batches[n-1], c.batches[:n-1]
 	}
+	alone := len(c.flying) == 1
 	c.mu.Unlock()
 	if b == nil {
 		b = c.db.NewBatch(pebble.WithMaxRetainedSizeBytes(2 * maxGroupBytes))
+	}
+	if !alone {
+		if err := early(b); err != nil {
+			return nil, err
+		}
 	}
 	// Pebble's memtable takes keys in order in about half the time.
 	slices.SortFunc(g.layers, inKeyOrder)
@@ -564,7 +595,6 @@ func (c *committer) unlink(g *group) {
 
 func (c *committer) syncLoop() {
 	defer c.loops.Done()
-	defer close(c.synced)
 	defer c.survive("sync")
 	for f := range c.flights {
 		if err := f.batch.SyncWait(); err != nil {
@@ -582,15 +612,15 @@ func (c *committer) syncLoop() {
 			c.telling.Unlock()
 			return
 		}
-		c.flight = nil
+		c.flying = slices.Delete(c.flying, 0, 1)
 		c.gather(g.members, took)
 		c.durable.Store(g.num)
-		c.batches = append(c.batches[:0], f.batch)
+		c.batches = append(c.batches, f.batch)
+		c.wake()
 		c.mu.Unlock()
 		c.ops.Add(int64(g.ops))
 		c.bytes.Add(int64(g.bytes))
 		c.space.written.Add(int64(g.bytes))
-		c.synced <- struct{}{}
 		c.tell(g, nil)
 		c.telling.Unlock()
 		if c.events.OnCommit != nil {
@@ -637,12 +667,8 @@ func (c *committer) fail(cause error) {
 		defer c.failures.Done()
 		c.telling.Lock()
 		c.mu.Lock()
-		groups := append([]*group(nil), c.queue...)
-		if c.flight != nil {
-			groups = slices.Insert(groups, 0, c.flight)
-		}
-		groups = append(groups, c.open)
-		c.flight, c.queue, c.open = nil, nil, &group{num: c.open.num + 1}
+		groups := append(slices.Concat(c.flying, c.queue), c.open)
+		c.flying, c.queue, c.open = nil, nil, &group{num: c.open.num + 1}
 		c.mu.Unlock()
 		for _, g := range groups {
 			c.tell(g, err)

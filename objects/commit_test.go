@@ -91,6 +91,52 @@ func TestWritesOfOneCommitShareASyncAndAKeyIsWrittenOnce(t *testing.T) {
 	}
 }
 
+// TestManyWritesAreAppliedWhileOthersSync: a large group does not wait for the sync of the one before it, but its
+// callers do, and a third group does.
+func TestManyWritesAreAppliedWhileOthersSync(t *testing.T) {
+	fs := &gateFS{FS: vfs.NewMem()}
+	s := open(t, "d", Options{FS: fs})
+	k := Register(s, "counter", wakeCounter)
+	flying := func() int {
+		s.commit.mu.Lock()
+		defer s.commit.mu.Unlock()
+		return len(s.commit.flying)
+	}
+	fs.close()
+	var told []string
+	tell := func(what string) func(error) {
+		return func(err error) { told = append(told, fmt.Sprint(what, ":", err)) } // by one goroutine
+	}
+	k.Submit("first", increment, tell("first"))
+	eventually(t, "the sync to block", func() bool { return fs.blocked.Load() == 1 })
+	for range 2 * overlapKeys {
+		k.Submit("hot", increment, nil)
+	}
+	for i := range overlapKeys - 2 {
+		k.Submit(name(i), increment, nil)
+	}
+	if n := flying(); n != 1 {
+		t.Fatalf("%d groups are committed", n)
+	}
+	k.Submit("second", increment, tell("second"))
+	eventually(t, "the second group", func() bool { return flying() == 2 })
+	for i := range 2 * overlapKeys {
+		k.Submit(name(i), increment, nil)
+	}
+	k.Submit("third", increment, tell("third"))
+	if n := flying(); n != maxFlying {
+		t.Errorf("%d groups are committed", n)
+	}
+	fs.open()
+	must(t, k.Do(ctx, "last", increment))
+	if want := []string{"first:<nil>", "second:<nil>", "third:<nil>"}; !slices.Equal(told, want) {
+		t.Errorf("told %q", told)
+	}
+	if st := s.Stats(); st.Commits < 3 || st.Commits > 4 {
+		t.Errorf("%d commits", st.Commits)
+	}
+}
+
 func TestTooManyPendingOperationsAreRefused(t *testing.T) {
 	fs := &gateFS{FS: vfs.NewMem()}
 	s := open(t, "d", Options{FS: fs})

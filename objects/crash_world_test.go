@@ -32,6 +32,7 @@ type world struct {
 	memory     int64
 	memTable   int64
 	sealAt     int
+	overlapAt  int
 	within     time.Duration // Options.AsyncWithin
 	syncMost   time.Duration // the longest sync, unless slow
 	slow       bool
@@ -81,6 +82,10 @@ func newWorld(seed uint64) *world {
 	}
 	if rng.IntN(5) == 0 {
 		w.pad = 6000
+	}
+	w.overlapAt = overlapKeys
+	if overlaps := rand.New(rand.NewPCG(seed, 7)); overlaps.IntN(3) == 0 {
+		w.overlapAt = 1 + overlaps.IntN(3)
 	}
 	for range 2 + rng.IntN(4) {
 		w.all = append(w.all, newHistory(image{}))
@@ -245,7 +250,7 @@ func (w *world) open() (ok bool) {
 		}
 		return false
 	}
-	w.store.commit.sealAt = w.sealAt
+	w.store.commit.sealAt, w.store.commit.overlapAt = w.sealAt, w.overlapAt
 	w.disk.guard.Store(w.store.guard)
 	w.kind = Register(w.store, "thing", w.wake)
 	found := make([]image, len(w.all))

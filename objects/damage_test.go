@@ -255,6 +255,56 @@ func TestVerifyComparesAlarmsWithTheirIndex(t *testing.T) {
 	}
 }
 
+// TestEarlyRecordsAreNoProof: what a group says that was logged before the last one was synced.
+func TestEarlyRecordsAreNoProof(t *testing.T) {
+	for _, c := range []struct {
+		records string // e: early, s: the seal
+		damaged int    // the record with a byte that changed
+		found   bool
+	}{
+		{"---", 1, true},
+		{"---", 2, false},
+		{"--e", 1, false},
+		{"--e", 0, true}, // two follow
+		{"--e-", 1, true},
+		{"--es", 2, true},
+		{"-ee", 1, false},
+		{"-ee", 0, true},
+	} {
+		dir := t.TempDir()
+		db, err := pebble.Open(dir, &pebble.Options{FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}})
+		must(t, err)
+		for i, kind := range c.records {
+			b := db.NewBatch()
+			switch kind {
+			case 's':
+				must(t, b.LogData(nil, nil))
+			case 'e':
+				must(t, early(b))
+				fallthrough
+			default:
+				must(t, b.Set([]byte{byte(i)}, number(uint64(i)), nil))
+			}
+			must(t, b.Commit(pebble.Sync))
+		}
+		log := files(t, dir, "*.log")[0]
+		data, err := os.ReadFile(log)
+		must(t, err)
+		must(t, db.Close())
+		var num uint32
+		_, err = fmt.Sscanf(filepath.Base(log), "%06d.log", &num)
+		must(t, err)
+		at := 0
+		for range c.damaged {
+			at += chunkAt(data, at, num)
+		}
+		data[at+logChunk] ^= 1
+		if found := damage(data, num); found >= 0 != c.found || c.found && found != at {
+			t.Errorf("%s with a changed record %d at %d: damaged at %d", c.records, c.damaged, at, found)
+		}
+	}
+}
+
 // TestEveryByteOfALogCounts changes each byte of a log of several groups, closed and not: a store that opens has lost
 // nothing but the last group, and of a closed log nothing at all.
 func TestEveryByteOfALogCounts(t *testing.T) {

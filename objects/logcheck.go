@@ -22,10 +22,12 @@ import (
 // record. (For the log Pebble looks for proof of the contrary, but from the next 32 KiB block on, and in the newest log
 // that is often none.) This looks for it in every byte: records are written one after the other, each when the one
 // before is synced (commit.go: one group is one record; Pebble syncs each edit of a manifest). So a whole record behind
-// one that is not proves that the one was whole once. What stays without proof is the last record of all: that it was
-// damaged, and not torn, nobody can tell. So Close ends the log with a record that says nothing (sealLog), and only what
-// a crash left last can be damaged unseen. (The trailer that Pebble ends a log with is no such proof: a log that is
-// rotated right after a large batch gets it before that is synced.)
+// one that is not proves that the one was whole once. A group that is applied while the one before it syncs says so in
+// its record (early), which then proves nothing; two records behind prove it all the same, as no more than two are not
+// synced. What stays without proof is the last record of all: that it was damaged, and not torn, nobody can tell. So
+// Close ends the log with a record that says nothing (sealLog), and only what a crash left last can be damaged unseen.
+// (The trailer that Pebble ends a log with is no such proof: a log that is rotated right after a large batch gets it
+// before that is synced.)
 //
 // A record is one or several chunks (pebble/record/record.go): checksum 4, length 2, type 1, and in logs the low half of
 // the log's number 4 and an offset 8, then the payload. No chunk goes over a block's end.
@@ -39,6 +41,24 @@ const (
 
 // recordStarts are the types of chunks that begin a record: the whole of it, or its first part, in three formats.
 var recordStarts = [256]bool{1: true, 2: true, 5: true, 6: true, 9: true, 10: true}
+
+// early begins a batch that is written before the one before it is synced: Pebble logs the word, and does nothing else.
+func early(b *pebble.Batch) error { return b.LogData([]byte("early"), nil) }
+
+// isEarly says that the record that begins with a whole chunk is no proof of the one before it: it is early, or cut
+// before that could be seen.
+func isEarly(chunk []byte) bool {
+	header := logChunk
+	switch kind := chunk[6]; {
+	case kind <= 4:
+		return false // of a manifest
+	case kind <= 8:
+		header = oldLogChunk
+	}
+	const ops = 12 // of a batch: where they begin, each with its kind and a length
+	op := chunk[min(header+ops, len(chunk)):]
+	return len(op) < 2 || op[0] == byte(pebble.InternalKeyKindLogData) && op[1] != 0
+}
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
@@ -95,12 +115,16 @@ func damage(data []byte, number uint32) int {
 		}
 		break
 	}
-	for later := at + 1; later < len(data); later++ {
-		if len(data)-later < manifestChunk || !recordStarts[data[later+6]] {
+	behind := 0
+	for later := at + 1; later <= len(data)-manifestChunk; later++ {
+		if !recordStarts[data[later+6]] {
 			continue
 		}
 		if length := chunkAt(data, later, number); length > 0 {
-			return at
+			if behind++; behind == maxFlying || !isEarly(data[later:later+length]) {
+				return at
+			}
+			later += length - 1
 		}
 	}
 	return -1

@@ -91,7 +91,7 @@ var mutants = []mutant{
 	{
 		mistake: "groups are committed out of order",
 		edits: []edit{
-			{"commit.go", "case len(c.queue) > 0:", "case len(c.queue) > 0 && c.open.ops == 0:"},
+			{"commit.go", "case len(c.queue) > 0 &&", "case len(c.queue) > 0 && c.open.ops == 0 &&"},
 		},
 	},
 	{
