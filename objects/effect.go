@@ -33,7 +33,7 @@ func (c *committer) attach(g *group, effects []func(error)) {
 	c.pending.Add(int64(len(effects)))
 	if g.members > maxUnwanted && !g.wanted {
 		g.wanted = true
-		c.wake()
+		c.offer()
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 //   - The log, or its folder, cannot be written while Pebble is in a commit. Pebble then panics with its locks in a
 //     state that ends the process beyond any recover (rotateWAL unlocks DB.mu, panics, and its caller's defer unlocks
 //     it again: "fatal error: sync: unlock of unlocked mutex"). So it never hears of the error: the guard does, and
-//     the goroutine sleeps for ever. Outside commits, where most syncs run, the error is passed on, and Pebble hands
-//     it to the batch that waits for it.
+//     the goroutine sleeps for ever. Outside commits, where most syncs run, the error is passed on, Pebble hands it
+//     to the batch that waits for it, and no other commit begins (guard.commit).
 //   - A folder cannot be synced: Pebble panics, in whatever goroutine of its own it is. So it never hears of that either.
 //   - Something cannot be written while Pebble opens: it gives up and takes down what goroutines of its own still use,
 //     which panic, or repeats a flush for ever. Nor does it hear of that.
@@ -48,6 +48,9 @@ func (f *fenceFS) reading() error {
 
 // wrote looks at an error of a change that was asked for, of the log or something else.
 func (f *fenceFS) wrote(err error, log bool) error {
+	if err != nil && log {
+		f.guard.logFailed.CompareAndSwap(nil, &err)
+	}
 	switch {
 	case err == nil:
 	case log && f.guard.inCommit.Load():

@@ -26,6 +26,8 @@ type guard struct {
 	opening atomic.Bool
 	// inCommit is set while Pebble logs and applies a batch, when it survives no error of the log.
 	inCommit atomic.Bool
+	// logFailed is the first error of the log, after which Pebble survives no commit.
+	logFailed atomic.Pointer[error]
 
 	mu       sync.Mutex
 	fatal    error           // the first
@@ -100,6 +102,17 @@ func (g *guard) openPebble(dir string, o *pebble.Options) (*pebble.DB, error) {
 		return nil, err
 	}
 	return opened, nil
+}
+
+// commit has Pebble log and apply a batch, without waiting for the sync, unless its log has failed. Of that and of the
+// commit whichever comes later sees the other (fenceFS.wrote).
+func (g *guard) commit(db *pebble.DB, b *pebble.Batch) error {
+	g.inCommit.Store(true)
+	defer g.inCommit.Store(false)
+	if err := g.logFailed.Load(); err != nil {
+		return fmt.Errorf("the log cannot be written: %w", *err)
+	}
+	return db.ApplyNoSyncWait(b, pebble.Sync)
 }
 
 // attempt has Pebble do something at which it may break down, by a panic, or so that it does not return.

@@ -145,10 +145,7 @@ func (s *Store) sealLog() error {
 	if err := b.LogData(nil, nil); err != nil {
 		return err
 	}
-	s.guard.inCommit.Store(true)
-	err := s.db.ApplyNoSyncWait(b, pebble.Sync)
-	s.guard.inCommit.Store(false)
-	if err != nil {
+	if err := s.guard.commit(s.db, b); err != nil {
 		return err
 	}
 	return b.SyncWait()

@@ -58,7 +58,7 @@ var mutants = []mutant{
 		mistake: "a torn batch is accepted: an operation's writes are split over two",
 		edits: []edit{{"commit.go", "for _, i := range c.order {\n\t\t\te := &l.ents[i]", `for j, i := range c.order {
 			if j > 0 && j == len(c.order)/2 {
-				if err := c.db.Apply(b, pebble.NoSync); err != nil {
+				if err := c.guard.commit(c.db, b); err != nil {
 					return nil, err
 				}
 				b = c.db.NewBatch()
@@ -91,7 +91,7 @@ var mutants = []mutant{
 	{
 		mistake: "groups are committed out of order",
 		edits: []edit{
-			{"commit.go", "case len(c.queue) > 0 &&", "case len(c.queue) > 0 && c.open.ops == 0 &&"},
+			{"commit.go", "case len(c.queue) > 0:", "case len(c.queue) > 0 && c.open.ops == 0:"},
 		},
 	},
 	{
