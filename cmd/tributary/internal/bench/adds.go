@@ -295,38 +295,59 @@ func prepared(request func(first int) []byte, many int) func(i int) []byte {
 	return func(i int) []byte { return bodies[i%len(bodies)] }
 }
 
-// asked is a phase of requests over TCP.
+// asked is a phase of requests over TCP: so many are in flight, and each answer sends the next, as in redis-benchmark.
 func (a *adds) asked(subject string, header nats.Header, body func(i int) []byte, many int) func(context.Context) (int, time.Duration, error) {
-	return func(ctx context.Context) (int, time.Duration, error) {
+	return func(ctx context.Context) (_ int, _ time.Duration, err error) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
 		var ops atomic.Int64
-		var failed atomic.Pointer[error]
-		var workers sync.WaitGroup
+		var flying sync.WaitGroup
 		end, cpu := time.Now().Add(a.cfg.For), CPUTime()
-		for w := range a.cfg.InFlight {
-			workers.Go(func() {
-				nc := a.conns[w%len(a.conns)]
-				for ctx.Err() == nil && failed.Load() == nil && time.Now().Before(end) {
-					request := &nats.Msg{Subject: subject, Header: header, Data: body(int(a.serial.Add(1)))}
-					reply, err := nc.RequestMsg(request, benchTimeout)
-					if err == nil && reply.Header.Get(micro.ErrorCodeHeader) != "" {
-						err = errors.New(reply.Header.Get(micro.ErrorHeader))
-					}
-					if err == nil && many > 1 && subject != "echo" && refused(header, reply.Data) {
-						err = fmt.Errorf("refused: %.200q", reply.Data)
-					}
-					if err != nil {
-						failed.CompareAndSwap(nil, &err)
-						return
-					}
-					ops.Add(int64(many))
-				}
-			})
+		send := func(nc *nats.Conn, inbox string) {
+			if err := nc.PublishMsg(&nats.Msg{Subject: subject, Reply: inbox, Header: header, Data: body(int(a.serial.Add(1)))}); err != nil {
+				cancel(err)
+			}
 		}
-		workers.Wait()
-		if err := failed.Load(); err != nil {
-			return 0, 0, *err
+		answered := func(nc *nats.Conn, inbox string, reply *nats.Msg) {
+			switch {
+			case reply.Header.Get(micro.ErrorCodeHeader) != "":
+				cancel(errors.New(reply.Header.Get(micro.ErrorHeader)))
+			case reply.Header.Get("Status") != "":
+				cancel(nats.ErrNoResponders)
+			case many > 1 && subject != "echo" && refused(header, reply.Data):
+				cancel(fmt.Errorf("refused: %.200q", reply.Data))
+			}
+			ops.Add(int64(many))
+			if ctx.Err() == nil && time.Now().Before(end) {
+				send(nc, inbox)
+			} else {
+				flying.Done()
+			}
 		}
-		return int(ops.Load()), CPUTime() - cpu, ctx.Err()
+		flying.Add(a.cfg.InFlight)
+		for w, nc := range a.conns {
+			inbox := nc.NewInbox()
+			sub, err := nc.Subscribe(inbox, func(reply *nats.Msg) { answered(nc, inbox, reply) })
+			if err != nil {
+				return 0, 0, err
+			}
+			defer func() { err = errors.Join(err, sub.Unsubscribe()) }()
+			for range (a.cfg.InFlight + w) / len(a.conns) {
+				send(nc, inbox)
+			}
+		}
+		landed := make(chan struct{})
+		go func() {
+			flying.Wait()
+			close(landed)
+		}()
+		select {
+		case <-landed:
+			err = context.Cause(ctx)
+		case <-time.After(a.cfg.For + benchTimeout):
+			err = fmt.Errorf("%s: no answer for %s", subject, benchTimeout)
+		}
+		return int(ops.Load()), CPUTime() - cpu, err
 	}
 }
 
