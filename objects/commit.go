@@ -27,10 +27,10 @@ import (
 // One goroutine (commitLoop) takes the oldest group that has writes, makes one Pebble batch of it, applies it, unlinks
 // its layers, and hands it on. It takes the next when that is durable: the sync that runs is the window in which the
 // next group gathers, and an idle store commits at once. If the next is large by then (overlapKeys), it is applied while
-// the last one syncs, or else the cores would wait for the disk, and the disk for the cores. A group that nobody waits for, because only Async and None operations wrote, is taken when it is due, or
-// sealed, or someone comes who waits. A second goroutine (syncLoop) waits for the sync, moves the durable number, and
-// then tells those who waited, while the first makes the next batch. A group that grows beyond maxGroupBytes is sealed
-// and queued, and a new one opened.
+// the last one syncs, or else the cores would wait for the disk, and the disk for the cores. A group that nobody waits
+// for, because only Async and None operations wrote, is taken when it is due, or sealed, or someone comes who waits. A
+// second goroutine (syncLoop) waits for the sync, moves the durable number, and then tells those who waited, while the
+// first makes the next batch. A group that grows beyond maxGroupBytes is sealed and queued, and a new one opened.
 //
 // Groups are numbered from 1. An object remembers the number of the last group it wrote to (object.last). That is the
 // output gate: whatever an operation saw was written by its object at or before that group, so its result may leave
