@@ -43,7 +43,7 @@ type Options struct {
 	MemTableBytes int64
 	// MinFreeBytes is how much room the disk must have for an operation that stores something, else it is refused
 	// with ErrFull: before Pebble, which cannot go on without its log, is in trouble. It is looked at about once a
-	// second. 0 is DefaultMinFreeBytes, negative is off.
+	// second, and Tx.UseReserve lets an operation pass. 0 is DefaultMinFreeBytes, negative is off.
 	MinFreeBytes int64
 	// Memory is how many bytes the objects in memory may take, by their states' count (Sizer) and 140 for each and its
 	// name; beyond it idle ones fall asleep, least recently used first (in each of 64 parts, from 1 MiB on). Objects

@@ -222,6 +222,10 @@ func (s *Store) Close() error {
 // Err returns why the store has failed, an error that wraps ErrFailed and the cause, or nil.
 func (s *Store) Err() error { return s.commit.failure() }
 
+// Full returns why an operation that stores something would be refused for lack of room on the disk, an error that wraps
+// ErrFull, or nil.
+func (s *Store) Full() error { return s.space.check(s.commit.durable.Load()) }
+
 // Stats are a store's figures at one moment.
 type Stats struct {
 	Awake        int    // objects in memory

@@ -135,11 +135,15 @@ func TestLowSpaceRefusesPutsUntilThereIsRoom(t *testing.T) {
 		t.Errorf("the counter is %d after a refused increment", n)
 	}
 	must(t, k.Do(ctx, "a", func(tx *Tx, c *counter) error { c.n = 0; return tx.Delete("n") }))
-	if st := s.Stats(); !st.Full || st.Refused != 1 {
+	wantError(t, s.Full(), ErrFull)
+	must(t, k.Do(ctx, "b", func(tx *Tx, c *counter) error { tx.UseReserve(); return increment(tx, c) }))
+	wantError(t, k.Do(ctx, "b", increment), ErrFull) // the reserve was for one operation
+	if st := s.Stats(); !st.Full || st.Refused != 2 {
 		t.Errorf("the figures: %+v", st)
 	}
 	free(DefaultMinFreeBytes)
 	s.space.last.Store(0)
+	must(t, s.Full())
 	must(t, k.Do(ctx, "a", increment))
 	if n := value(t, k, "a"); n != 1 || len(events) != 2 || !events[0] || events[1] {
 		t.Errorf("the counter is %d, events %v", n, events)

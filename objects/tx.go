@@ -12,14 +12,15 @@ import (
 // own writes; the writes become durable together, or not at all. It belongs to the operation's goroutine, and must
 // not be used after the operation has returned.
 type Tx struct {
-	ctx   context.Context
-	store *Store
-	o     *object
-	w     writes
-	puts  bool   // it stored something: deletes alone are let through to a full disk
-	read  int    // bytes of values that were read
-	woken int    // of them, by the object's waking; negative if it was awake
-	frame *frame // made by Context
+	ctx     context.Context
+	store   *Store
+	o       *object
+	w       writes
+	puts    bool   // it stored something: deletes alone are let through to a full disk
+	reserve bool   // see UseReserve
+	read    int    // bytes of values that were read
+	woken   int    // of them, by the object's waking; negative if it was awake
+	frame   *frame // made by Context
 
 	alarm   *alarmChange
 	ringing alarm // what a handler's operation handles; due is 0 in all others
@@ -55,7 +56,7 @@ func (tx *Tx) release() {
 		tx.frame.ended.Store(true)
 	}
 	tx.ctx, tx.store, tx.o, tx.frame = nil, nil, nil, nil
-	tx.puts, tx.read, tx.durability = false, 0, Sync
+	tx.puts, tx.reserve, tx.read, tx.durability = false, false, 0, Sync
 	tx.alarm, tx.ringing = nil, alarm{}
 	tx.dropEffects()
 	txs.Put(tx)
@@ -174,6 +175,10 @@ func (tx *Tx) Put(key string, value []byte) error {
 	tx.w.put(tx.arg, value, false)
 	return nil
 }
+
+// UseReserve lets the operation store something while the disk has less than Options.MinFreeBytes of room, which is kept
+// for it: for what is small, and must not be refused. Whoever calls for it looks at Store.Full before.
+func (tx *Tx) UseReserve() { tx.reserve = true }
 
 // Delete removes key, which need not be there.
 func (tx *Tx) Delete(key string) error {

@@ -3,10 +3,6 @@ package transport
 import (
 	"cmp"
 	"fmt"
-	"sync/atomic"
-	"time"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/tributary-io/tributary/objects"
 	"github.com/tributary-io/tributary/tiers"
@@ -20,33 +16,23 @@ type placeStore struct {
 	store *objects.Store
 	trees *objects.Kind[struct{}]
 	name  string // of the object: the partition
-	room  room
 }
 
 func openPlaceStore(dir string, partition uint32, o objects.Options) (*placeStore, error) {
-	// The place itself refuses adds while there is little room, and says so.
-	// What a machine writes all the same is small, and must not be refused
-	// after the machine has acted on it.
-	least := cmp.Or(o.MinFreeBytes, objects.DefaultMinFreeBytes)
-	o.MinFreeBytes = -1
 	store, err := objects.Open(dir, o)
 	if err != nil {
 		return nil, err
 	}
-	if o.FS == nil {
-		o.FS = vfs.Default
-	}
-	return &placeStore{
-		store: store,
-		trees: objects.Register(store, "tree", func(*objects.Tx) (struct{}, error) { return struct{}{}, nil }),
-		name:  fmt.Sprint(partition),
-		room:  room{fs: o.FS, dir: dir, least: least, onFull: o.Events.OnFull},
-	}, nil
+	trees := objects.Register(store, "tree", func(*objects.Tx) (struct{}, error) { return struct{}{}, nil })
+	return &placeStore{store, trees, fmt.Sprint(partition)}, nil
 }
 
-// Update implements place.Store.
+// Update implements place.Store. The place itself refuses adds while there is
+// little room; what its machine writes all the same is small, and must not be
+// refused after the machine has acted on it.
 func (s *placeStore) Update(step func(tiers.Reader) ([]tiers.Write, error), done func(error)) {
 	s.trees.Submit(s.name, func(tx *objects.Tx, _ struct{}) error {
+		tx.UseReserve()
 		writes, err := step(txReader{tx})
 		if err != nil {
 			return objects.Refuse(err)
@@ -68,10 +54,7 @@ func (s *placeStore) Update(step func(tiers.Reader) ([]tiers.Write, error), done
 
 // Writable implements place.Store.
 func (s *placeStore) Writable() error {
-	if err := s.store.Err(); err != nil {
-		return err
-	}
-	return s.room.check()
+	return cmp.Or(s.store.Err(), s.store.Full())
 }
 
 type txReader struct{ tx *objects.Tx }
@@ -96,37 +79,6 @@ func (r txReader) Scan(prefix, after tiers.Key, yield func(tiers.Key, tiers.Reco
 		if !yield(tiers.Key(e.Key), record) {
 			break
 		}
-	}
-	return nil
-}
-
-// room looks, once a second, whether the disk has room for adds.
-type room struct {
-	fs    vfs.FS
-	dir   string
-	least int64
-	next  atomic.Int64 // when to look again, Unix ns
-	free  atomic.Int64
-	full  atomic.Bool
-
-	onFull func(full bool, free int64) // may be nil
-}
-
-func (r *room) check() error {
-	if now := time.Now().UnixNano(); now >= r.next.Load() {
-		r.next.Store(now + int64(time.Second))
-		r.free.Store(1 << 62) // a file system that cannot tell
-		if usage, err := r.fs.GetDiskUsage(r.dir); err == nil {
-			r.free.Store(int64(min(usage.AvailBytes, 1<<62)))
-		}
-	}
-	free := r.free.Load()
-	full := r.least >= 0 && free < r.least
-	if r.full.Swap(full) != full && r.onFull != nil {
-		r.onFull(full, free)
-	}
-	if full {
-		return fmt.Errorf("%w: %s has %d MiB left, and adds need %d MiB: make room", objects.ErrFull, r.dir, free>>20, r.least>>20)
 	}
 	return nil
 }
