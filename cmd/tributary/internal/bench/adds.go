@@ -327,9 +327,9 @@ func (a *adds) asked(subject string, header nats.Header, body func(i int) []byte
 		flying.Add(a.cfg.InFlight)
 		for w, nc := range a.conns {
 			inbox := nc.NewInbox()
-			sub, err := nc.Subscribe(inbox, func(reply *nats.Msg) { answered(nc, inbox, reply) })
-			if err != nil {
-				return 0, 0, err
+			sub, failed := nc.Subscribe(inbox, func(reply *nats.Msg) { answered(nc, inbox, reply) })
+			if failed != nil {
+				return 0, 0, failed
 			}
 			defer func() { err = errors.Join(err, sub.Unsubscribe()) }()
 			for range (a.cfg.InFlight + w) / len(a.conns) {
@@ -343,11 +343,11 @@ func (a *adds) asked(subject string, header nats.Header, body func(i int) []byte
 		}()
 		select {
 		case <-landed:
-			err = context.Cause(ctx)
+		case <-ctx.Done():
 		case <-time.After(a.cfg.For + benchTimeout):
-			err = fmt.Errorf("%s: no answer for %s", subject, benchTimeout)
+			cancel(fmt.Errorf("%s: no answer for %s", subject, benchTimeout))
 		}
-		return int(ops.Load()), CPUTime() - cpu, err
+		return int(ops.Load()), CPUTime() - cpu, context.Cause(ctx)
 	}
 }
 

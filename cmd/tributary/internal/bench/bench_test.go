@@ -1,9 +1,13 @@
 package bench
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 )
 
@@ -42,5 +46,38 @@ func TestAddsAreMeasured(t *testing.T) {
 	}
 	if _, err := Adds(t.Context(), AddsConfig{Dir: t.TempDir(), For: time.Millisecond, Rounds: 1, InFlight: 1, Only: "no such phase"}); err == nil {
 		t.Error("a phase that is none is measured")
+	}
+}
+
+// TestAPhaseEndsWithItsFirstFailure, and not when its time is over: what nobody serves, what is refused, and an interrupt.
+func TestAPhaseEndsWithItsFirstFailure(t *testing.T) {
+	cfg := AddsConfig{Dir: t.TempDir(), For: time.Minute, InFlight: 8, Redis: "no-redis-has-this-name", Log: zerolog.Nop()}
+	a, err := startAdds(&cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := a.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, interrupt := context.WithCancel(t.Context())
+	phase := func(subject string) error {
+		_, _, err := a.asked(subject, json, func(int) []byte { return []byte(`{}`) }, 1)(ctx)
+		return err
+	}
+	began := time.Now()
+	if err := phase("nobody"); !errors.Is(err, nats.ErrNoResponders) {
+		t.Errorf("where nobody answers: %v", err)
+	}
+	if err := phase("tributary.add." + benchCity); err == nil || !strings.Contains(err.Error(), "namespace") {
+		t.Errorf("where all is refused: %v", err)
+	}
+	time.AfterFunc(10*time.Millisecond, interrupt)
+	if err := phase("echo"); !errors.Is(err, context.Canceled) {
+		t.Errorf("when it is interrupted: %v", err)
+	}
+	if took := time.Since(began); took > cfg.For {
+		t.Errorf("it took %v", took)
 	}
 }
