@@ -83,17 +83,18 @@ type committer struct {
 	alarms *scheduler
 	async  time.Duration // from an Async operation to the start of its commit
 
-	mu                sync.Mutex
-	open              *group   // gathers; never nil
-	queue             []*group // sealed by size, oldest first, all before open
-	flying            []*group // taken, not durable yet, oldest first; before queue
-	worth             int      // keys that make the open group worth a sync right after the one that runs
-	idle              bool     // the commit loop sleeps and wants a kick
-	closing           bool
-	batches           []*pebble.Batch // at most maxFlying, for their memory
-	order             []int32         // the commit loop's own
-	sealAt, overlapAt int             // maxGroupBytes and overlapKeys, less in tests
-	slab              slab
+	mu        sync.Mutex
+	open      *group   // gathers; never nil
+	queue     []*group // sealed by size, oldest first, all before open
+	flying    []*group // taken, not durable yet, oldest first; before queue
+	worth     int      // keys that make the open group worth a sync right after the one that runs
+	idle      bool     // the commit loop sleeps and wants a kick
+	closing   bool
+	batches   []*pebble.Batch // at most maxFlying, for their memory
+	order     []int32         // the commit loop's own
+	sealAt    int             // maxGroupBytes, less in tests
+	overlapAt int             // overlapKeys, less in tests
+	slab      slab
 
 	telling sync.Mutex
 
@@ -152,10 +153,12 @@ type flight struct {
 func newCommitter(db *pebble.DB, opts *Options, sp *space, gd *guard, alarms *scheduler) *committer {
 	c := &committer{
 		db: db, events: &opts.Events, space: sp, guard: gd, alarms: alarms, async: opts.AsyncWithin / 2,
-		open:   &group{num: 1},
-		sealAt: maxGroupBytes, overlapAt: overlapKeys, worth: math.MaxInt,
-		kick:    make(chan struct{}, 1),
-		flights: make(chan flight, maxFlying),
+		open:      &group{num: 1},
+		sealAt:    maxGroupBytes,
+		overlapAt: overlapKeys,
+		worth:     math.MaxInt, // until the disk is known
+		kick:      make(chan struct{}, 1),
+		flights:   make(chan flight, maxFlying),
 	}
 	c.loops.Add(2)
 	go c.commitLoop()
@@ -265,7 +268,7 @@ func (c *committer) hurry() {
 	defer c.mu.Unlock()
 	if c.open.ops > 0 && !c.open.wanted {
 		c.open.wanted = true
-		c.wake()
+		c.offer()
 	}
 }
 

@@ -28,7 +28,7 @@ func TestOutputGate(t *testing.T) {
 	}
 	read := func(*Tx, *counter) error { return nil }
 	k.Submit("written", increment, tell("write 1"))
-	eventually(t, "the sync to block", func() bool { return fs.blocked.Load() == 1 })
+	fs.awaitBlocked(t)
 	// The batch is in Pebble now, and visible there; the layers are gone.
 	k.Submit("written", read, tell("read"))
 	k.Submit("written", func(*Tx, *counter) error { return Refuse(errors.New("no")) }, tell("refusal"))
@@ -72,7 +72,7 @@ func TestWritesOfOneCommitShareASyncAndAKeyIsWrittenOnce(t *testing.T) {
 	k := Register(s, "counter", wakeCounter)
 	fs.close()
 	k.Submit("first", increment, nil)
-	eventually(t, "the sync to block", func() bool { return fs.blocked.Load() == 1 })
+	fs.awaitBlocked(t)
 	before := s.Metrics().WAL.BytesIn
 	for range 1000 {
 		k.Submit("a", increment, nil)
@@ -109,7 +109,7 @@ func TestManyWritesAreAppliedWhileOthersSync(t *testing.T) {
 		return func(err error) { told = append(told, fmt.Sprint(what, ":", err)) } // by one goroutine
 	}
 	k.Submit("first", increment, tell("first"))
-	eventually(t, "the sync to block", func() bool { return fs.blocked.Load() == 1 })
+	fs.awaitBlocked(t)
 	for range 2 * overlapKeys {
 		k.Submit("hot", increment, nil)
 	}

@@ -59,7 +59,7 @@ func TestEffectsWaitForWhatTheirOperationWroteAndSaw(t *testing.T) {
 	fs.close()
 	var h heard
 	k.Submit("a", h.with("effect 1", increment), h.done("write 1"))
-	eventually(t, "the sync to block", func() bool { return fs.blocked.Load() == 1 })
+	fs.awaitBlocked(t)
 	k.Submit("a", h.with("effect 2", reads), h.done("read"))
 	k.Submit("a", h.with("effect 3", func(tx *Tx, _ *counter) error { tx.SetDurability(Async); return nil }), nil)
 	k.Submit("a", h.with("never", fails), h.done("failure"))
@@ -156,7 +156,7 @@ func TestAFailedStoreHasNoEffects(t *testing.T) {
 	fs.close()
 	var h heard
 	k.Submit("a", h.with("never", increment), nil)
-	eventually(t, "the sync to block", func() bool { return fs.blocked.Load() == 1 })
+	fs.awaitBlocked(t)
 	k.Submit("b", h.with("never", incrementAs(None)), nil)
 	k.Submit("b", h.with("never", func(tx *Tx, _ *counter) error {
 		s.commit.fail(errors.New("broken"))

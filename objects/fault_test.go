@@ -158,8 +158,7 @@ func TestNoCommitBeginsOnALogThatFailed(t *testing.T) {
 
 // TestASlowDiskRefusesWhatCannotWait offers several times what may wait while a sync runs, which takes a second. Two syncs
 // must then bring all that may wait (while one runs that holds all of it, nothing more is let in), nothing that was let in
-// may wait for longer than that, and the rest must be refused at once. Who needs no disk
-// is not kept waiting either.
+// may wait for longer than that, and the rest must be refused at once. Who needs no disk is not kept waiting either.
 func TestASlowDiskRefusesWhatCannotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := &gateFS{FS: vfs.NewMem()}

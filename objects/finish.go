@@ -81,7 +81,7 @@ func (tx *Tx) saw() uint64 {
 // write publishes what the operation wrote. It returns the group if the outcome waits for it.
 func (s *Store) write(tx *Tx, done func(error)) (*group, error) {
 	if tx.puts && !tx.reserve {
-		if err := s.space.check(s.commit.durable.Load()); err != nil {
+		if err := s.Full(); err != nil {
 			s.fulls.Add(1)
 			return nil, err
 		}

@@ -111,6 +111,12 @@ func (g *gateFS) open() {
 	g.mu.Unlock()
 }
 
+// awaitBlocked waits until a sync has come to the gate that is shut.
+func (g *gateFS) awaitBlocked(t *testing.T) {
+	t.Helper()
+	eventually(t, "the sync to block", func() bool { return g.blocked.Load() == 1 })
+}
+
 func (g *gateFS) hook(f func()) { g.mu.Lock(); g.before = f; g.mu.Unlock() }
 
 func (g *gateFS) wait() {

@@ -287,7 +287,7 @@ func TestAnOperationReadsWhatLeavesMemoryMeanwhile(t *testing.T) {
 	must(t, k.Do(ctx, "a", increment))
 	fs.close()
 	k.Submit("other", increment, nil)
-	eventually(t, "the sync to block", func() bool { return fs.blocked.Load() == 1 })
+	fs.awaitBlocked(t)
 	k.Submit("a", func(tx *Tx, _ *counter) error { return tx.Put("b", []byte("there")) }, nil)
 	must(t, k.Do(ctx, "a", func(tx *Tx, _ *counter) error {
 		if _, found, err := tx.Get("none"); found || err != nil {

@@ -251,6 +251,7 @@ var faultDone = [numFaults]func(*chaos) bool{
 // be, and again by a parent that has another disk since. A parent that does not
 // know it may hear of it yet, from a report that is late.
 func (c *chaos) forget(s *site) {
+	const again = 4 * time.Second // some heartbeats
 	var by *Node
 	var disk int
 	var try func()
@@ -258,7 +259,7 @@ func (c *chaos) forget(s *site) {
 		if s.parent.left {
 			return
 		}
-		c.world.After(4*time.Second, try) // some heartbeats
+		c.world.After(again, try)
 		parent := s.parent.live()
 		if parent == nil || !parent.ready() || parent == by && parent.disk.number == disk {
 			return
@@ -274,7 +275,7 @@ func (c *chaos) forget(s *site) {
 			by, disk = parent, on
 		})
 	}
-	c.world.After(4*time.Second, try)
+	c.world.After(again, try)
 }
 
 // stop ends a node's process in good order, then does something.

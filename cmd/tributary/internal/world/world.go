@@ -254,8 +254,13 @@ func (n *Node) supervise(ctx context.Context) {
 // superviseEach is how often a killed place is looked at.
 const superviseEach = 20 * time.Millisecond
 
-// stop ends what runs, and its connection.
+// stop ends what runs in good order, as far as ctx allows.
 func (n *Node) stop(ctx context.Context) error {
+	return n.end(func(p *transport.Place) error { return p.Stop(ctx) })
+}
+
+// end ends what runs, in some way, and its connection.
+func (n *Node) end(how func(*transport.Place) error) error {
 	n.turn.Lock()
 	defer n.turn.Unlock()
 	n.mu.Lock()
@@ -265,7 +270,7 @@ func (n *Node) stop(ctx context.Context) error {
 	if p == nil {
 		return nil
 	}
-	err := p.Stop(ctx)
+	err := how(p)
 	conn.Close()
 	return err
 }
@@ -295,18 +300,7 @@ func (n *Node) Linked() bool {
 }
 
 // Kill ends the place as a crash would, until Restart.
-func (n *Node) Kill() error {
-	n.turn.Lock()
-	defer n.turn.Unlock()
-	n.mu.Lock()
-	p := n.running
-	n.running, n.conn = nil, nil
-	n.mu.Unlock()
-	if p == nil {
-		return nil
-	}
-	return p.Kill()
-}
+func (n *Node) Kill() error { return n.end((*transport.Place).Kill) }
 
 // Restart starts a place that was killed, unless it runs again.
 func (n *Node) Restart() error { return n.start() }
