@@ -118,7 +118,7 @@ func TestRestoredBackups(t *testing.T) {
 	swapped := time.Now()
 	w.startOn(root, nil)
 	w.startOn(city, nil)
-	eventually(t, soon, "both say that they were restored", func() bool {
+	eventually(t, "both say that they were restored", func() bool {
 		const says, detail = "this store is not the place's last", "restored from a backup"
 		return w.logs.has(root, says, detail) && w.logs.has(city, says, detail)
 	})
@@ -126,7 +126,7 @@ func TestRestoredBackups(t *testing.T) {
 	votes += load(func() { time.Sleep(300 * time.Millisecond) })
 	w.converges(votes)
 	for _, c := range cities {
-		eventually(t, 10*time.Second, "checks are admitted at "+string(c), func() bool {
+		eventually(t, "checks are admitted at "+string(c), func() bool {
 			return admitted.since(c, swapped.Add(lenderSide(faultLease))) >= 5
 		})
 	}
@@ -150,7 +150,7 @@ func TestRestoredBackups(t *testing.T) {
 	must[ResetReply](t)(w.client(root).Left(t.Context(), "tickets", "show", left))
 	start := spent.Load()
 	denied := 0
-	eventually(t, 10*time.Second, "the rest is spent", func() bool {
+	eventually(t, "the rest is spent", func() bool {
 		if !spend(t.Context(), clients[1], 50) {
 			denied++
 		}

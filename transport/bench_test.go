@@ -84,7 +84,7 @@ func BenchmarkOverNATS(b *testing.B) {
 	const check = `{"namespace":"api","key":"user-42","hits":1}`
 	request := func(subject, body, says string) func(int) {
 		return func(worker int) {
-			reply, err := conns[worker%len(conns)].Request(subject, []byte(body), soon)
+			reply, err := conns[worker%len(conns)].Request(subject, []byte(body), patience)
 			if err != nil || !strings.Contains(string(reply.Data), says) {
 				b.Errorf("%v, %v", reply, err)
 			}

@@ -166,10 +166,10 @@ func TestClientWaitsAsLongAsItsCheckMay(t *testing.T) {
 		time.AfterFunc(100*time.Millisecond, func() { done(CheckReply{Allowed: true, Place: "x"}, nil) })
 	}})
 	c := newClient(t, nc, WithTimeout(10*time.Millisecond))
-	if _, err := c.Check(t.Context(), "api", "a", WithWait(soon)); err != nil {
+	if _, err := c.Check(t.Context(), "api", "a", WithWait(patience)); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.CheckBatch(t.Context(), []CheckRequest{{"api", "a", 1, 0, ""}, {"api", "a", 1, soon, ""}}); err != nil {
+	if _, err := c.CheckBatch(t.Context(), []CheckRequest{{"api", "a", 1, 0, ""}, {"api", "a", 1, patience, ""}}); err != nil {
 		t.Error(err)
 	}
 	if _, err := c.Check(t.Context(), "api", "a", WithWait(0)); !errors.Is(err, context.DeadlineExceeded) {

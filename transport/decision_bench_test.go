@@ -51,7 +51,7 @@ func BenchmarkDecision(b *testing.B) {
 		b.Run(test.name, func(b *testing.B) {
 			w := newTree(b, testRules(b, test.limits...), world4[:4]...)
 			runner := w.places["eu.de.berlin"].Runner()
-			if reply, err := w.client("eu.de.berlin").Check(b.Context(), "api", "user-42", WithWait(5*time.Second)); err != nil || !reply.Allowed {
+			if reply, err := w.client("eu.de.berlin").Check(b.Context(), "api", "user-42", WithWait(patience)); err != nil || !reply.Allowed {
 				b.Fatalf("%+v %v", reply, err)
 			}
 			b.ReportAllocs()

@@ -140,14 +140,14 @@ func TestLostAndOldDisks(t *testing.T) {
 			}
 			shows := func(p tiers.Place, want int64) {
 				t.Helper()
-				eventually(t, 10*time.Second, fmt.Sprintf("%s shows %d votes", p, want), func() bool { return w.total(p, "alice") == want })
+				eventually(t, fmt.Sprintf("%s shows %d votes", p, want), func() bool { return w.total(p, "alice") == want })
 			}
 			all := func() int64 { return votes[cities[0]] + votes[cities[1]] }
 			admitted, stop := w.check(cities...)
 			onward := func(since time.Time) {
 				t.Helper()
 				for _, city := range cities {
-					eventually(t, 10*time.Second, fmt.Sprintf("checks are admitted at %s", city), func() bool { return admitted.since(city, since) >= 5 })
+					eventually(t, fmt.Sprintf("checks are admitted at %s", city), func() bool { return admitted.since(city, since) >= 5 })
 				}
 			}
 
@@ -175,7 +175,7 @@ func TestLostAndOldDisks(t *testing.T) {
 			swapped := time.Now()
 			w.startOn(test.victim, nil)
 			for _, s := range test.says {
-				eventually(t, 10*time.Second, fmt.Sprintf("%s logs %q: %q", s.place, s.message, s.detail), func() bool { return w.logs.has(s.place, s.message, s.detail) })
+				eventually(t, fmt.Sprintf("%s logs %q: %q", s.place, s.message, s.detail), func() bool { return w.logs.has(s.place, s.message, s.detail) })
 			}
 			vote(30)
 			for _, city := range cities {
@@ -186,7 +186,7 @@ func TestLostAndOldDisks(t *testing.T) {
 				shows("global", 0)
 				// Nothing is lent any more: what was lent ends with its lease.
 				for _, city := range cities {
-					eventually(t, 3*faultLease, "the lease ends at "+string(city), func() bool {
+					eventually(t, "the lease ends at "+string(city), func() bool {
 						return must[CheckReply](t)(w.client(city).Check(t.Context(), "api", "user-42", WithWait(0))).Reason == DeniedShare
 					})
 				}
@@ -224,8 +224,8 @@ func TestBudgetOfALostCountryWaitsForItsOperator(t *testing.T) {
 		t.Helper()
 		return must[CheckReply](t)(berlin.Check(t.Context(), "api", "user-42", WithHits(hits), WithWait(0)))
 	}
-	eventually(t, soon, "70 of 100 are spent", func() bool { return spend(70).Allowed })
-	eventually(t, soon, "what the city has at hand, too", func() bool {
+	eventually(t, "70 of 100 are spent", func() bool { return spend(70).Allowed })
+	eventually(t, "what the city has at hand, too", func() bool {
 		r := spend(1)
 		return !r.Allowed && r.Reason == DeniedLimit
 	})
@@ -234,11 +234,11 @@ func TestBudgetOfALostCountryWaitsForItsOperator(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.startOn("eu.de", nil)
-	eventually(t, soon, "the loss is logged", func() bool {
+	eventually(t, "the loss is logged", func() bool {
 		return w.logs.has("eu.de", "this store is not the place's last", "what it lent since is not known")
 	})
 	var above LimitExplanation
-	eventually(t, soon, "eu.de is asked, and waits for an operator", func() bool {
+	eventually(t, "eu.de is asked, and waits for an operator", func() bool {
 		if r := spend(1); r.Allowed {
 			t.Fatalf("a check of what nobody knows: %+v", r)
 		}
@@ -255,8 +255,8 @@ func TestBudgetOfALostCountryWaitsForItsOperator(t *testing.T) {
 	if r := must[ResetReply](t)(w.client("eu.de").Reset(t.Context(), "api", "user-42")); !slices.Equal(r.Limits, []string{"country budget 100"}) {
 		t.Errorf("%+v", r)
 	}
-	eventually(t, soon, "all 100 are there", func() bool { return spend(100).Allowed })
-	eventually(t, soon, "the city hears that no more is there", func() bool {
+	eventually(t, "all 100 are there", func() bool { return spend(100).Allowed })
+	eventually(t, "the city hears that no more is there", func() bool {
 		if r := spend(1); r.Allowed {
 			t.Fatalf("more than 100 after the reset: %+v", r)
 		}
@@ -279,14 +279,14 @@ func TestBudgetOutlivesALostCity(t *testing.T) {
 		}
 		return err == nil && r.Allowed
 	}
-	eventually(t, soon, "30 are spent in Berlin", func() bool { return spend("eu.de.berlin", 30) })
+	eventually(t, "30 are spent in Berlin", func() bool { return spend("eu.de.berlin", 30) })
 	w.kill("eu.de.berlin")
 	if err := os.RemoveAll(filepath.Join(w.dir, "eu.de.berlin")); err != nil {
 		t.Fatal(err)
 	}
 	w.startOn("eu.de.berlin", nil)
 	denied := 0
-	eventually(t, 3*soon, "the rest is spent", func() bool {
+	eventually(t, "the rest is spent", func() bool {
 		for _, city := range world4[3:] {
 			if !spend(city, 5) {
 				denied++

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -30,7 +29,7 @@ func TestExplainShowsTheWayOfAShare(t *testing.T) {
 	w := newTree(t, explained(t), world4...)
 	ctx := t.Context()
 	berlin := w.client("eu.de.berlin")
-	if r := must[CheckReply](t)(berlin.Check(ctx, "api", "a", WithHits(90), WithWait(5*time.Second))); !r.Allowed {
+	if r := must[CheckReply](t)(berlin.Check(ctx, "api", "a", WithHits(90), WithWait(patience))); !r.Allowed {
 		t.Fatalf("%+v", r)
 	}
 	must[CheckReply](t)(berlin.Check(ctx, "api", "a", WithHits(50), WithWait(0))) // it would like more, and keeps what it has
@@ -83,8 +82,8 @@ func TestExplainShowsTheWayOfAShare(t *testing.T) {
 
 	// In Munich nobody asked yet; once somebody did, Berlin is asked to give back.
 	munich := w.client("eu.de.munich")
-	munich.timeout = 3 * soon // on a busy machine
-	eventually(t, soon, "Munich knows that its disk is its last", func() bool {
+	munich.timeout = patience // on a busy machine
+	eventually(t, "Munich knows that its disk is its last", func() bool {
 		return !must[Explanation](t)(munich.Explain(ctx, "api", "other", 1)).Path[0].Unconfirmed
 	})
 	e = must[Explanation](t)(munich.Explain(ctx, "api", "a", 1))
@@ -95,7 +94,7 @@ func TestExplainShowsTheWayOfAShare(t *testing.T) {
 		t.Errorf("eu.de lends Munich %+v", lines)
 	}
 	must[CheckReply](t)(munich.Check(ctx, "api", "a", WithHits(8), WithWait(0)))
-	eventually(t, soon, "a recall in Berlin", func() bool {
+	eventually(t, "a recall in Berlin", func() bool {
 		r := must[Explanation](t)(berlin.Explain(ctx, "api", "a", 1)).Path[0].Limits[0].Recall
 		return r != nil && r.Count > 0 && r.AgoMS >= 0 && r.Keep != nil && r.Keep.Capacity < 100
 	})
@@ -121,7 +120,7 @@ func TestExplainShowsTheWayOfAShare(t *testing.T) {
 func TestExplainOfADeniedGlobalLimit(t *testing.T) {
 	w := newTree(t, explained(t), world4...)
 	berlin := w.client("eu.de.berlin")
-	if r := must[CheckReply](t)(berlin.Check(t.Context(), "world", "a", WithHits(100), WithWait(5*time.Second))); !r.Allowed {
+	if r := must[CheckReply](t)(berlin.Check(t.Context(), "world", "a", WithHits(100), WithWait(patience))); !r.Allowed {
 		t.Fatalf("%+v", r)
 	}
 	e := must[Explanation](t)(berlin.Explain(t.Context(), "world", "a", 1))

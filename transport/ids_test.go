@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -63,7 +62,7 @@ func TestHeaderThatIsNoIDOfTheRequestIsRefused(t *testing.T) {
 		{"any city", "add", good, []string{"x"}, ErrUnsupportedID, "a retry on tributary.add may reach another city"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), soon)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			reply, err := nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: "tributary." + c.subject, Data: []byte(c.body), Header: nats.Header{nats.MsgIdHdr: c.ids}})
 			if err != nil {
@@ -142,12 +141,12 @@ func TestRetryGetsTheFirstAnswer(t *testing.T) {
 		t.Errorf("adds under one id in a batch: %+v", batch)
 	}
 
-	check := must[CheckReply](t)(c.Check(ctx, "api", "a", WithHits(6), WithID("check"), WithWait(soon)))
+	check := must[CheckReply](t)(c.Check(ctx, "api", "a", WithHits(6), WithID("check"), WithWait(patience)))
 	again := must[CheckReply](t)(c.Check(ctx, "api", "a", WithHits(6), WithID("check"), WithWait(0)))
 	if !check.Allowed || again != check {
 		t.Errorf("a check: %+v, its retry: %+v", check, again)
 	}
-	if r := must[CheckReply](t)(c.Check(ctx, "api", "a", WithHits(4), WithWait(time.Second))); !r.Allowed {
+	if r := must[CheckReply](t)(c.Check(ctx, "api", "a", WithHits(4), WithWait(patience))); !r.Allowed {
 		t.Errorf("the retry spent, too: %+v", r)
 	}
 	// A denial is not remembered.
@@ -179,7 +178,7 @@ func TestRetryGetsTheFirstAnswer(t *testing.T) {
 			t.Errorf("%v, want %s: …%s…", c.err, c.reason.Reason, c.says)
 		}
 	}
-	eventually(t, soon, "the root has each add once", func() bool {
+	eventually(t, "the root has each add once", func() bool {
 		return must[GetReply](t)(w.client("global").Get(ctx, "votes", "a")).Total.String() == "7"
 	})
 }

@@ -62,7 +62,7 @@ func TestBudgetIsSpentToItsLastToken(t *testing.T) {
 	for _, city := range []tiers.Place{"eu.de.berlin", "eu.de.munich"} {
 		c := w.client(city)
 		wg.Go(func() {
-			for end := time.Now().Add(3 * soon); spent.Load() < 100 && time.Now().Before(end); {
+			for end := time.Now().Add(patience); spent.Load() < 100 && time.Now().Before(end); {
 				r, err := c.Check(context.Background(), "budget", "a", WithWait(time.Second))
 				if err != nil || r.Kind != "budget" {
 					t.Errorf("%+v, %v", r, err)
@@ -89,13 +89,13 @@ func TestBudgetIsSpentToItsLastToken(t *testing.T) {
 func TestQuotaSaysWhenItsWindowEnds(t *testing.T) {
 	w := newTree(t, kinds(t), world4...)
 	c := w.client("eu.de.berlin")
-	if r := must[CheckReply](t)(c.Check(t.Context(), "quota", "a", WithHits(20), WithWait(5*time.Second))); !r.Allowed || r.Kind != "quota" {
+	if r := must[CheckReply](t)(c.Check(t.Context(), "quota", "a", WithHits(20), WithWait(patience))); !r.Allowed || r.Kind != "quota" {
 		t.Fatalf("%+v", r)
 	}
 	now := time.Now().UTC()
 	end := time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, time.UTC)
 	var r CheckReply
-	eventually(t, 5*time.Second, "the city knows that nothing is left", func() bool {
+	eventually(t, "the city knows that nothing is left", func() bool {
 		r = must[CheckReply](t)(c.Check(t.Context(), "quota", "a"))
 		return r.Allowed || r.RetryAfter > 0
 	})
@@ -103,7 +103,7 @@ func TestQuotaSaysWhenItsWindowEnds(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for what, d := range map[string]time.Duration{"retry_after": r.RetryAfter, "reset": r.Reset} {
-		if off := time.Now().Add(d).Sub(end); off.Abs() > 5*time.Second {
+		if off := time.Now().Add(d).Sub(end); off.Abs() > patience {
 			t.Errorf("%s is %v, which is %v from the end of the month", what, d, off)
 		}
 	}
@@ -138,7 +138,7 @@ func TestPermitIsReleasedOnce(t *testing.T) {
 	ctx := t.Context()
 	var permits []string
 	for range 3 {
-		r := must[CheckReply](t)(c.Check(ctx, "jobs", "a", WithWait(5*time.Second)))
+		r := must[CheckReply](t)(c.Check(ctx, "jobs", "a", WithWait(patience)))
 		if !r.Allowed || r.Kind != "concurrency" || r.Permit == "" || r.Hold != limiter.DefaultHold {
 			t.Fatalf("%+v", r)
 		}
@@ -170,7 +170,7 @@ func TestPermitIsReleasedOnce(t *testing.T) {
 	}
 	// One is free, once, in the other city.
 	munich := w.client("eu.de.munich")
-	if r := must[CheckReply](t)(munich.Check(ctx, "jobs", "a", WithWait(soon))); !r.Allowed {
+	if r := must[CheckReply](t)(munich.Check(ctx, "jobs", "a", WithWait(patience))); !r.Allowed {
 		t.Errorf("after the release: %+v", r)
 	}
 	if r := must[CheckReply](t)(munich.Check(ctx, "jobs", "a")); r.Allowed {
@@ -194,7 +194,7 @@ func TestPermitEndsWithItsHold(t *testing.T) {
 	if r := must[CheckReply](t)(c.Check(t.Context(), "brief", "a", WithWait(0))); r.Allowed {
 		t.Fatalf("two at a time: %+v", r)
 	}
-	if r := must[CheckReply](t)(c.Check(t.Context(), "brief", "a", WithWait(soon))); !r.Allowed {
+	if r := must[CheckReply](t)(c.Check(t.Context(), "brief", "a", WithWait(patience))); !r.Allowed {
 		t.Fatalf("after the hold: %+v", r)
 	}
 	for what, call := range map[string]func(context.Context, string, string, string) (ReleaseReply, error){"released": c.Release, "renewed": c.Renew} {
@@ -219,7 +219,7 @@ func TestCheckThatDoesNotSayWaitsAsItsRuleSays(t *testing.T) {
 		}
 		waited <- r
 	}()
-	eventually(t, soon, "the check waits", func() bool {
+	eventually(t, "the check waits", func() bool {
 		return must[Explanation](t)(c.Explain(t.Context(), "patient", "a", 1)).Path[0].Limits[0].Waiting == 1
 	})
 	// Meanwhile one without such a rule waits, and is denied.
@@ -263,7 +263,7 @@ func TestCountCountsWhatIsAdmitted(t *testing.T) {
 			t.Errorf("%d hits: %+v", hits, r)
 		}
 	}
-	eventually(t, soon, "the root has counted what was admitted", func() bool {
+	eventually(t, "the root has counted what was admitted", func() bool {
 		return must[GetReply](t)(w.client("global").Get(t.Context(), "count", "a")).Total.String() == "5"
 	})
 	must[AddReply](t)(c.Add(t.Context(), "count", "a", 1)) // it takes adds, too
@@ -308,7 +308,7 @@ func TestWeightsDivideWhatAllWant(t *testing.T) {
 		return must[Explanation](t)(w.client(city).Explain(t.Context(), "weights", "a", 1)).Path[0].Limits[0].Holds.Rate
 	}
 	var berlin, munich int64
-	eventually(t, soon, "Berlin has three quarters of the rate", func() bool {
+	eventually(t, "Berlin has three quarters of the rate", func() bool {
 		berlin, munich = rate("eu.de.berlin"), rate("eu.de.munich")
 		return berlin+munich == 400 && berlin >= 280 && berlin <= 320
 	})

@@ -324,7 +324,7 @@ func TestObjectServiceStopsWhenItHasAnswered(t *testing.T) {
 		t.Error(err)
 	}
 	wantAnswer(t, await(t, answer, "the answer"), "last")
-	if _, err := nc.Request("tributary.object.notes.eu.de", nil, soon); !errors.Is(err, nats.ErrNoResponders) {
+	if _, err := nc.Request("tributary.object.notes.eu.de", nil, patience); !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("after it stopped, a request gets %v", err)
 	}
 }

@@ -44,7 +44,7 @@ func benchTree(b *testing.B) (w *tree, conns []*nats.Conn) {
 	for range 4 {
 		conns = append(conns, dial())
 	}
-	if reply, err := w.client("eu.de.berlin").Check(b.Context(), "api", "user-42", WithWait(5*time.Second)); err != nil || !reply.Allowed {
+	if reply, err := w.client("eu.de.berlin").Check(b.Context(), "api", "user-42", WithWait(patience)); err != nil || !reply.Allowed {
 		b.Fatalf("%+v %v", reply, err)
 	}
 	return w, conns
@@ -57,7 +57,7 @@ func BenchmarkPlace(b *testing.B) {
 	w, conns := benchTree(b)
 	ask := func(subject, body string) func(int) {
 		return func(worker int) {
-			reply, err := conns[worker%len(conns)].Request(subject, []byte(body), soon)
+			reply, err := conns[worker%len(conns)].Request(subject, []byte(body), patience)
 			if err != nil || reply.Header.Get(micro.ErrorCodeHeader) != "" {
 				b.Errorf("%v, %v", reply, err)
 			}

@@ -38,7 +38,7 @@ func TestPlacesAreListedAndForgotten(t *testing.T) {
 		t.Fatalf("a place that never was: %v", err)
 	}
 	w.kill("eu.de.munich")
-	eventually(t, soon, "Munich is forgotten", func() bool {
+	eventually(t, "Munich is forgotten", func() bool {
 		_, err := country.Forget(ctx, "eu.de.munich")
 		return err == nil
 	})
@@ -48,7 +48,7 @@ func TestPlacesAreListedAndForgotten(t *testing.T) {
 	munich := w.start("eu.de.munich")
 	select {
 	case <-munich.Done():
-	case <-time.After(soon):
+	case <-time.After(patience):
 		t.Fatal("the forgotten place goes on")
 	}
 	if err := munich.Err(); !errors.Is(err, tiers.ErrEnded) {
@@ -103,11 +103,11 @@ func TestLostRootIsJoined(t *testing.T) {
 	if allowed(1) {
 		t.Fatal("a budget is lent of which nobody knows what was spent")
 	}
-	eventually(t, soon, "the figure is taken", func() bool {
+	eventually(t, "the figure is taken", func() bool {
 		_, err := root.Left(ctx, "api", "user", 40)
 		return err == nil
 	})
-	eventually(t, 2*soon, "40 are left", func() bool { return allowed(40) })
+	eventually(t, "40 are left", func() bool { return allowed(40) })
 	if allowed(1) {
 		t.Error("more than 40 were left")
 	}

@@ -20,7 +20,7 @@ func askProtobuf(t *testing.T, nc *nats.Conn, subject string, request, reply pro
 	if err != nil {
 		t.Fatal(err)
 	}
-	msg, err := nc.RequestMsg(&nats.Msg{Subject: subject, Header: nats.Header{ContentTypeHeader: {ContentTypeProtobuf}}, Data: body}, soon)
+	msg, err := nc.RequestMsg(&nats.Msg{Subject: subject, Header: nats.Header{ContentTypeHeader: {ContentTypeProtobuf}}, Data: body}, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestMachinesAskInProtobuf(t *testing.T) {
 		"too many":           {"add", strings.Repeat("\x12\x00", MaxBatch+1), "split it"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			msg, err := nc.RequestMsg(&nats.Msg{Subject: "tributary." + c.verb, Header: nats.Header{ContentTypeHeader: {ContentTypeProtobuf}}, Data: []byte(c.body)}, soon)
+			msg, err := nc.RequestMsg(&nats.Msg{Subject: "tributary." + c.verb, Header: nats.Header{ContentTypeHeader: {ContentTypeProtobuf}}, Data: []byte(c.body)}, patience)
 			if err != nil {
 				t.Fatal(err)
 			}

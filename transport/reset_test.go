@@ -40,7 +40,7 @@ func TestResetFillsWhatThePlaceOwns(t *testing.T) {
 			t.Errorf("reset at %q: %+v", at.place, r)
 		}
 	}
-	eventually(t, soon, "10 are spent again", func() bool { return spend("budget", 10) })
+	eventually(t, "10 are spent again", func() bool { return spend("budget", 10) })
 	must[ResetReply](t)(w.client("eu.de").Reset(ctx, "home", "never asked for"))
 
 	for _, c := range []struct {

@@ -3,7 +3,6 @@ package transport
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
@@ -28,7 +27,7 @@ func TestRulesFlow(t *testing.T) {
 	if err != nil || applied.Version < 2 {
 		t.Fatalf("%+v %v", applied, err)
 	}
-	eventually(t, 5*time.Second, "the city follows them", func() bool {
+	eventually(t, "the city follows them", func() bool {
 		now, err := berlin.Rules(t.Context())
 		return err == nil && now.Version == applied.Version
 	})

@@ -94,7 +94,8 @@ func (s *Server) ClientURL() string {
 
 // Connect returns a connection within the process: no socket, and it comes back when cut.
 func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
-	nc, err := nats.Connect(s.nats.ClientURL(), append([]nats.Option{nats.InProcessServer(s.nats)}, opts...)...)
+	// No network can be slow here, but a machine can stand still for a while.
+	nc, err := nats.Connect(s.nats.ClientURL(), append([]nats.Option{nats.InProcessServer(s.nats), nats.Timeout(10 * time.Second)}, opts...)...)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the embedded NATS server: %w", err)
 	}

@@ -102,7 +102,7 @@ func TestConnectionComesBack(t *testing.T) {
 	second := newServer(t, ServerConfig{Listen: strings.TrimPrefix(url, "nats://")})
 	await(t, back, "the connection's return")
 	// The subscriptions are on their way; the server has them when it has answered.
-	if err := nc.FlushTimeout(soon); err != nil {
+	if err := nc.FlushTimeout(patience); err != nil {
 		t.Fatal(err)
 	}
 	if reply := ask(t, connect(t, second), "tributary.check", oneCheck); !bytes.Contains(reply.Data, []byte("allowed")) {

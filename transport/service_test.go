@@ -71,7 +71,7 @@ func TestInteriorPlaceRefusesChecksAndAdds(t *testing.T) {
 			t.Errorf("%s: %s", subject, reply.Data)
 		}
 	}
-	if _, err := nc.Request("tributary.get", []byte(oneCheck), soon); !errors.Is(err, nats.ErrNoResponders) {
+	if _, err := nc.Request("tributary.get", []byte(oneCheck), patience); !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("an interior place answers on the general subject: %v", err)
 	}
 }
@@ -295,7 +295,7 @@ func TestStopAnswersWhatCameAndTakesNoMore(t *testing.T) {
 		go func() { stopped <- svc.Stop(t.Context()) }()
 	}
 	// The subscriptions go first.
-	if _, err := nc.Request("tributary.check", []byte(oneCheck), soon); !errors.Is(err, nats.ErrNoResponders) {
+	if _, err := nc.Request("tributary.check", []byte(oneCheck), patience); !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("a check while stopping: %v", err)
 	}
 	select {
@@ -326,7 +326,7 @@ func TestStopUnderLoadLosesNoAnswer(t *testing.T) {
 	for range 8 {
 		group.Go(func() {
 			for {
-				reply, err := nc.Request("tributary.add", []byte(oneAdd), soon)
+				reply, err := nc.Request("tributary.add", []byte(oneAdd), patience)
 				if errors.Is(err, nats.ErrNoResponders) {
 					return
 				}

@@ -25,6 +25,7 @@ type tree struct {
 	logs    *logs // nil: not gathered
 	dir     string
 	places  map[tiers.Place]*Place
+	askers  map[tiers.Place]*Client // of total
 }
 
 func testRules(t testing.TB, limits ...limiter.LimitSpec) *limiter.Rules {
@@ -47,7 +48,7 @@ func newTree(t testing.TB, rules *limiter.Rules, places ...tiers.Place) *tree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &tree{t: t, server: server, rules: rules, metrics: metrics, dir: t.TempDir(), places: map[tiers.Place]*Place{}}
+	w := &tree{t: t, server: server, rules: rules, metrics: metrics, dir: t.TempDir(), places: map[tiers.Place]*Place{}, askers: map[tiers.Place]*Client{}}
 	t.Cleanup(w.close)
 	for _, p := range places {
 		w.start(p)
@@ -114,7 +115,7 @@ func (w *tree) client(at tiers.Place) *Client {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(nc.Close)
-	var opts []Option
+	opts := []Option{WithTimeout(patience / 2)}
 	if at != "" {
 		opts = append(opts, WithPlace(string(at)))
 	}
@@ -126,11 +127,11 @@ func (w *tree) client(at tiers.Place) *Client {
 }
 
 // eventually waits until a condition holds.
-func eventually(t testing.TB, within time.Duration, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(within); !holds(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); !holds(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within %s: %s", within, what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }
@@ -153,12 +154,12 @@ func TestVotesOfTwoCitiesReachTheRoot(t *testing.T) {
 		}
 	}
 	root := w.client("global")
-	eventually(t, 5*time.Second, "the root has 200 votes", func() bool {
+	eventually(t, "the root has 200 votes", func() bool {
 		reply, err := root.Get(ctx, "votes", "alice")
 		return err == nil && reply.Total.String() == "200"
 	})
 	berlin := w.client("eu.de.berlin")
-	eventually(t, 5*time.Second, "Berlin sees the root's 200 votes", func() bool {
+	eventually(t, "Berlin sees the root's 200 votes", func() bool {
 		reply, err := berlin.Get(ctx, "votes", "alice")
 		return err == nil && len(reply.Views) == 3 && reply.Views[2].Total.String() == "200" && reply.Views[2].Place == "global" && reply.Views[2].Behind == 0
 	})

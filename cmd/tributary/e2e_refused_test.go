@@ -65,7 +65,7 @@ func TestServeRefusesToStart(t *testing.T) {
 			refused := *c
 			refused.t = t
 			p := refused.launch(test.data, test.args...)
-			if code := p.exitCode(10 * time.Second); code != 1 {
+			if code := p.exitCode(); code != 1 {
 				t.Errorf("exit code %d", code)
 			}
 			said := p.stderr.String()
@@ -113,7 +113,7 @@ func TestStoreOfAnotherWorldIsNotSummed(t *testing.T) {
 		if p == parents {
 			kind = tiers.EventChildRefuse
 		}
-		eventually(t, 10*time.Second, string(kind)+" in the log", func() bool { return len(p.events(kind)) > 0 })
+		eventually(t, string(kind)+" in the log", func() bool { return len(p.events(kind)) > 0 })
 	}
 	in, out := worlds(parents.events(tiers.EventChildRefuse)), worlds(city.events(tiers.EventRefused))
 	if len(in) != 2 || !slices.Equal(in, out) {
@@ -152,7 +152,7 @@ type adding struct {
 func (c *cluster) adding(place string) *adding {
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &adding{stop: cancel}
-	client := c.client(place)
+	client := c.hurried(place, hurry)
 	for range 4 {
 		a.wg.Go(func() {
 			for ctx.Err() == nil {
@@ -185,7 +185,7 @@ func (a *adding) acknowledged() int64 {
 func (p *process) fenced() {
 	p.t.Helper()
 	p.expected = true
-	if code := p.exitCode(10 * time.Second); code != 1 {
+	if code := p.exitCode(); code != 1 {
 		p.t.Errorf("the older twin's exit code is %d", code)
 	}
 	if len(p.events(tiers.EventFenced)) == 0 {
@@ -210,25 +210,25 @@ func TestTwins(t *testing.T) {
 
 			older := c.serve(berlin)
 			a := c.adding(berlin)
-			eventually(t, 10*time.Second, "adds at the older twin", func() bool { return a.acknowledged() > 100 })
+			eventually(t, "adds at the older twin", func() bool { return a.acknowledged() > 100 })
 			if asleep {
 				older.signal(syscall.SIGSTOP)
 			}
 			newer := c.launch(copied, "--nats", c.url, "--place", berlin)
-			eventually(t, 10*time.Second, "the newer twin is known", func() bool { return len(newer.events(tiers.EventJoined)) > 0 })
+			eventually(t, "the newer twin is known", func() bool { return len(newer.events(tiers.EventJoined)) > 0 })
 			if asleep {
 				before := a.acknowledged()
-				eventually(t, 10*time.Second, "adds at the newer twin", func() bool { return a.acknowledged() > before+50 })
+				eventually(t, "adds at the newer twin", func() bool { return a.acknowledged() > before+50 })
 				older.signal(syscall.SIGCONT)
 			}
 			older.fenced()
 			before := a.acknowledged()
-			eventually(t, 10*time.Second, "adds at the newer twin alone", func() bool { return a.acknowledged() > before+100 })
+			eventually(t, "adds at the newer twin alone", func() bool { return a.acknowledged() > before+100 })
 			a.end()
 
 			low, high := a.tally.Acknowledged, a.tally.Acknowledged+a.tally.Unanswered
 			var root int64
-			eventually(t, 15*time.Second, "the root has what was acknowledged", func() bool {
+			eventually(t, "the root has what was acknowledged", func() bool {
 				var known bool
 				root, known = c.total("global", "alice")
 				return known && root >= low

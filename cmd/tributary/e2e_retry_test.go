@@ -47,6 +47,7 @@ namespaces:
 
 	// Whoever gets no answer asks again.
 	const callers, each = 8, 40
+	hurried := c.hurried(berlin, hurry)
 	var done, retried atomic.Int64
 	errs := make(chan error, callers)
 	for caller := range callers {
@@ -55,7 +56,7 @@ namespaces:
 				for i := range each {
 					id := transport.WithID(fmt.Sprintf("%d/%d", caller, i))
 					for tries := 0; ; tries++ {
-						_, err := client.Add(context.Background(), "votes", "alice", 1, id)
+						_, err := hurried.Add(context.Background(), "votes", "alice", 1, id)
 						if err == nil {
 							break
 						}
@@ -73,7 +74,7 @@ namespaces:
 		}()
 	}
 	for _, after := range []int64{callers * each / 4, callers * each / 2} {
-		eventually(t, 10*time.Second, "some adds are answered", func() bool { return done.Load() >= after })
+		eventually(t, "some adds are answered", func() bool { return done.Load() >= after })
 		city.kill()
 		city = c.serve(berlin)
 		same()
@@ -88,8 +89,8 @@ namespaces:
 	}
 	c.shows("global", "alice", callers*each)
 	c.shows("global", "bob", 3)
-	eventually(t, 10*time.Second, "the root has counted the check once", func() bool {
-		reply, err := c.client("global").Get(ctx, "api", "bob")
+	eventually(t, "the root has counted the check once", func() bool {
+		reply, err := c.hurried("global", hurry).Get(ctx, "api", "bob")
 		return err == nil && reply.Total.String() == "7"
 	})
 	t.Logf("%d adds, %d times asked again", done.Load(), retried.Load())
@@ -116,13 +117,13 @@ namespaces:
 	admitted := func(since time.Time) {
 		t.Helper()
 		for _, city := range []string{berlin, munich} {
-			eventually(t, 10*time.Second, "checks are admitted at "+city, func() bool { return h.since(city, since) >= 20 })
+			eventually(t, "checks are admitted at "+city, func() bool { return h.since(city, since) >= 20 })
 		}
 	}
 	admitted(time.Now())
 	c.add(berlin, 5)
 	newer := c.launch(copied, "--nats", c.url, "--place", berlin)
-	eventually(t, 10*time.Second, "the newer twin is known", func() bool { return len(newer.events(tiers.EventJoined)) > 0 })
+	eventually(t, "the newer twin is known", func() bool { return len(newer.events(tiers.EventJoined)) > 0 })
 	older.fenced()
 	fenced := older.events(tiers.EventFenced)[0]
 	if fenced.Level != "error" || fenced.Place != berlin || !strings.Contains(fenced.Detail, "takes no more requests, reports what it has, and exits") {

@@ -15,6 +15,7 @@ var operationsMasks = []struct {
 	pattern *regexp.Regexp
 	with    string
 }{
+	{regexp.MustCompile(`(?m)^\S+: \w+ [0-9.]+ [KMG]?i?B( of .* %\))?\n`), ""}, // how far a slow machine is
 	{regexp.MustCompile(`/\S*/(tributary-data|backups)`), "$1"},
 	{regexp.MustCompile(`\b[0-9.]+ [KMG]?i?B\b`), "SIZE"},
 	{regexp.MustCompile(`\b[0-9a-f]{16}\b`), "STORE"},

@@ -60,7 +60,7 @@ func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 // await waits until a JavaScript condition holds.
 func (b *tab) await(what, condition string) {
 	b.Helper()
-	if _, err := chromedp.Run(b.ctx, chromedp.Poll[bool](condition, chromedp.WithPollingTimeout(30*time.Second))); err != nil {
+	if _, err := chromedp.Run(b.ctx, chromedp.Poll[bool](condition, chromedp.WithPollingTimeout(time.Minute))); err != nil {
 		text, _ := chromedp.Run(b.ctx, chromedp.Text("body"))
 		b.shoot("failed")
 		b.Fatalf("waiting for %s (%s): %v; the page says:\n%s", what, condition, err, text)

@@ -72,7 +72,7 @@ func complaints(ctx context.Context, t *testing.T) func() []string {
 // await waits until a JavaScript condition holds.
 func await(ctx context.Context, t *testing.T, what, condition string) {
 	t.Helper()
-	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](condition, chromedp.WithPollingTimeout(20*time.Second))); err != nil {
+	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](condition, chromedp.WithPollingTimeout(time.Minute))); err != nil {
 		text, _ := chromedp.Run(ctx, chromedp.Text("body"))
 		t.Fatalf("waiting for %s (%s): %v; the page says:\n%s", what, condition, err, text)
 	}
