@@ -2,6 +2,7 @@ package tiers
 
 import (
 	"math"
+	"strconv"
 	"testing"
 	"time"
 
@@ -187,6 +188,40 @@ func TestStrangersAreNotAnswered(t *testing.T) {
 		if a := m.Reported(1, &Report{Child: child, Session: 1, Sequence: 1}); a != nil {
 			t.Errorf("%s is answered with %+v", child, a)
 		}
+	}
+}
+
+// TestARefusalIsToldOnce: a child that is refused goes on asking, and the log
+// does not go on saying so, whether the child was known or not.
+func TestARefusalIsToldOnce(t *testing.T) {
+	m := start(t, memory{}, Root, false, 9)
+	m.Output(0)
+	m.Reported(1, &Report{Child: "known", Session: 1, Sequence: 1})
+	told := map[Place]int{}
+	report := func(child Place, world uint64) {
+		m.Reported(2, &Report{Child: child, Session: 2, Sequence: 2, World: world})
+		for _, e := range m.Output(2).Events {
+			if e.Kind == EventChildRefuse {
+				told[e.Place]++
+			}
+		}
+	}
+	for range 5 {
+		report("known", 1)
+		report("stranger", 1)
+	}
+	if told["known"] != 1 || told["stranger"] != 1 {
+		t.Errorf("refusals were told %v times", told)
+	}
+	report("stranger", 2) // for another reason
+	if told["stranger"] != 2 {
+		t.Errorf("refusals were told %v times", told)
+	}
+	for i := range maxStrangers * 3 {
+		report(Place("c"+strconv.Itoa(i)), 1)
+	}
+	if n := len(m.lower.strangers); n > maxStrangers {
+		t.Errorf("%d strangers are remembered", n)
 	}
 }
 

@@ -18,7 +18,13 @@ type lower struct {
 	lastAt   limiter.Time
 	calls    map[*child]*Recall
 	recalled []*child // who has an entry in calls, in the order of the first
+
+	// strangers are places that were refused before they were known, and why:
+	// each is told of once, as long as they are few.
+	strangers map[Place]string
 }
+
+const maxStrangers = 64
 
 // child is what a parent knows of one place below it.
 type child struct {
@@ -43,7 +49,7 @@ type child struct {
 }
 
 func (m *Machine) startLower() error {
-	m.lower = lower{children: map[Place]*child{}, calls: map[*child]*Recall{}, lastAt: m.began - limiter.Time(time.Minute)}
+	m.lower = lower{children: map[Place]*child{}, calls: map[*child]*Recall{}, strangers: map[Place]string{}, lastAt: m.began - limiter.Time(time.Minute)}
 	return m.reader.Scan(childPrefix, "", func(k Key, r Record) bool {
 		c := m.addChild(Place(k[len(childPrefix):]), r.(*ChildRecord))
 		c.seenAt = m.began
@@ -84,13 +90,11 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	a := &Ack{World: m.meta.World, Session: r.Session, Sequence: r.Sequence, Parent: m.cfg.Session, Stamp: now}
 	c := m.lower.children[r.Child]
 	if a.Refused, a.Fenced = m.refuse(r, c); a.Refused != "" {
+		news := m.noteRefusal(r.Child, c, a.Refused)
 		if a.Pause = lastRetry; m.meta.World == 0 {
 			a.Pause = 4 * firstRetry
-		} else if c == nil || c.refused != a.Refused {
+		} else if news {
 			m.event(EventChildRefuse, r.Child, a.Refused)
-		}
-		if c != nil {
-			c.refused = a.Refused
 		}
 		return a
 	}
@@ -154,6 +158,20 @@ func (m *Machine) refuse(r *Report, c *child) (why string, ends bool) {
 		return fmt.Sprintf("%s has %d children already; no more are allowed", m.cfg.Place, maxChildren), false
 	}
 	return "", false
+}
+
+// noteRefusal notes why a child is refused, and says whether that is news.
+func (m *Machine) noteRefusal(place Place, c *child, why string) bool {
+	before := m.lower.strangers[place]
+	if c != nil {
+		before, c.refused = c.refused, why
+	} else {
+		if len(m.lower.strangers) >= maxStrangers {
+			clear(m.lower.strangers)
+		}
+		m.lower.strangers[place] = why
+	}
+	return why != before
 }
 
 // hello gives a session its number, and tells how far the changes on its

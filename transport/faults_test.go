@@ -157,13 +157,14 @@ func pace(ctx context.Context, d time.Duration) {
 	}
 }
 
-// checksGoOn checks at a place for a while, once at least: all must be admitted.
+// checksGoOn checks at a place for a while, once at least: all must be admitted, at once or when the share is there again
+// that the place borrows (with a slow disk above it is late).
 func checksGoOn(t testing.TB, c *Client, within time.Duration, namespaces ...string) {
 	t.Helper()
 	n := 0
 	for end := time.Now().Add(within); n == 0 || time.Now().Before(end); pace(t.Context(), 5*time.Millisecond) {
 		for _, namespace := range namespaces {
-			if reply, err := c.Check(t.Context(), namespace, "user-42"); err != nil || !reply.Allowed {
+			if reply, err := c.Check(t.Context(), namespace, "user-42", WithWait(patience)); err != nil || !reply.Allowed {
 				t.Fatalf("check %d in %s: %+v, %v", n, namespace, reply, err)
 			}
 			n++
