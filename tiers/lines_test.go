@@ -45,26 +45,101 @@ func TestReturnToAnEarlierLender(t *testing.T) {
 
 // TestLineOfANewLender: a parent that started again lends on a line with the
 // number of the one that is held. It is another line: what was held is void,
-// and what is lent is there from the first token.
+// and what is lent is there from the first token. Where the one before answers
+// again, its lines of then are left: some of what it lent on them in all was
+// returned, and is with others.
 func TestLineOfANewLender(t *testing.T) {
 	m, r := joinedCity(t)
 	user, limit := Name{"api", "user"}, m.rules.Rule("api").Limits[0].ID
 	now := limiter.Time(2)
 	for i, step := range []struct {
-		parent uint64
-		lent   int64
-		spend  int64
-		want   int64 // left
-	}{{9, 10, 0, 10}, {9, 12, 3, 9}, {8, 4, 0, 4}, {8, 4, 1, 3}} {
+		parent, line uint64
+		lent         int64
+		spend        int64
+		want         int64 // left
+	}{
+		{9, 1, 10, 0, 10},
+		{9, 1, 12, 3, 9},
+		{8, 1, 4, 0, 4},
+		{8, 1, 4, 1, 3},
+		{9, 1, 12, 0, 3},
+		{9, 1, 20, 0, 3},
+		{9, 2, 7, 0, 7},
+		{8, 1, 6, 0, 7},
+		{9, 2, 9, 0, 9},
+		{8, 2, 6, 0, 6},
+		{9, 2, 9, 0, 6},
+		{9, 1, 30, 0, 6},
+	} {
 		a := answer(m, r)
 		a.Parent = step.parent
-		a.Lines = []Grant{{Name: user, Limit: limit, Line: 1, Lent: limiter.Share{Tokens: step.lent, Capacity: step.lent}, Lease: 5 * time.Second, Keep: Keep{All: true}}}
+		a.Lines = []Grant{{Name: user, Limit: limit, Line: step.line, Lent: limiter.Share{Tokens: step.lent, Capacity: step.lent}, Lease: 5 * time.Second, Keep: Keep{All: true}}}
 		m.Acknowledged(now, a)
 		if d, _, err := m.Check(now, user, step.spend, now, 1); err != nil || !d.Allowed || d.Remaining != step.want {
 			t.Errorf("after answer %d of parent %d, which lent %d: %+v, %v; want %d left", i, step.parent, step.lent, d, err, step.want)
 		}
 		now = now.Add(time.Second)
 		r = m.Output(now).Report
+	}
+}
+
+// TestLineThatWasLeft: a child that had the answer in which it was lent a line,
+// and names another process' line, does not take ours up again. It is renewed no
+// more, and the next one is another. Of a budget, what is out on it is spent.
+func TestLineThatWasLeft(t *testing.T) {
+	rules, err := limiter.Compile(limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{
+		"api":  {Limits: []limiter.LimitSpec{{Scope: "global", Rate: "1000/s", Burst: new(int64(1000))}}},
+		"shop": {Limits: []limiter.LimitSpec{{Scope: "global", Budget: new(int64(100))}}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, namespace := range []string{"api", "shop"} {
+		disk := memory{}
+		m, err := Start(0, Config{
+			Place: Root, Partitions: 1, Rules: rules, Session: 2, NewWorld: 7,
+			Lease: DefaultLease, Heartbeat: DefaultHeartbeat, ReportInterval: DefaultReportInterval, MaxAwake: DefaultMaxAwake,
+		}, disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, limit := Name{namespace, "a"}, rules.Rule(namespace).Limits[0].ID
+		now, sequence := limiter.Time(1), uint64(0)
+		report := func(got uint64, of LineReport) *Ack {
+			sequence++
+			of.Name, of.Limit, of.Demand = name, limit, Demand{Ask: 10, Single: 10, Until: time.Second, Weight: 1}
+			m.Tick(now)
+			m.Read(disk)
+			a := m.Reported(now, &Report{Child: "eu", Session: 5, Number: 1, Sequence: sequence, Got: got, Hash: rules.Hash, Lines: []LineReport{of}})
+			disk.apply(m.Output(now).Writes)
+			return a
+		}
+		first := lent(t, report(0, LineReport{}))
+		if again := lent(t, report(0, LineReport{Lender: 1, Line: 7})); again.Line != first.Line {
+			t.Errorf("%s: line %d became %d before the child heard of it", namespace, first.Line, again.Line)
+		}
+		left := func() *line { return m.space(namespace).objects["a"].pools[0].lines[0] }
+		expires := left().expires
+		now = now.Add(time.Second)
+		a := report(2, LineReport{Lender: 1, Line: 7})
+		if namespace == "shop" {
+			if other := lent(t, a); other.Line == first.Line || other.Lent.Tokens > 100-first.Lent.Tokens {
+				t.Errorf("after %+v, of a budget of 100: %+v", first, other)
+			}
+			continue
+		}
+		if len(a.Lines) != 0 || left().number != first.Line || left().expires != expires {
+			t.Errorf("a line that was left is renewed: %+v, until %d, not %d", a.Lines, left().expires, expires)
+		}
+		for range 20 {
+			now = now.Add(time.Second / 2)
+			if a = report(2, LineReport{Lender: 1, Line: 7}); len(a.Lines) > 0 {
+				break
+			}
+		}
+		if other := lent(t, a); other.Line == first.Line || now < expires {
+			t.Errorf("line %d is lent at %d, line %d ends at %d", other.Line, now, first.Line, expires)
+		}
 	}
 }
 

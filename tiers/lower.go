@@ -333,16 +333,26 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 			continue
 		}
 		n := p.line(c, r.Session)
-		if n.number != 0 && l.Line == n.number && l.Lender == m.cfg.Session {
+		named := l.Line == n.number && l.Lender == m.cfg.Session
+		if n.number != 0 && named {
 			n.unaware = l.Resets < n.resets
 			p.takeBack(now, n, l.Returned)
 			if l.Ended {
 				p.end(now, n)
 			}
 		}
-		if a.Fenced || !follows { // returns are taken, nothing is lent or renewed
+		left := n.number != 0 && !named && n.said != 0 && n.said <= r.Got
+		if left && p.limit.Durable() {
+			p.end(now, n)
+			left = false
+		}
+		switch {
+		case a.Fenced, !follows: // returns are taken, nothing is lent or renewed
 			m.balance(now, p, nil)
-		} else {
+		case left: // another process of this place has answered since, and lent: ours ends with its lease
+			n.demand = Demand{}
+			m.balance(now, p, nil)
+		default:
 			n.demand, n.called = l.Demand.sane(), false
 			n.until = now.Add(n.demand.Until)
 			lease := m.leaseOf(now, p, n)
@@ -351,8 +361,8 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 			}
 			n.expires = max(n.expires, now.Add(lenderLease(lease)))
 			m.balance(now, p, n)
-			// A line that the report did not name is one that was opened just
-			// now, or in a message that never came: a child forgets no other.
+			// A line that the report did not name, and the child has not left, is
+			// one that was opened just now, or in a message that never came.
 			a.Lines = append(a.Lines, m.grant(now, p, n))
 			n.said = r.Sequence
 		}

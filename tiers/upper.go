@@ -56,13 +56,41 @@ type upper struct {
 	resumeAt limiter.Time // no report leaves before
 	beatAt   limiter.Time // an empty one leaves then
 
-	parent  uint64 // its session
+	lender           // the parent's session
+	left    []lender // those before it, the last one last
+	old     uint64   // lines of the parent up to this one were left with it before it answered again
 	stamp   limiter.Time
 	stampAt limiter.Time
 	got     uint64       // the last report whose Ack came
 	gotAt   limiter.Time // when it was built: what answers it counts from then
 	rules   uint64       // the parent's
 	above   []aboveMark  // the parent and its ancestors, as the last Ack said
+}
+
+// A lender is a session of the parent.
+type lender struct {
+	parent uint64 // the session
+	lines  uint64 // the last line that it lent
+}
+
+// maxLeft is how many sessions of the parent are remembered. One suffices but
+// where several processes of the parent run, and answer in turns.
+const maxLeft = 16
+
+// turn turns to another session of the parent. What this place held from a
+// line that it left is gone, in part to the lender, in part to others: the line
+// is never taken up again, though the lender, should it answer again, tells
+// what it lent in all.
+func (u *upper) turn(parent uint64) {
+	if u.lines > 0 {
+		u.left = append(u.left, u.lender)
+		u.left = u.left[max(0, len(u.left)-maxLeft):]
+	}
+	u.lender, u.old = lender{parent: parent}, 0
+	if i := slices.IndexFunc(u.left, func(l lender) bool { return l.parent == parent }); i >= 0 {
+		u.lender = u.left[i]
+		u.left, u.old = slices.Delete(u.left, i, i+1), u.lines
+	}
 }
 
 // aboveMark is a Watermark by this place's clock.
@@ -307,7 +335,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	if u.parent != a.Parent {
 		// A parent that starts has forgotten its lines: ask for new ones, and
 		// use the old ones until they end.
-		u.parent = a.Parent
+		u.turn(a.Parent)
 		m.retell()
 		if u.pass != nil { // what it was told before may not be on its disk
 			u.pass.after, u.pass.sent = "", 0
@@ -469,6 +497,10 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 		return
 	}
 	if h.number != g.Line || h.lender != m.upper.parent {
+		if g.Line <= m.upper.old {
+			return
+		}
+		m.upper.lines = max(m.upper.lines, g.Line)
 		p.lose(now)
 		*h = held{lender: m.upper.parent, number: g.Line, resets: g.Resets}
 		if p.window != g.Window {

@@ -176,7 +176,7 @@ var faultDone = [numFaults]func(*chaos) bool{
 	},
 	Twin: func(c *chaos) bool {
 		n := c.node()
-		if c.twin == 2 || !n.Leaf || n.Place == tiers.Root || !n.Running() || n != c.world.nodes[n.Place] {
+		if c.twin == 2 || n.Place == tiers.Root || !n.Running() || n != c.world.nodes[n.Place] {
 			return false
 		}
 		c.twin++
@@ -323,13 +323,13 @@ func (c *chaos) restart(n *Node) {
 			return
 		}
 		n.gone = true // its twin goes on; its parent, which has it all, may have lost its disk since
-		c.laws.mayLose(n.site)
+		c.laws.unread(n.site)
 		c.laws.path(pathFencedExit)
 		return
 	}
 	if errors.Is(n.broken, tiers.ErrEnded) { // what it counted last is on its disk only, which an operator keeps
 		n.gone = true
-		c.laws.mayLose(n.site)
+		c.laws.unread(n.site)
 		c.laws.path(pathEndedExit)
 		return
 	}

@@ -369,15 +369,21 @@ func (l *laws) reopened(n *Node) {
 			n.totals[i] = sum(n.totals[i], recorded(r, !n.Leaf && key.source == ""))
 		}
 	}
-	if n.Leaf {
-		l.mayLose(n.site)
+	l.unread(n.site)
+}
+
+// unread is called when a disk of a place is read no more: it is another, or
+// its process was fenced and has exited.
+func (l *laws) unread(s *site) {
+	if s.leaf {
+		l.mayLose(s)
 	}
-	for _, leaf := range n.site.below {
+	for _, leaf := range s.below {
 		if leaf.leaf && !leaf.left {
 			l.mayLose(leaf)
 		}
 	}
-	for s := n.site; s != nil; s = s.parent {
+	for ; s != nil; s = s.parent {
 		if !s.leaf {
 			l.mayBeBehind(s)
 		}
@@ -428,6 +434,9 @@ func (s *site) reported(i int) (most tiers.Total) {
 	}
 	name := s.parent.nodes[0].world.laws.targets[i].name
 	for _, n := range s.parent.nodes {
+		if n.gone {
+			continue
+		}
 		most = larger(most, recorded(n.disk.durable[countKey(name, s.place)], false))
 	}
 	return most

@@ -112,6 +112,7 @@ type Exception int
 const (
 	LostCounts    Exception = iota // votes that only a lost or old disk held
 	LostTogether                   // a place and its parent lost their disks: the grandparent shows more, and an owner takes itself for new
+	TwoOwners                      // two processes owned a limit: what is checked by its bucket is not, from then on
 	OldOwner                       // a budget's or quota's owner was set back to an old disk
 	LostRoot                       // the root's disk was lost: a new world, until it is joined
 	FoldedUnheard                  // a session was folded of which the parent had not heard all
@@ -119,6 +120,6 @@ const (
 	numExceptions
 )
 
-var exceptionNames = [numExceptions]string{"lost-counts", "lost-together", "old-owner", "lost-root", "folded-unheard", "returned-limit"}
+var exceptionNames = [numExceptions]string{"lost-counts", "lost-together", "two-owners", "old-owner", "lost-root", "folded-unheard", "returned-limit"}
 
 func (e Exception) String() string { return exceptionNames[e] }

@@ -49,6 +49,7 @@ type site struct {
 	nodes  []*Node
 	below  []*site
 	left   bool // for good, and is forgotten by its parent
+	twice  bool // two processes ran for it, a parent of others: each lent the limits that it owns
 	kept   []kept
 
 	counts  []siteCount // by target

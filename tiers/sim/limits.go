@@ -490,7 +490,12 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 // spend charges a check that was admitted.
 func (l *laws) spend(s *spending) {
 	o := s.oracle
-	if over, of := o.spend(l, s); over > 0 {
+	switch over, of := o.spend(l, s); {
+	case over > 0 && o.owner.twice:
+		l.excepted[TwoOwners]++
+		o.fill(l.world.now)
+		o.windows, o.permits, o.out = nil, nil, 0
+	case over > 0:
 		l.broken("limits hold", s.node, "%d hits of %s admitted, %d beyond %s of %s (owner %s)", s.hits, s.target.name, over, of, s.limit, o.owner.place)
 	}
 	if s.permit != 0 && !(o.limit.Soft && s.cutOff) {
@@ -537,6 +542,13 @@ func (l *laws) takenForNew(s *site, session uint64) {
 			o.unheardUntil = max(o.unheardUntil, outEnds)
 		}
 	}
+}
+
+// ownsTwice is called when a second process of a place starts. Nobody fences
+// owners from one another: each lends all of a limit that the place owns, if it
+// is no leaf. Limits that it borrows are checked as ever.
+func (l *laws) ownsTwice(s *site) {
+	s.twice = s.twice || !s.leaf
 }
 
 // runs says that a process of the site is of a session: there may be a twin.

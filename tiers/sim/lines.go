@@ -220,14 +220,14 @@ func (l *laws) balance(n *Node, t *target, e *tiers.Explanation) {
 // whole.
 func (l *laws) wasReset(n *Node, t *target, id uint64) bool {
 	return slices.ContainsFunc(l.oracles, func(o *oracle) bool {
-		return o.owner == n.site && o.target == t && o.id == id && o.resetBy == n.session()
+		return o.owner == n.site && o.target == t && o.id == id && (o.resetBy == n.session() || o.owner.twice)
 	})
 }
 
 // sums adds up what all places below an owner may spend at this instant of
 // one limit: never more than the limit.
 func (l *laws) sums(o *oracle) {
-	if o.node != nil || !o.exists || o.limit.Soft {
+	if o.node != nil || !o.exists || o.limit.Soft || o.owner.twice {
 		return
 	}
 	o.settle(l.world.now)

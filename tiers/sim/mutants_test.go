@@ -145,13 +145,23 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a return to an earlier session of the lender is taken",
-		edits:   []edit{{"tiers/lower.go", "l.Line == n.number && l.Lender == m.cfg.Session {", "l.Line == n.number {"}},
+		edits:   []edit{{"tiers/lower.go", "named := l.Line == n.number && l.Lender == m.cfg.Session", "named := l.Line == n.number"}},
 		test:    "tiers TestReturnToAnEarlierLender",
 	},
 	{
 		mistake: "a new lender's line is taken for the old one's",
 		edits:   []edit{{"tiers/upper.go", "if h.number != g.Line || h.lender != m.upper.parent {", "if h.number != g.Line {"}},
 		test:    "tiers TestLineOfANewLender",
+	},
+	{
+		mistake: "a line that was left is taken up again",
+		edits:   []edit{{"tiers/upper.go", "g.Line <= m.upper.old", "false"}},
+		test:    "tiers TestLineOfANewLender",
+	},
+	{
+		mistake: "a line that was left is renewed",
+		edits:   []edit{{"tiers/lower.go", "left := n.number != 0 && !named && n.said != 0 && n.said <= r.Got", "left := false"}},
+		test:    "tiers TestLineThatWasLeft",
 	},
 	{
 		mistake: "an expired line gives its tokens back",

@@ -95,6 +95,7 @@ func (w *World) Twin(n *Node) *Node {
 	n.twins = append(n.twins, twin)
 	if w.laws != nil {
 		w.laws.reopened(twin)
+		w.laws.ownsTwice(n.site)
 		w.laws.path(pathTwin)
 	}
 	twin.Start()
