@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -97,9 +98,16 @@ namespaces:
 	c.quiet()
 }
 
-// TestTwinsShareNoLimit starts a second process of a city, on a copy of its folder, while a limit that the world shares is
-// asked for there and elsewhere: the older one is fenced and says so, and both together keep the limit.
+// TestTwinsShareNoLimit starts a second process of a place, on a copy of its folder, while a limit that the world shares
+// is asked for below it and elsewhere: the older one is fenced and says so, and both together keep the limit. Of a country,
+// both answer its cities in turns until then.
 func TestTwinsShareNoLimit(t *testing.T) {
+	for _, place := range []string{berlin, "eu.de"} {
+		t.Run(place, func(t *testing.T) { testTwinsShareNoLimit(t, place) })
+	}
+}
+
+func testTwinsShareNoLimit(t *testing.T, place string) {
 	const rate, burst = 100, 100
 	c := newCluster(t, startNATS(t).ClientURL(), `
 lease: 1s
@@ -107,12 +115,12 @@ namespaces:
   votes: {}
   api: {limits: [{scope: global, rate: 100/s, burst: 100}]}
 `)
-	c.serve("global", "eu", "eu.de", munich)
-	c.serve(berlin).terminate()
+	c.serve(slices.DeleteFunc([]string{"global", "eu", "eu.de", munich, berlin}, func(other string) bool { return other == place })...)
+	c.serve(place).terminate()
 	copied := t.TempDir()
-	copyFolder(t, filepath.Join(c.data, berlin), filepath.Join(copied, berlin))
+	copyFolder(t, filepath.Join(c.data, place), filepath.Join(copied, place))
 
-	older := c.serve(berlin)
+	older := c.serve(place)
 	h := c.hammer(berlin, munich)
 	admitted := func(since time.Time) {
 		t.Helper()
@@ -122,11 +130,11 @@ namespaces:
 	}
 	admitted(time.Now())
 	c.add(berlin, 5)
-	newer := c.launch(copied, "--nats", c.url, "--place", berlin)
+	newer := c.launch(copied, "--nats", c.url, "--place", place)
 	eventually(t, "the newer twin is known", func() bool { return len(newer.events(tiers.EventJoined)) > 0 })
 	older.fenced()
 	fenced := older.events(tiers.EventFenced)[0]
-	if fenced.Level != "error" || fenced.Place != berlin || !strings.Contains(fenced.Detail, "takes no more requests, reports what it has, and exits") {
+	if fenced.Level != "error" || fenced.Place != place || !strings.Contains(fenced.Detail, "takes no more requests, reports what it has, and exits") {
 		t.Errorf("the older twin logged %+v", fenced)
 	}
 	c.add(berlin, 4)
