@@ -254,6 +254,7 @@ func (c *chaos) forget(s *site) {
 	const again = 4 * time.Second // some heartbeats
 	var by *Node
 	var disk int
+	var asked *process // that has not answered yet: its disk may be slow
 	var try func()
 	try = func() {
 		if s.parent.left {
@@ -261,12 +262,14 @@ func (c *chaos) forget(s *site) {
 		}
 		c.world.After(again, try)
 		parent := s.parent.live()
-		if parent == nil || !parent.ready() || parent == by && parent.disk.number == disk {
+		if parent == nil || !parent.ready() || parent.proc == asked || parent == by && parent.disk.number == disk {
 			return
 		}
+		asked = parent.proc
 		had := c.laws.countsOf(parent, s)
 		on := parent.disk.number
 		parent.proc.runner.Forget(s.place, func(err error) {
+			asked = nil
 			if err != nil {
 				return // it reported a moment ago, or is not known
 			}
