@@ -334,6 +334,12 @@ func (c *chaos) restart(n *Node) {
 		n.gone = true
 		c.laws.unread(n.site)
 		c.laws.path(pathEndedExit)
+		// A parent that was set back may have fenced the other one for this one: an operator finds none that runs.
+		if fenced := slices.IndexFunc(n.site.nodes, func(o *Node) bool { return errors.Is(o.broken, tiers.ErrFenced) }); fenced >= 0 && !n.site.left &&
+			!slices.ContainsFunc(n.site.nodes, func(o *Node) bool { return !o.gone }) {
+			n.site.nodes[fenced].gone = false
+			c.start(n.site.nodes[fenced], 2*time.Second)
+		}
 		return
 	}
 	c.start(n, 2*time.Second)
