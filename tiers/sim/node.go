@@ -74,6 +74,7 @@ func (n *Node) Start() {
 	n.disk.open()
 	if w.Faults.Rebase {
 		n.offset = limiter.Time(w.rng.Int64N(int64(1000*time.Hour))) - w.now
+		n.offset += max(0, -n.shows(w.now)) // no clock shows less than nothing
 	}
 	cfg := tiers.Config{
 		Place: n.Place, Partitions: 1, Leaf: n.Leaf, Rules: w.Rules, Session: w.rng.Uint64() | 1, NewWorld: w.rng.Uint64() | 1,
