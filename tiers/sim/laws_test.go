@@ -72,6 +72,7 @@ var regressions = []struct {
 	{20785000271, "all", "a permit given from a share that was left to one place of a lowered concurrency, when others had more permits out than it allows"},
 	{2698651625362, "all", "an operator told a parent with an old disk to forget a place that it did not know, and never again"},
 	{92233487680007, "all", "a reset of a budget that slept at its owner, with lines out of before it left the rules and came back"},
+	{227666487368680, "all", "a permit of a limit that two processes owned, which the checker had forgotten when it was released"},
 	{221736946424548, "all", "a slow clock that began below zero, by which a line that never began had not ended"},
 	{277209397361627, "all", "two processes of a place, of which a parent that was set back fenced one and ended the other, and an operator who started neither"},
 	{274092183625517, "all", "an operator who told a parent with a slow disk twice to forget a place, and expected its counts twice"},

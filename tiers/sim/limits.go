@@ -494,7 +494,7 @@ func (l *laws) spend(s *spending) {
 	case over > 0 && o.owner.twice:
 		l.excepted[TwoOwners]++
 		o.fill(l.world.now)
-		o.windows, o.permits, o.out = nil, nil, 0
+		o.windows = nil // its permits are out, however many
 	case over > 0:
 		l.broken("limits hold", s.node, "%d hits of %s admitted, %d beyond %s of %s (owner %s)", s.hits, s.target.name, over, of, s.limit, o.owner.place)
 	}
