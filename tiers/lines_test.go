@@ -20,6 +20,19 @@ func lent(t *testing.T, a *Ack) Grant {
 	return a.Lines[0]
 }
 
+// startRoot starts a root with rules of its own, as session 2.
+func startRoot(t *testing.T, rules *limiter.Rules, disk memory) *Machine {
+	t.Helper()
+	m, err := Start(0, Config{
+		Place: Root, Partitions: 1, Rules: rules, Session: 2, NewWorld: 7,
+		Lease: DefaultLease, Heartbeat: DefaultHeartbeat, ReportInterval: DefaultReportInterval, MaxAwake: DefaultMaxAwake,
+	}, disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 // TestReturnToAnEarlierLender: a child reports what it returned to the
 // session that ran here before, of a line whose number is one of ours too.
 func TestReturnToAnEarlierLender(t *testing.T) {
@@ -96,13 +109,7 @@ func TestLineThatWasLeft(t *testing.T) {
 	}
 	for _, namespace := range []string{"api", "shop"} {
 		disk := memory{}
-		m, err := Start(0, Config{
-			Place: Root, Partitions: 1, Rules: rules, Session: 2, NewWorld: 7,
-			Lease: DefaultLease, Heartbeat: DefaultHeartbeat, ReportInterval: DefaultReportInterval, MaxAwake: DefaultMaxAwake,
-		}, disk)
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := startRoot(t, rules, disk)
 		name, limit := Name{namespace, "a"}, rules.Rule(namespace).Limits[0].ID
 		now, sequence := limiter.Time(1), uint64(0)
 		report := func(got uint64, of LineReport) *Ack {
@@ -307,13 +314,7 @@ func TestLineOfABudgetEndsWithItsSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	disk := memory{}
-	m, err := Start(0, Config{
-		Place: Root, Partitions: 1, Rules: rules, Session: 2, NewWorld: 7,
-		Lease: DefaultLease, Heartbeat: DefaultHeartbeat, ReportInterval: DefaultReportInterval, MaxAwake: DefaultMaxAwake,
-	}, disk)
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := startRoot(t, rules, disk)
 	bag, limit := Name{"shop", "bag"}, rules.Rule("shop").Limits[0].ID
 	report := func(now limiter.Time, session, number uint64, lines ...LineReport) *Ack {
 		m.Read(disk)
