@@ -35,6 +35,16 @@ func sum(totals map[string]int64) (all int64) {
 	return all
 }
 
+// inCities is how many votes the cities of a sample have.
+func inCities(w page.World) (all int64) {
+	for _, p := range w.Places {
+		if p.Tier == "city" {
+			all += sum(p.Totals)
+		}
+	}
+	return all
+}
+
 // find returns a place of a sample.
 func find(w page.World, place tiers.Place) *page.Place {
 	return &w.Places[slices.IndexFunc(w.Places, func(p page.Place) bool { return p.Place == string(place) })]
@@ -50,15 +60,12 @@ func TestSourceShowsTheWorld(t *testing.T) {
 		w := source.Snapshot()
 		took = append(took, time.Since(began))
 		// What was sent after the sample is not in it, and the root was read first.
-		var cities int64
 		for _, p := range w.Places {
 			if len(p.Totals) > 0 && len(p.Totals) != len(candidates) {
 				t.Fatalf("%s has totals of %d candidates", p.Place, len(p.Totals))
 			}
-			if p.Tier == "city" {
-				cities += sum(p.Totals)
-			}
 		}
+		cities := inCities(w)
 		running := !slices.ContainsFunc(d.World.Nodes(), func(n *world.Node) bool { return n.Running() == nil })
 		if root := sum(w.Places[0].Totals); running && root > cities || cities > d.Votes().Sent {
 			t.Fatalf("the root has %d votes, the cities %d, and %d were sent", root, cities, d.Votes().Sent)
@@ -100,16 +107,12 @@ func TestSourceShowsTheWorld(t *testing.T) {
 	}
 	until(t, "votes to be in transit", func() bool {
 		w := look()
-		var cities int64
 		for _, p := range w.Places {
 			if p.Linked == slices.Contains([]string{"eu", "us.br", "ap.in.delhi"}, p.Place) {
 				t.Fatalf("%s is shown as linked: %t", p.Place, p.Linked)
 			}
-			if p.Tier == "city" {
-				cities += sum(p.Totals)
-			}
 		}
-		return cities-sum(w.Places[0].Totals) > int64(500*d.crowd) && find(w, "ap.jp.osaka").Behind > 0
+		return inCities(w)-sum(w.Places[0].Totals) > int64(500*d.crowd) && find(w, "ap.jp.osaka").Behind > 0
 	})
 	for _, place := range []string{"eu", "us.br", "ap.in.delhi"} {
 		if err := source.Link(t.Context(), place, true); err != nil {
@@ -127,13 +130,7 @@ func TestSourceShowsTheWorld(t *testing.T) {
 	}
 	until(t, "the vote to be in the world", func() bool {
 		w := look()
-		var cities int64
-		for _, p := range w.Places {
-			if p.Tier == "city" {
-				cities += sum(p.Totals)
-			}
-		}
-		return sum(w.Places[0].Totals) == cities && find(w, "eu.fr.lyon").Totals["nile"] >= total
+		return sum(w.Places[0].Totals) == inCities(w) && find(w, "eu.fr.lyon").Totals["nile"] >= total
 	})
 
 	for _, test := range []struct {
