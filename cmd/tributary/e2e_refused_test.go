@@ -181,8 +181,8 @@ func (a *adding) acknowledged() int64 {
 	return a.tally.Acknowledged
 }
 
-// fenced waits until a process has ended because a newer one serves its place.
-func (p *process) fenced() {
+// fenced waits until a process has ended because a newer one serves place.
+func (p *process) fenced(place string) {
 	p.t.Helper()
 	p.expected = true
 	if code := p.exitCode(); code != 1 {
@@ -191,7 +191,7 @@ func (p *process) fenced() {
 	if len(p.events(tiers.EventFenced)) == 0 {
 		p.t.Error("the older twin does not say that it is fenced")
 	}
-	if said := p.stderr.String(); !strings.Contains(said, berlin) || !strings.Contains(said, "newer") {
+	if said := p.stderr.String(); !strings.Contains(said, "tributary: place "+place+": a newer session") {
 		p.t.Errorf("the older twin ends with: %s", tail(said, 300))
 	}
 }
@@ -221,7 +221,7 @@ func TestTwins(t *testing.T) {
 				eventually(t, "adds at the newer twin", func() bool { return a.acknowledged() > before+50 })
 				older.signal(syscall.SIGCONT)
 			}
-			older.fenced()
+			older.fenced(berlin)
 			before := a.acknowledged()
 			eventually(t, "adds at the newer twin alone", func() bool { return a.acknowledged() > before+100 })
 			a.end()

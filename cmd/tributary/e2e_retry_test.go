@@ -132,7 +132,7 @@ namespaces:
 	c.add(berlin, 5)
 	newer := c.launch(copied, "--nats", c.url, "--place", place)
 	eventually(t, "the newer twin is known", func() bool { return len(newer.events(tiers.EventJoined)) > 0 })
-	older.fenced()
+	older.fenced(place)
 	fenced := older.events(tiers.EventFenced)[0]
 	if fenced.Level != "error" || fenced.Place != place || !strings.Contains(fenced.Detail, "takes no more requests, reports what it has, and exits") {
 		t.Errorf("the older twin logged %+v", fenced)
