@@ -222,6 +222,34 @@ func TestLostRecallIsSaidAgain(t *testing.T) {
 	}
 }
 
+// TestLostGrantIsSaidAgain: a line was lent in an answer that never came, and
+// the child, which follows other rules now, demands nothing any more. It is told
+// of the line all the same: what is out on it would be out for good.
+func TestLostGrantIsSaidAgain(t *testing.T) {
+	m := start(t, memory{}, Root, false, 2)
+	user, limit := Name{"api", "user"}, m.rules.Rule("api").Limits[0].ID
+	report := func(sequence, got, hash uint64, demand ...Demand) *Ack {
+		r := &Report{Child: "eu", Session: 5, Number: 1, Sequence: sequence, Got: got, Hash: hash, Rules: m.version}
+		for _, d := range demand {
+			r.Lines = append(r.Lines, LineReport{Name: user, Limit: limit, Demand: d})
+		}
+		return m.Reported(0, r)
+	}
+	given := lent(t, report(1, 0, m.rules.Hash, Demand{Ask: 10, Single: 10, Until: time.Second, Weight: 1}))
+	if a := report(2, 0, 77, Demand{}); len(a.Lines) != 0 {
+		t.Fatalf("a child with other rules is told of %+v", a.Lines)
+	}
+	for i, step := range []struct {
+		got  uint64
+		want bool
+	}{{2, true}, {2, true}, {4, false}} {
+		a := report(uint64(i+3), step.got, m.rules.Hash)
+		if again := len(a.Lines) == 1 && a.Lines[0].Line == given.Line && a.Lines[0].Lent == given.Lent; again != step.want {
+			t.Errorf("ack %d, when that of %d had come, says %+v", i+3, step.got, a.Lines)
+		}
+	}
+}
+
 // leafWith starts a leaf that is alone in the world and owns a limit.
 func leafWith(t *testing.T, disk memory, session uint64, wall int64, spec limiter.LimitSpec) *Machine {
 	t.Helper()

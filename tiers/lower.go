@@ -348,6 +348,9 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 		}
 		switch {
 		case a.Fenced, !follows: // returns are taken, nothing is lent or renewed
+			if !a.Fenced && !named {
+				n.repeat(p) // the answer that lent it never came, and this one does not say it
+			}
 			m.balance(now, p, nil)
 		case left: // another process of this place has answered since, and lent: ours ends with its lease
 			n.demand = Demand{}
@@ -387,11 +390,20 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 	}
 }
 
-// An unheardLine is one of which a Recall told. What it said is lent, and of a
-// budget would be for good: so the Acks repeat it until one has come.
+// An unheardLine is one of which a Recall told, or an Ack that may not have come.
+// What it said is lent, and of a budget would be for good: so the Acks repeat it
+// until one has come.
 type unheardLine struct {
 	pool *pool
 	line *line
+}
+
+// repeat has a line told in the next Acks, until one has come.
+func (l *line) repeat(p *pool) {
+	if l.said = 0; !l.recalled && l.number != 0 {
+		l.recalled = true
+		l.child.unheard = append(l.child.unheard, unheardLine{p, l})
+	}
 }
 
 // grant is what the ledger says of a line. It answers the child's last report:
@@ -569,10 +581,7 @@ func (m *Machine) call(now limiter.Time, p *pool, l *line) {
 		return // it is told when it reports
 	}
 	l.called = l.called || !l.keep.All
-	if l.said = 0; !l.recalled && l.number != 0 {
-		l.recalled = true
-		l.child.unheard = append(l.child.unheard, unheardLine{p, l})
-	}
+	l.repeat(p)
 	r := m.lower.calls[l.child]
 	if r == nil {
 		r = &Recall{Parent: m.cfg.Session, Session: l.session, Sequence: l.child.sequence}

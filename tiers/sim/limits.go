@@ -480,11 +480,19 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 			if at := limitState(state, o.id); at != nil {
 				s.window = at.Window
 				s.before = o.see(n, at.Window, l.world.steps)
-				s.cutOff = at.Spared != 0 && at.Spared == state.Now
+				s.cutOff = cutOff(at, state.Now)
 			}
 		}
 		l.spendings = append(l.spendings, s)
 	}
+}
+
+// cutOff says that a leaf spent from its provisional share now, and had no line
+// that it could use: one of a check a moment before, at the same instant, may
+// have come since.
+func cutOff(at *tiers.LimitState, now limiter.Time) bool {
+	h := at.Held
+	return at.Spared != 0 && at.Spared == now && (h == nil || h.Ended || now >= h.Expires)
 }
 
 // spend charges a check that was admitted.
@@ -534,7 +542,12 @@ func (l *laws) takenForNew(s *site, session uint64) {
 		case limiter.Budget:
 			o.extra += o.limit.Burst + max(0, o.over()) // nor does it know what was spent beyond a figure since lowered
 		case limiter.Concurrency:
-			o.permits = slices.DeleteFunc(o.permits, func(p permitOut) bool { return p.session != session && !s.runs(p.session) })
+			o.permits = slices.DeleteFunc(o.permits, func(p permitOut) bool { return s.leaf && p.session != session && !s.runs(p.session) })
+			for i := range o.permits {
+				if !s.leaf { // they are out still, and the owner does not know
+					o.permits[i].hits = 0
+				}
+			}
 			o.expire(l, l.world.now)
 		default:
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), l.world.now)

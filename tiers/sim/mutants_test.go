@@ -186,6 +186,11 @@ var mutants = []mutant{
 		edits:   []edit{{"tiers/lower.go", "if u.line.said != r.Sequence &&", "if false &&"}},
 		test:    "tiers TestLostRecallIsSaidAgain",
 	},
+	{
+		mistake: "a line whose answer was lost is not said again where the rules differ",
+		edits:   []edit{{"tiers/lower.go", "if !a.Fenced && !named {", "if false {"}},
+		test:    "tiers TestLostGrantIsSaidAgain",
+	},
 
 	// Leases.
 	{
