@@ -348,7 +348,7 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 		}
 		switch {
 		case a.Fenced, !follows: // returns are taken, nothing is lent or renewed
-			if !a.Fenced && !named {
+			if !a.Fenced && !named && !left {
 				n.repeat(p) // the answer that lent it never came, and this one does not say it
 			}
 			m.balance(now, p, nil)

@@ -542,10 +542,11 @@ func (l *laws) takenForNew(s *site, session uint64) {
 		case limiter.Budget:
 			o.extra += o.limit.Burst + max(0, o.over()) // nor does it know what was spent beyond a figure since lowered
 		case limiter.Concurrency:
-			o.permits = slices.DeleteFunc(o.permits, func(p permitOut) bool { return s.leaf && p.session != session && !s.runs(p.session) })
-			for i := range o.permits {
-				if !s.leaf { // they are out still, and the owner does not know
-					o.permits[i].hits = 0
+			if s.leaf {
+				o.permits = slices.DeleteFunc(o.permits, func(p permitOut) bool { return p.session != session && !s.runs(p.session) })
+			} else {
+				for i := range o.permits {
+					o.permits[i].hits = 0 // they are out still, and the owner does not know
 				}
 			}
 			o.expire(l, l.world.now)

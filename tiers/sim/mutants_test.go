@@ -188,7 +188,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a line whose answer was lost is not said again where the rules differ",
-		edits:   []edit{{"tiers/lower.go", "if !a.Fenced && !named {", "if false {"}},
+		edits:   []edit{{"tiers/lower.go", "if !a.Fenced && !named && !left {", "if false {"}},
 		test:    "tiers TestLostGrantIsSaidAgain",
 	},
 
