@@ -96,6 +96,29 @@ func TestLineOfANewLender(t *testing.T) {
 	}
 }
 
+// TestChildSaysThatItLeftALine: a lender that answers again, and tells of a line
+// that was left with it, is told that it is not held. It would be out for good:
+// nothing else is reported of a limit that nobody demands.
+func TestChildSaysThatItLeftALine(t *testing.T) {
+	m, r := joinedCity(t)
+	user, limit := Name{"api", "user"}, m.rules.Rule("api").Limits[0].ID
+	now := limiter.Time(2)
+	for i, parent := range []uint64{9, 8, 9} {
+		a := answer(m, r)
+		a.Parent = parent
+		if parent == 9 {
+			a.Lines = []Grant{{Name: user, Limit: limit, Line: 1, Lent: limiter.Share{Tokens: 1, Capacity: 1}, Lease: 5 * time.Second, Keep: Keep{All: true}}}
+		}
+		m.Acknowledged(now, a)
+		now = now.Add(time.Minute)
+		m.Tick(now)
+		r = m.Output(now).Report
+		if said := len(r.Lines) == 1 && r.Lines[0].Name == user && r.Lines[0].Line == 0; said != (i > 0) {
+			t.Errorf("after answer %d, of parent %d: %+v", i, parent, r.Lines)
+		}
+	}
+}
+
 // TestLineThatWasLeft: a child that had the answer in which it was lent a line,
 // and names another process' line, does not take ours up again. It is renewed no
 // more, and the next one is another. Of a budget, what is out on it is spent.

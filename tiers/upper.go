@@ -498,6 +498,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 	}
 	if h.number != g.Line || h.lender != m.upper.parent {
 		if g.Line <= m.upper.old {
+			m.tell(p) // or a lender that does not know holds it out for good
 			return
 		}
 		m.upper.lines = max(m.upper.lines, g.Line)

@@ -159,6 +159,11 @@ var mutants = []mutant{
 		test:    "tiers TestLineOfANewLender",
 	},
 	{
+		mistake: "a lender that answers again does not hear that its line was left",
+		edits:   []edit{{"tiers/upper.go", "m.tell(p) // or a lender that does not know", "// a lender that does not know"}},
+		test:    "tiers TestChildSaysThatItLeftALine",
+	},
+	{
 		mistake: "a line that was left is renewed",
 		edits:   []edit{{"tiers/lower.go", "left := n.number != 0 && !named && n.said != 0 && n.said <= r.Got", "left := false"}},
 		test:    "tiers TestLineThatWasLeft",
