@@ -36,6 +36,13 @@ func (p *pool) stock(now limiter.Time, tokens int64) {
 	}
 }
 
+// forget makes a durable limit wait for an operator's figure: its owner has
+// learned that its disk does not know what was lent.
+func (p *pool) forget(now limiter.Time) {
+	p.waits, p.debt, p.vault = true, 0, vault{}
+	p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.bucket.Capacity()}, now)
+}
+
 // save writes down what an owner may still lend or spend of a durable limit.
 func (m *Machine) save(p *pool) {
 	tokens := p.vault.rest

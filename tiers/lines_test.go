@@ -40,7 +40,7 @@ func TestReturnToAnEarlierLender(t *testing.T) {
 	user, limit := Name{"api", "user"}, m.rules.Rule("api").Limits[0].ID
 	report := func(sequence uint64, l LineReport) *Ack {
 		l.Name, l.Limit, l.Demand = user, limit, Demand{Ask: 10, Until: time.Second, Weight: 1}
-		return m.Reported(0, &Report{Child: "eu", Session: 5, Number: 1, Sequence: sequence, Hash: m.rules.Hash, Rules: m.version, Lines: []LineReport{l}})
+		return m.Reported(0, &Report{Child: "eu", Witness: witness(m), Session: 5, Number: 1, Sequence: sequence, Hash: m.rules.Hash, Rules: m.version, Lines: []LineReport{l}})
 	}
 	line := lent(t, report(1, LineReport{}))
 	for i, of := range []LineReport{
@@ -140,7 +140,7 @@ func TestLineThatWasLeft(t *testing.T) {
 			of.Name, of.Limit, of.Demand = name, limit, Demand{Ask: 10, Single: 10, Until: time.Second, Weight: 1}
 			m.Tick(now)
 			m.Read(disk)
-			a := m.Reported(now, &Report{Child: "eu", Session: 5, Number: 1, Sequence: sequence, Got: got, Hash: rules.Hash, Lines: []LineReport{of}})
+			a := m.Reported(now, &Report{Child: "eu", Witness: witness(m), Session: 5, Number: 1, Sequence: sequence, Got: got, Hash: rules.Hash, Lines: []LineReport{of}})
 			disk.apply(m.Output(now).Writes)
 			return a
 		}
@@ -222,7 +222,7 @@ func TestLostRecallIsSaidAgain(t *testing.T) {
 		for i := range lines {
 			lines[i].Name, lines[i].Limit = user, limit
 		}
-		return m.Reported(0, &Report{Child: child, Session: 5, Number: 1, Sequence: sequence, Got: got, Hash: m.rules.Hash, Rules: m.version, Lines: lines})
+		return m.Reported(0, &Report{Child: child, Witness: witness(m), Session: 5, Number: 1, Sequence: sequence, Got: got, Hash: m.rules.Hash, Rules: m.version, Lines: lines})
 	}
 	asks := Demand{Ask: 10, Single: 10, Until: time.Second, Weight: 1}
 	all := lent(t, report("eu", 1, 0, LineReport{Demand: asks}))
@@ -252,7 +252,7 @@ func TestLostGrantIsSaidAgain(t *testing.T) {
 	m := start(t, memory{}, Root, false, 2)
 	user, limit := Name{"api", "user"}, m.rules.Rule("api").Limits[0].ID
 	report := func(sequence, got, hash uint64, demand ...Demand) *Ack {
-		r := &Report{Child: "eu", Session: 5, Number: 1, Sequence: sequence, Got: got, Hash: hash, Rules: m.version}
+		r := &Report{Child: "eu", Witness: witness(m), Session: 5, Number: 1, Sequence: sequence, Got: got, Hash: hash, Rules: m.version}
 		for _, d := range demand {
 			r.Lines = append(r.Lines, LineReport{Name: user, Limit: limit, Demand: d})
 		}
@@ -369,7 +369,7 @@ func TestLineOfABudgetEndsWithItsSession(t *testing.T) {
 	bag, limit := Name{"shop", "bag"}, rules.Rule("shop").Limits[0].ID
 	report := func(now limiter.Time, session, number uint64, lines ...LineReport) *Ack {
 		m.Read(disk)
-		a := m.Reported(now, &Report{Child: "eu", Session: session, Number: number, Sequence: 1, Hash: rules.Hash, Lines: lines})
+		a := m.Reported(now, &Report{Child: "eu", Witness: witness(m), Session: session, Number: number, Sequence: 1, Hash: rules.Hash, Lines: lines})
 		disk.apply(m.Output(now).Writes)
 		return a
 	}

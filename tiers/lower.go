@@ -102,7 +102,8 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 		c = m.addChild(r.Child, &ChildRecord{})
 	}
 	c.refused = ""
-	follows := m.rulesFor(c, r, a)
+	heard := m.heardBy(now, r, a)
+	follows := m.rulesFor(c, r, a) && heard
 	m.toldFolded(now, c, r.Folded)
 	if r.Number == 0 {
 		return m.hello(c, r, a)
@@ -146,8 +147,8 @@ func (m *Machine) refuse(r *Report, c *child) (why string, ends bool) {
 		return "this place has not heard from its own parent yet", false
 	case r.World != 0 && r.World != m.meta.World:
 		return worldsDiffer(m.cfg.Place, m.meta.World, r.World), false
-	case max(r.Number, r.Highest) > maxNumber:
-		return fmt.Sprintf("session number %d is too high to be true; at most %d is allowed", max(r.Number, r.Highest), uint64(maxNumber)), false
+	case max(r.Number, r.Highest, r.Witness.Number) > maxNumber:
+		return fmt.Sprintf("session number %d is too high to be true; at most %d is allowed", max(r.Number, r.Highest, r.Witness.Number), uint64(maxNumber)), false
 	case listed(m.meta.Folded, r.Child.mark64()):
 		return fmt.Sprintf("%s was forgotten here, and its counts are kept: start it under another name", r.Child), true
 	case c != nil && listed(c.record.Folded, r.Session):
@@ -301,6 +302,7 @@ func unknown(have, told []Pair, session uint64) []Pair {
 // heard notes that a child is there, and how far its totals are complete.
 func (m *Machine) heard(now limiter.Time, c *child, r *Report) {
 	c.reported, c.seenAt, c.behind = true, now, max(0, min(r.Behind, 1<<30))
+	m.hearWitnesses(now)
 	if r.EchoOf == m.cfg.Session && r.Age >= 0 {
 		// The report was built at Echo or later by our clock.
 		through := max(0, min(r.Echo, now)) - limiter.Time(min(r.Age, maxAge))

@@ -232,12 +232,15 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	if m.meta.World == 0 && cfg.Place == Root {
 		m.meta.World = cfg.NewWorld
 	}
-	if cfg.Place == Root { // it has no one to ask
-		m.judged, m.intact = true, m.isNew || m.prior.Clean
+	if cfg.Place == Root {
+		m.meta.Number++
+		m.judged, m.intact = m.isNew || cfg.Restored, m.isNew
 	}
 	if !m.intact && !cfg.Leaf {
 		m.silent = now.Add(lenderLease(max(time.Duration(m.prior.Lease), m.lease())))
-		m.tellSilent(now)
+		if !m.promises() {
+			m.tellSilent(now)
+		}
 	}
 	m.mark = m.meta.Marks
 	m.upper = newUpper(m)
@@ -249,13 +252,18 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	if err := m.startLower(); err != nil {
 		return nil, fmt.Errorf("read the store: %w", err)
 	}
+	m.hearWitnesses(now)
 	return m, nil
 }
 
-// tellSilent says, when it is known, that an owner lends nothing: leases that
-// an earlier session gave run on, and each ends by then, by the lender's clock.
+// promises says that nothing happened since the store was written, if it is
+// the place's last.
+func (m *Machine) promises() bool { return m.isNew || m.prior.Clean }
+
+// tellSilent says that an owner lends nothing: leases that an earlier session
+// gave run on, and each ends by then, by the lender's clock.
 func (m *Machine) tellSilent(now limiter.Time) {
-	if !m.judged || m.silent <= now {
+	if m.silent <= now {
 		return
 	}
 	for _, name := range m.rules.Namespaces() {
@@ -276,21 +284,34 @@ func (m *Machine) judge(now limiter.Time, number uint64) {
 		return
 	}
 	last := number == m.prior.Number+1
-	m.judged, m.intact = true, last && (m.isNew || m.prior.Clean)
-	switch {
-	case !last:
+	if !last {
 		was := "an old copy"
 		if m.isNew {
 			was = "a new one"
 		}
 		m.event(EventLost, m.cfg.Place, fmt.Sprintf("this place ran %d times since its disk was written, which is %s: what it lent since is not known", number-1-m.prior.Number, was))
-	case m.intact:
-		m.silent = min(m.silent, now)
 	}
-	m.tellSilent(now)
+	m.believe(now, last, last && m.promises())
+}
+
+// believe settles whether the store is the place's last, and intact.
+func (m *Machine) believe(now limiter.Time, last, intact bool) {
+	m.judged, m.intact = true, intact
+	if intact {
+		m.silent = min(m.silent, now)
+	} else if m.promises() {
+		m.tellSilent(now)
+	}
 	for _, o := range m.withLimits() {
 		for _, p := range o.pools {
-			p.settleCredit(now, m.intact)
+			if intact && now < m.quiet(p) && !p.limit.Durable() {
+				p.credit = 0 // it left the rules meanwhile, and is back
+			} else {
+				p.settleCredit(now, intact)
+			}
+			if !last && p.owner && p.limit.Durable() && !m.cfg.Restored {
+				p.forget(now)
+			}
 			m.balance(now, p, nil)
 		}
 		m.decideAll(o, now)
@@ -321,6 +342,9 @@ func (m *Machine) Output(now limiter.Time) Output {
 	out := m.out
 	out.Err = m.err
 	out.Wake = min(m.timers.next(), m.upper.wake(m), m.usedAt)
+	if m.cfg.Place == Root && !m.judged {
+		out.Wake = min(out.Wake, m.silent)
+	}
 	if len(m.drawing) > 0 {
 		out.Commit = m.commits
 	}
@@ -354,6 +378,9 @@ func (m *Machine) Tick(now limiter.Time) {
 		m.arm(now, o)
 	}
 	m.upper.tick(m, now)
+	if m.cfg.Place == Root && !m.judged && m.filling(now) {
+		m.believe(now, true, false) // who has not said what it knows has no lease any more
+	}
 }
 
 // Stop ends the session in good order: what is held goes back to the parent,
@@ -389,7 +416,8 @@ func (m *Machine) Close(now limiter.Time) {
 	for _, o := range m.withLimits() {
 		for _, p := range o.pools {
 			for _, l := range p.lines {
-				lent = lent || l.number != 0
+				out := l.out()
+				lent = lent || out.Capacity > 0 || out.Rate > 0
 			}
 			// More permits are out than a lowered limit has: the next session could not tell, if it is raised again.
 			lent = lent || p.owner && p.limit.Kind == limiter.Concurrency && p.own.Capacity > p.limit.Burst
@@ -549,7 +577,7 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 		m.write(p.savedKey(), nil)
 	}
 	switch {
-	case !m.judged && (m.isNew || m.prior.Clean):
+	case !m.judged && m.promises() && quiet <= m.silent:
 		p.credit, whole.Tokens = whole.Tokens, 0
 	case !m.intact || quiet > m.silent: // or it was retired, and may still be lent
 		whole.Tokens = 0

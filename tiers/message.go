@@ -19,6 +19,7 @@ type Report struct {
 	Number   uint64   // its number, given by the parent; 0 is a hello that asks for one
 	Highest  uint64   // the highest session number on the child's disk
 	Previous uint64   // the session that wrote the disk before; 0: the disk was new
+	Witness  Witness  // the newest session of the root that the child's disk knows of, if the root is its parent
 	Folded   []uint64 // the Folded of the child's Meta, in a hello and where a count has Folded or Kept
 	Sequence uint64   // of this session's reports; an older one that comes late is dropped
 
@@ -42,6 +43,10 @@ type Report struct {
 	Got    uint64 // sequence of the last report whose Ack came
 	Bye    bool   // the session ends in good order after this report
 }
+
+// A Witness is what a place's disk knows of the sessions of the root: the
+// newest, and its number. It is zero where none is known.
+type Witness struct{ Session, Number uint64 }
 
 // Count is one key's entry in a Report or an Ack.
 type Count struct {
@@ -85,6 +90,7 @@ type Ack struct {
 	Session  uint64       // the child's session that is answered
 	Sequence uint64       // the report that is answered
 	Parent   uint64       // the parent's own session
+	Root     uint64       // its number, if the parent is the root, which counts its own
 	Number   uint64       // the child's session number; 0: say hello again
 	Acked    uint64       // up to which mark the parent's disk has the child's changes
 	Refused  string       // the report was not taken, and why

@@ -77,7 +77,7 @@ func (m *Machine) Join(now limiter.Time, world uint64) {
 		return
 	}
 	m.event(EventWorld, m.cfg.Place, fmt.Sprintf("the store of world %016x belongs to world %016x from now on", m.meta.World, world))
-	m.meta.World = world
+	m.meta.World, m.meta.Witness = world, Witness{}
 	if m.cfg.Place == Root {
 		m.lose(now)
 	}

@@ -192,7 +192,7 @@ func (m *Machine) flush(now limiter.Time) {
 	r := &Report{
 		Child: m.cfg.Place, World: m.meta.World, Rules: m.version, Hash: m.rules.Hash, Newest: m.newest,
 		Session: m.cfg.Session, Number: u.number, Highest: m.meta.Number, Previous: m.prior.Session,
-		Sequence: u.sequence, From: u.acked, To: u.acked, Got: u.got, Behind: behind,
+		Witness: m.meta.Witness, Sequence: u.sequence, From: u.acked, To: u.acked, Got: u.got, Behind: behind,
 	}
 	if u.joined { // the parent knows this session; one that does not any more must not take it for the one before
 		r.Previous = 0
@@ -332,6 +332,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		m.meta.World = a.World
 		m.write(metaKey, m.saved())
 	}
+	m.bearWitness(a)
 	if u.parent != a.Parent {
 		// A parent that starts has forgotten its lines: ask for new ones, and
 		// use the old ones until they end.

@@ -191,6 +191,6 @@ func (f *fixture) tryCheck(name tiers.Name, hits int64) (tiers.Decision, error) 
 
 // told gives a child's report to the runner.
 func (f *fixture) told(r *tiers.Report) {
-	r.Child, r.Session, r.Number = "eu", 5, 1
+	r.Child, r.Session, r.Number, r.Witness = "eu", 5, 1, tiers.Witness{Session: 1, Number: 1}
 	f.runner.Reported(r, func(a *tiers.Ack) { f.say("ack %d: acked %d, %d lines", a.Sequence, a.Acked, len(a.Lines)) })
 }

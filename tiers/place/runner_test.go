@@ -77,7 +77,7 @@ func TestNoRecallBeforeItIsDurable(t *testing.T) {
 	f := root(t)
 	limit := config(t, tiers.Root, 1).Rules.Rule("api").Limits[0].ID
 	asks := func(child tiers.Place) {
-		f.runner.Reported(&tiers.Report{Child: child, Session: 5, Number: 1, Sequence: 1, Hash: f.runner.Current().Hash, Lines: []tiers.LineReport{
+		f.runner.Reported(&tiers.Report{Child: child, Witness: tiers.Witness{Session: 1, Number: 1}, Session: 5, Number: 1, Sequence: 1, Hash: f.runner.Current().Hash, Lines: []tiers.LineReport{
 			{Name: user, Limit: limit, Demand: tiers.Demand{Now: 10, Ask: 10, Single: 10, Until: 1e9, Weight: 1}},
 		}}, func(a *tiers.Ack) { f.say("%s is lent %d", child, a.Lines[0].Lent.Capacity) })
 	}

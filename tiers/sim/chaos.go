@@ -68,7 +68,7 @@ func (c *chaos) begin() {
 			c.again(fault, do)
 		}
 	}
-	if c.mean[OldDisk] > 0 || c.mean[RootDisk] > 0 { // backups
+	if c.copies() {
 		var copies func()
 		copies = func() {
 			if n := c.node(); n.Running() {
@@ -78,6 +78,18 @@ func (c *chaos) begin() {
 		}
 		copies()
 	}
+}
+
+// copies says that disks are copied in this world.
+func (c *chaos) copies() bool { return c.mean[OldDisk] > 0 || c.mean[RootDisk] > 0 }
+
+// setBack gives a node an old copy of its disk, if there is one.
+func (c *chaos) setBack(n *Node) bool {
+	old := n.backup
+	if n.rested != nil && (old == nil || c.rand.IntN(2) == 0) {
+		old = n.rested
+	}
+	return old != nil && c.another(n, maps.Clone(old))
 }
 
 func (c *chaos) again(f Fault, do func(*chaos) bool) {
@@ -144,6 +156,9 @@ var faultDone = [numFaults]func(*chaos) bool{
 	},
 	Stop: func(c *chaos) bool {
 		n := c.node()
+		if n.Place == tiers.Root && c.rand.IntN(2) == 0 {
+			return n.ready() && c.maintain(n)
+		}
 		return n.ready() && c.stop(n, func() { c.start(n, time.Second) })
 	},
 	SlowDisk: func(c *chaos) bool {
@@ -168,11 +183,10 @@ var faultDone = [numFaults]func(*chaos) bool{
 	},
 	OldDisk: func(c *chaos) bool {
 		n := c.node()
-		return n.Place != tiers.Root && n.backup != nil && c.another(n, maps.Clone(n.backup))
+		return n.Place != tiers.Root && c.setBack(n)
 	},
 	RootDisk: func(c *chaos) bool {
-		n := c.world.order[0]
-		return n.backup != nil && c.another(n, maps.Clone(n.backup))
+		return c.setBack(c.world.order[0])
 	},
 	Twin: func(c *chaos) bool {
 		n := c.node()
@@ -298,6 +312,9 @@ func (c *chaos) stop(n *Node, then func()) bool {
 			n.stopping = false
 			if n.broken == nil {
 				n.close()
+				if c.copies() {
+					n.rested = n.disk.copied()
+				}
 			}
 			then()
 		default:
@@ -305,6 +322,35 @@ func (c *chaos) stop(n *Node, then func()) bool {
 		}
 	}
 	wait()
+	return true
+}
+
+// maintain stops what borrows from the root, then the root: nothing is lent,
+// and its disk says so.
+func (c *chaos) maintain(root *Node) bool {
+	var children []*Node
+	for _, s := range root.site.below {
+		for _, n := range s.nodes {
+			if n.ready() {
+				children = append(children, n)
+				c.stop(n, func() {
+					if c.over {
+						c.start(n, time.Second)
+					}
+				})
+			}
+		}
+	}
+	c.world.After(3500*time.Millisecond, func() {
+		if root.ready() && !c.over {
+			c.stop(root, func() { c.start(root, time.Second) })
+		}
+		c.world.After(500*time.Millisecond, func() {
+			for _, n := range children {
+				c.start(n, time.Second)
+			}
+		})
+	})
 	return true
 }
 

@@ -110,9 +110,11 @@ func (l *laws) durable(n *Node, p *process, w tiers.Write, old tiers.Record) {
 	if m, _ := w.Record.(*tiers.Meta); m != nil && m.Clean && !p.closing {
 		l.broken("only a clean stop leaves a clean mark", n, "session %016x left one while it ran", p.session)
 	}
-	if m, _ := w.Record.(*tiers.Meta); m != nil && m.Number == 1 && n.site.lost() {
+	if m, _ := w.Record.(*tiers.Meta); m != nil && n.Place == tiers.Root {
+		l.root.number = max(l.root.number, m.Number)
+	} else if m != nil && m.Number == 1 && n.site.lost() {
 		if before, _ := old.(*tiers.Meta); before == nil || before.Number != 1 {
-			l.takenForNew(n.site, p.session)
+			l.takenForNew(n.site, p.session, LostTogether)
 		}
 	}
 	if c, _ := w.Record.(*tiers.ChildRecord); c != nil {
@@ -383,6 +385,7 @@ func (l *laws) unread(s *site) {
 			l.mayLose(leaf)
 		}
 	}
+	l.unwitnessed()
 	for ; s != nil; s = s.parent {
 		if !s.leaf {
 			l.mayBeBehind(s)

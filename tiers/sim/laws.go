@@ -38,6 +38,7 @@ type laws struct {
 	requests   map[string]*request
 	changed    []changedTotal // by the commit that is under way
 	lines      lineLaws
+	root       rootLaws
 }
 
 // A site is a place as the laws know it.
@@ -148,9 +149,10 @@ func (l *laws) starts(n *Node) {
 		n.rules = r.Rules
 	}
 	l.follow(n)
-	if m, _ := n.disk.durable["meta"].(*tiers.Meta); m != nil && m.Clean {
+	if m := n.meta(); m.Clean {
 		l.believed(n)
 	}
+	l.rootStarts(n)
 }
 
 // step looks at what the last event touched.

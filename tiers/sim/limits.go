@@ -525,12 +525,12 @@ func limitState(e *tiers.Explanation, id uint64) *tiers.LimitState {
 // on another one: its parent never heard of it, was set back or lost its own
 // disk. It lends all of its limits once more, as one that is new. What it had
 // lent may be spent still.
-func (l *laws) takenForNew(s *site, session uint64) {
+func (l *laws) takenForNew(s *site, session uint64, e Exception) {
 	for _, o := range l.oracles {
 		if o.owner != s {
 			continue
 		}
-		l.excepted[LostTogether]++
+		l.excepted[e]++
 		o.settle(l.world.now)
 		outEnds := l.world.now.Add(time.Duration(l.deepest()+1) * drifting(drifting(drifting(l.world.longestLease()))))
 		o.again, o.againUntil = o.again+1, max(o.againUntil, outEnds)

@@ -251,6 +251,15 @@ var mutants = []mutant{
 		edits:   []edit{{"tiers/lower.go", "(now < m.quiet(p) || !m.judged)", "!m.judged"}},
 	},
 	{
+		mistake: "the root believes a clean disk, and asks nobody",
+		edits:   []edit{{"tiers/machine.go", "m.judged, m.intact = m.isNew || cfg.Restored, m.isNew", "m.judged, m.intact = true, m.promises()"}},
+		test:    "tiers TestRootThatWasSetBack",
+	},
+	{
+		mistake: "the root lends to who may not be its witness",
+		edits:   []edit{{"tiers/lower.go", "m.rulesFor(c, r, a) && heard", "m.rulesFor(c, r, a) && (heard || true)"}},
+	},
+	{
 		mistake: "an owner's bucket fills while it is silent",
 		edits:   []edit{{"tiers/machine.go", "l.Whole(), max(m.began, quiet)", "l.Whole(), m.began"}},
 	},
@@ -264,7 +273,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a disk that was lost or set back is believed",
-		edits:   []edit{{"tiers/machine.go", "true, last && (m.isNew || m.prior.Clean)", "true, m.isNew || m.prior.Clean"}},
+		edits:   []edit{{"tiers/machine.go", "last, last && m.promises()", "true, m.promises()"}},
 	},
 	{
 		mistake: "a crash after a clean stop passes for a clean stop",

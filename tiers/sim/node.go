@@ -32,6 +32,7 @@ type Node struct {
 	gone     bool                       // it is never to start again
 	stopping bool                       // it was told to stop
 	backup   map[tiers.Key]tiers.Record // an old copy of its disk
+	rested   map[tiers.Key]tiers.Record // one that was made when its process had been stopped in good order
 	restored bool                       // the next start is told that its disk is a backup's
 	broken   error                      // why its last process stopped by itself
 	events   []tiers.Event

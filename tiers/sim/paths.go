@@ -40,13 +40,15 @@ const (
 	pathReset         = "reset"
 	pathCountedChecks = "admitted checks counted"
 	pathFromDisk      = "changes told from the disk"
+	pathRootClean     = "root found a clean disk"
+	pathRootSetBack   = "root learned that it was set back"
 )
 
 // paths are all that a thorough run takes.
 var paths = []string{
 	pathHandedOver, pathHandedBack, pathFolded, pathForgotten, pathFenced, pathFencedExit, pathTwin, pathRefill, pathLost, pathRefused, pathSilent, pathLineEnded, pathLateAnswer,
 	pathWindow, pathDebt, pathRetired, pathRules, pathRulesDiffer, pathFull, pathRemembered, pathRelease, pathRenewal, pathExpired, pathEndedPermit,
-	pathRefund, pathReset, pathCountedChecks, pathFromDisk,
+	pathRefund, pathReset, pathCountedChecks, pathFromDisk, pathRootClean, pathRootSetBack,
 }
 
 // Paths are the recovery paths that a thorough run takes.
@@ -62,6 +64,10 @@ var eventPaths = map[tiers.EventKind]string{
 func (l *laws) event(e tiers.Event) {
 	if name, is := eventPaths[e.Kind]; is {
 		l.path(name)
+	}
+	if e.Kind == tiers.EventLost && e.Place == tiers.Root {
+		l.path(pathRootSetBack)
+		l.root.believes = false
 	}
 }
 
@@ -93,6 +99,7 @@ func (l *laws) answered(p *process, a *tiers.Ack) {
 		return
 	}
 	n := p.node
+	l.witnessed(n, a)
 	for i := range min(len(a.Lines), maxAnswered) {
 		g := &a.Lines[i]
 		t := l.byName[g.Name]

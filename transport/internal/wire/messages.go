@@ -47,6 +47,7 @@ func MarshalReport(r *tiers.Report) ([]byte, error) {
 			}
 		}),
 		Watch: each(r.Watch, fromName), Age: int64(r.Age), Behind: uint32(r.Behind), Echo: int64(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
+		Witness: fromWitness(r.Witness),
 	})
 }
 
@@ -79,11 +80,23 @@ func UnmarshalReport(data []byte) (*tiers.Report, error) {
 		}),
 		Watch: each(r.Watch, func(n *Name) tiers.Name { return toName(n, &problem) }),
 		Age:   time.Duration(r.Age), Behind: int(r.Behind), Echo: limiter.Time(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
+		Witness: toWitness(r.Witness),
 	}
 	if problem != nil {
 		return nil, fmt.Errorf("report of %s: %w", child, problem)
 	}
 	return out, nil
+}
+
+func fromWitness(w tiers.Witness) *Witness {
+	if w == (tiers.Witness{}) {
+		return nil
+	}
+	return &Witness{Session: w.Session, Number: w.Number}
+}
+
+func toWitness(w *Witness) tiers.Witness {
+	return tiers.Witness{Session: w.GetSession(), Number: w.GetNumber()}
 }
 
 // MarshalAck writes an answer down.
@@ -94,7 +107,7 @@ func MarshalAck(a *tiers.Ack) ([]byte, error) {
 	}
 	return proto.Marshal(&Ack{
 		Version: Version, World: a.World, RulesVersion: a.Version, Rules: a.Hash, NewRules: rules, Session: a.Session, Sequence: a.Sequence,
-		Parent: a.Parent, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full, Pause: int64(a.Pause), Folded: a.Folded,
+		Parent: a.Parent, Root: a.Root, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full, Pause: int64(a.Pause), Folded: a.Folded,
 		Pairs: each(a.Pairs, fromCount),
 		Lines: each(a.Lines, fromGrant),
 		Above: each(a.Above, func(w tiers.Watermark) *Watermark {
@@ -119,7 +132,7 @@ func UnmarshalAck(data []byte) (*tiers.Ack, error) {
 	var problem error
 	out := &tiers.Ack{
 		World: a.World, Version: a.RulesVersion, Hash: a.Rules, Rules: toRules(a.NewRules, &problem), Session: a.Session, Sequence: a.Sequence,
-		Parent: a.Parent, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full, Pause: time.Duration(a.Pause), Folded: a.Folded,
+		Parent: a.Parent, Root: a.Root, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full, Pause: time.Duration(a.Pause), Folded: a.Folded,
 		Pairs: each(a.Pairs, func(c *Count) tiers.Count { return toCount(c, &problem) }),
 		Lines: each(a.Lines, func(g *Grant) tiers.Grant { return toGrant(g, &problem) }),
 		Above: each(a.Above, func(w *Watermark) tiers.Watermark {

@@ -22,6 +22,7 @@ func AppendRecord(b []byte, r tiers.Record) ([]byte, error) {
 		m = &Meta{
 			Format: Format, World: r.World, Place: string(r.Place), Partition: r.Partition, Partitions: r.Partitions, Session: r.Session,
 			Number: r.Number, Marks: r.Marks, Lease: r.Lease, Clean: r.Clean, Lost: r.Lost, Folded: r.Folded, Leaf: r.Leaf,
+			Witness: fromWitness(r.Witness),
 		}
 	case *tiers.ChildRecord:
 		m = &Child{
@@ -104,6 +105,7 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 		return &tiers.Meta{
 			World: m.World, Place: tiers.Place(m.Place), Partition: m.Partition, Partitions: m.Partitions, Session: m.Session,
 			Number: m.Number, Marks: m.Marks, Lease: m.Lease, Clean: m.Clean, Lost: m.Lost, Folded: m.Folded, Leaf: m.Leaf,
+			Witness: toWitness(m.Witness),
 		}, nil
 	case "child":
 		var c Child

@@ -50,6 +50,7 @@ type Report struct {
 	RulesVersion  uint64                 `protobuf:"varint,21,opt,name=rules_version,json=rulesVersion,proto3" json:"rules_version,omitempty"`
 	Folded        []uint64               `protobuf:"fixed64,22,rep,packed,name=folded,proto3" json:"folded,omitempty"`
 	Newest        uint64                 `protobuf:"varint,23,opt,name=newest,proto3" json:"newest,omitempty"` // version of rules
+	Witness       *Witness               `protobuf:"bytes,24,opt,name=witness,proto3" json:"witness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -245,6 +246,65 @@ func (x *Report) GetNewest() uint64 {
 	return 0
 }
 
+func (x *Report) GetWitness() *Witness {
+	if x != nil {
+		return x.Witness
+	}
+	return nil
+}
+
+type Witness struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"fixed64,1,opt,name=session,proto3" json:"session,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Witness) Reset() {
+	*x = Witness{}
+	mi := &file_wire_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Witness) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Witness) ProtoMessage() {}
+
+func (x *Witness) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Witness.ProtoReflect.Descriptor instead.
+func (*Witness) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Witness) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Witness) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 type Ack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -267,13 +327,14 @@ type Ack struct {
 	NewRules      *RulesRecord           `protobuf:"bytes,18,opt,name=new_rules,json=newRules,proto3" json:"new_rules,omitempty"` // absent: the child's are not older
 	Folded        []uint64               `protobuf:"fixed64,19,rep,packed,name=folded,proto3" json:"folded,omitempty"`
 	Full          bool                   `protobuf:"varint,20,opt,name=full,proto3" json:"full,omitempty"`
+	Root          uint64                 `protobuf:"varint,21,opt,name=root,proto3" json:"root,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wire_proto_msgTypes[1]
+	mi := &file_wire_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +346,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[1]
+	mi := &file_wire_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +359,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{1}
+	return file_wire_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Ack) GetVersion() uint32 {
@@ -441,6 +502,13 @@ func (x *Ack) GetFull() bool {
 	return false
 }
 
+func (x *Ack) GetRoot() uint64 {
+	if x != nil {
+		return x.Root
+	}
+	return 0
+}
+
 type Recall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -454,7 +522,7 @@ type Recall struct {
 
 func (x *Recall) Reset() {
 	*x = Recall{}
-	mi := &file_wire_proto_msgTypes[2]
+	mi := &file_wire_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +534,7 @@ func (x *Recall) String() string {
 func (*Recall) ProtoMessage() {}
 
 func (x *Recall) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[2]
+	mi := &file_wire_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +547,7 @@ func (x *Recall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recall.ProtoReflect.Descriptor instead.
 func (*Recall) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{2}
+	return file_wire_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Recall) GetVersion() uint32 {
@@ -527,7 +595,7 @@ type Name struct {
 
 func (x *Name) Reset() {
 	*x = Name{}
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +607,7 @@ func (x *Name) String() string {
 func (*Name) ProtoMessage() {}
 
 func (x *Name) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +620,7 @@ func (x *Name) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Name.ProtoReflect.Descriptor instead.
 func (*Name) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{3}
+	return file_wire_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Name) GetNamespace() string {
@@ -579,7 +647,7 @@ type Total struct {
 
 func (x *Total) Reset() {
 	*x = Total{}
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +659,7 @@ func (x *Total) String() string {
 func (*Total) ProtoMessage() {}
 
 func (x *Total) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +672,7 @@ func (x *Total) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Total.ProtoReflect.Descriptor instead.
 func (*Total) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Total) GetAdded() uint64 {
@@ -632,7 +700,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +712,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +725,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Pair) GetSession() uint64 {
@@ -694,7 +762,7 @@ type Count struct {
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +774,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +787,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Count) GetName() *Name {
@@ -768,7 +836,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +848,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +861,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Share) GetTokens() int64 {
@@ -838,7 +906,7 @@ type LineReport struct {
 
 func (x *LineReport) Reset() {
 	*x = LineReport{}
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +918,7 @@ func (x *LineReport) String() string {
 func (*LineReport) ProtoMessage() {}
 
 func (x *LineReport) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +931,7 @@ func (x *LineReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineReport.ProtoReflect.Descriptor instead.
 func (*LineReport) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LineReport) GetName() *Name {
@@ -967,7 +1035,7 @@ type Keep struct {
 
 func (x *Keep) Reset() {
 	*x = Keep{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1047,7 @@ func (x *Keep) String() string {
 func (*Keep) ProtoMessage() {}
 
 func (x *Keep) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1060,7 @@ func (x *Keep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keep.ProtoReflect.Descriptor instead.
 func (*Keep) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Keep) GetCapacity() int64 {
@@ -1027,7 +1095,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1107,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1120,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Grant) GetName() *Name {
@@ -1136,7 +1204,7 @@ type Watermark struct {
 
 func (x *Watermark) Reset() {
 	*x = Watermark{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1216,7 @@ func (x *Watermark) String() string {
 func (*Watermark) ProtoMessage() {}
 
 func (x *Watermark) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1229,7 @@ func (x *Watermark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watermark.ProtoReflect.Descriptor instead.
 func (*Watermark) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Watermark) GetPlace() string {
@@ -1195,7 +1263,7 @@ type Totals struct {
 
 func (x *Totals) Reset() {
 	*x = Totals{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1275,7 @@ func (x *Totals) String() string {
 func (*Totals) ProtoMessage() {}
 
 func (x *Totals) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1288,7 @@ func (x *Totals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totals.ProtoReflect.Descriptor instead.
 func (*Totals) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Totals) GetName() *Name {
@@ -1252,13 +1320,14 @@ type Meta struct {
 	Lost          uint32                 `protobuf:"varint,11,opt,name=lost,proto3" json:"lost,omitempty"` // once a bool: what is true reads as 1
 	Folded        []uint64               `protobuf:"fixed64,12,rep,packed,name=folded,proto3" json:"folded,omitempty"`
 	Leaf          bool                   `protobuf:"varint,13,opt,name=leaf,proto3" json:"leaf,omitempty"`
+	Witness       *Witness               `protobuf:"bytes,14,opt,name=witness,proto3" json:"witness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Meta) Reset() {
 	*x = Meta{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1339,7 @@ func (x *Meta) String() string {
 func (*Meta) ProtoMessage() {}
 
 func (x *Meta) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1352,7 @@ func (x *Meta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Meta.ProtoReflect.Descriptor instead.
 func (*Meta) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Meta) GetFormat() uint32 {
@@ -1377,6 +1446,13 @@ func (x *Meta) GetLeaf() bool {
 	return false
 }
 
+func (x *Meta) GetWitness() *Witness {
+	if x != nil {
+		return x.Witness
+	}
+	return nil
+}
+
 type Child struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -1390,7 +1466,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1478,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1491,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Child) GetNumber() uint64 {
@@ -1463,7 +1539,7 @@ type EndedSession struct {
 
 func (x *EndedSession) Reset() {
 	*x = EndedSession{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1551,7 @@ func (x *EndedSession) String() string {
 func (*EndedSession) ProtoMessage() {}
 
 func (x *EndedSession) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1564,7 @@ func (x *EndedSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedSession.ProtoReflect.Descriptor instead.
 func (*EndedSession) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EndedSession) GetSession() uint64 {
@@ -1516,7 +1592,7 @@ type ChildSession struct {
 
 func (x *ChildSession) Reset() {
 	*x = ChildSession{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1604,7 @@ func (x *ChildSession) String() string {
 func (*ChildSession) ProtoMessage() {}
 
 func (x *ChildSession) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1617,7 @@ func (x *ChildSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildSession.ProtoReflect.Descriptor instead.
 func (*ChildSession) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ChildSession) GetSession() uint64 {
@@ -1577,7 +1653,7 @@ type CountRecord struct {
 
 func (x *CountRecord) Reset() {
 	*x = CountRecord{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1665,7 @@ func (x *CountRecord) String() string {
 func (*CountRecord) ProtoMessage() {}
 
 func (x *CountRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +1678,7 @@ func (x *CountRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRecord.ProtoReflect.Descriptor instead.
 func (*CountRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CountRecord) GetMark() uint64 {
@@ -1645,7 +1721,7 @@ type SavedBucket struct {
 
 func (x *SavedBucket) Reset() {
 	*x = SavedBucket{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1733,7 @@ func (x *SavedBucket) String() string {
 func (*SavedBucket) ProtoMessage() {}
 
 func (x *SavedBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1746,7 @@ func (x *SavedBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SavedBucket.ProtoReflect.Descriptor instead.
 func (*SavedBucket) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SavedBucket) GetTokens() int64 {
@@ -1713,7 +1789,7 @@ type RulesRecord struct {
 
 func (x *RulesRecord) Reset() {
 	*x = RulesRecord{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1801,7 @@ func (x *RulesRecord) String() string {
 func (*RulesRecord) ProtoMessage() {}
 
 func (x *RulesRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1814,7 @@ func (x *RulesRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesRecord.ProtoReflect.Descriptor instead.
 func (*RulesRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RulesRecord) GetVersion() uint64 {
@@ -1772,7 +1848,7 @@ type WindowRecord struct {
 
 func (x *WindowRecord) Reset() {
 	*x = WindowRecord{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1784,7 +1860,7 @@ func (x *WindowRecord) String() string {
 func (*WindowRecord) ProtoMessage() {}
 
 func (x *WindowRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1797,7 +1873,7 @@ func (x *WindowRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowRecord.ProtoReflect.Descriptor instead.
 func (*WindowRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WindowRecord) GetBegin() int64 {
@@ -1828,7 +1904,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1916,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +1929,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RequestRecord) GetSession() uint64 {
@@ -1919,7 +1995,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2007,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2020,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Decision) GetAllowed() bool {
@@ -2043,7 +2119,7 @@ var File_wire_proto protoreflect.FileDescriptor
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\x0etributary.wire\"\xe9\x04\n" +
+	"wire.proto\x12\x0etributary.wire\"\x9c\x05\n" +
 	"\x06Report\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05child\x18\x02 \x01(\tR\x05child\x12\x14\n" +
@@ -2068,7 +2144,11 @@ const file_wire_proto_rawDesc = "" +
 	"\x03bye\x18\x14 \x01(\bR\x03bye\x12#\n" +
 	"\rrules_version\x18\x15 \x01(\x04R\frulesVersion\x12\x16\n" +
 	"\x06folded\x18\x16 \x03(\x06R\x06folded\x12\x16\n" +
-	"\x06newest\x18\x17 \x01(\x04R\x06newest\"\xe9\x04\n" +
+	"\x06newest\x18\x17 \x01(\x04R\x06newest\x121\n" +
+	"\awitness\x18\x18 \x01(\v2\x17.tributary.wire.WitnessR\awitness\";\n" +
+	"\aWitness\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x06R\asession\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\xfd\x04\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -2090,7 +2170,8 @@ const file_wire_proto_rawDesc = "" +
 	"\rrules_version\x18\x11 \x01(\x04R\frulesVersion\x128\n" +
 	"\tnew_rules\x18\x12 \x01(\v2\x1b.tributary.wire.RulesRecordR\bnewRules\x12\x16\n" +
 	"\x06folded\x18\x13 \x03(\x06R\x06folded\x12\x12\n" +
-	"\x04full\x18\x14 \x01(\bR\x04full\"\xa3\x01\n" +
+	"\x04full\x18\x14 \x01(\bR\x04full\x12\x12\n" +
+	"\x04root\x18\x15 \x01(\x04R\x04root\"\xa3\x01\n" +
 	"\x06Recall\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\x06R\x06parent\x12\x18\n" +
@@ -2157,7 +2238,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06behind\x18\x03 \x01(\rR\x06behind\"a\n" +
 	"\x06Totals\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12-\n" +
-	"\x06totals\x18\x02 \x03(\v2\x15.tributary.wire.TotalR\x06totals\"\xbc\x02\n" +
+	"\x06totals\x18\x02 \x03(\v2\x15.tributary.wire.TotalR\x06totals\"\xef\x02\n" +
 	"\x04Meta\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -2174,7 +2255,8 @@ const file_wire_proto_rawDesc = "" +
 	"partitions\x12\x12\n" +
 	"\x04lost\x18\v \x01(\rR\x04lost\x12\x16\n" +
 	"\x06folded\x18\f \x03(\x06R\x06folded\x12\x12\n" +
-	"\x04leaf\x18\r \x01(\bR\x04leaf\"\xc3\x01\n" +
+	"\x04leaf\x18\r \x01(\bR\x04leaf\x121\n" +
+	"\awitness\x18\x0e \x01(\v2\x17.tributary.wire.WitnessR\awitness\"\xc3\x01\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x128\n" +
 	"\bsessions\x18\x02 \x03(\v2\x1c.tributary.wire.ChildSessionR\bsessions\x12\x16\n" +
@@ -2242,65 +2324,68 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_wire_proto_goTypes = []any{
 	(*Report)(nil),        // 0: tributary.wire.Report
-	(*Ack)(nil),           // 1: tributary.wire.Ack
-	(*Recall)(nil),        // 2: tributary.wire.Recall
-	(*Name)(nil),          // 3: tributary.wire.Name
-	(*Total)(nil),         // 4: tributary.wire.Total
-	(*Pair)(nil),          // 5: tributary.wire.Pair
-	(*Count)(nil),         // 6: tributary.wire.Count
-	(*Share)(nil),         // 7: tributary.wire.Share
-	(*LineReport)(nil),    // 8: tributary.wire.LineReport
-	(*Keep)(nil),          // 9: tributary.wire.Keep
-	(*Grant)(nil),         // 10: tributary.wire.Grant
-	(*Watermark)(nil),     // 11: tributary.wire.Watermark
-	(*Totals)(nil),        // 12: tributary.wire.Totals
-	(*Meta)(nil),          // 13: tributary.wire.Meta
-	(*Child)(nil),         // 14: tributary.wire.Child
-	(*EndedSession)(nil),  // 15: tributary.wire.EndedSession
-	(*ChildSession)(nil),  // 16: tributary.wire.ChildSession
-	(*CountRecord)(nil),   // 17: tributary.wire.CountRecord
-	(*SavedBucket)(nil),   // 18: tributary.wire.SavedBucket
-	(*RulesRecord)(nil),   // 19: tributary.wire.RulesRecord
-	(*WindowRecord)(nil),  // 20: tributary.wire.WindowRecord
-	(*RequestRecord)(nil), // 21: tributary.wire.RequestRecord
-	(*Decision)(nil),      // 22: tributary.wire.Decision
+	(*Witness)(nil),       // 1: tributary.wire.Witness
+	(*Ack)(nil),           // 2: tributary.wire.Ack
+	(*Recall)(nil),        // 3: tributary.wire.Recall
+	(*Name)(nil),          // 4: tributary.wire.Name
+	(*Total)(nil),         // 5: tributary.wire.Total
+	(*Pair)(nil),          // 6: tributary.wire.Pair
+	(*Count)(nil),         // 7: tributary.wire.Count
+	(*Share)(nil),         // 8: tributary.wire.Share
+	(*LineReport)(nil),    // 9: tributary.wire.LineReport
+	(*Keep)(nil),          // 10: tributary.wire.Keep
+	(*Grant)(nil),         // 11: tributary.wire.Grant
+	(*Watermark)(nil),     // 12: tributary.wire.Watermark
+	(*Totals)(nil),        // 13: tributary.wire.Totals
+	(*Meta)(nil),          // 14: tributary.wire.Meta
+	(*Child)(nil),         // 15: tributary.wire.Child
+	(*EndedSession)(nil),  // 16: tributary.wire.EndedSession
+	(*ChildSession)(nil),  // 17: tributary.wire.ChildSession
+	(*CountRecord)(nil),   // 18: tributary.wire.CountRecord
+	(*SavedBucket)(nil),   // 19: tributary.wire.SavedBucket
+	(*RulesRecord)(nil),   // 20: tributary.wire.RulesRecord
+	(*WindowRecord)(nil),  // 21: tributary.wire.WindowRecord
+	(*RequestRecord)(nil), // 22: tributary.wire.RequestRecord
+	(*Decision)(nil),      // 23: tributary.wire.Decision
 }
 var file_wire_proto_depIdxs = []int32{
-	6,  // 0: tributary.wire.Report.counts:type_name -> tributary.wire.Count
-	8,  // 1: tributary.wire.Report.lines:type_name -> tributary.wire.LineReport
-	3,  // 2: tributary.wire.Report.watch:type_name -> tributary.wire.Name
-	6,  // 3: tributary.wire.Ack.pairs:type_name -> tributary.wire.Count
-	10, // 4: tributary.wire.Ack.lines:type_name -> tributary.wire.Grant
-	11, // 5: tributary.wire.Ack.above:type_name -> tributary.wire.Watermark
-	12, // 6: tributary.wire.Ack.views:type_name -> tributary.wire.Totals
-	19, // 7: tributary.wire.Ack.new_rules:type_name -> tributary.wire.RulesRecord
-	10, // 8: tributary.wire.Recall.lines:type_name -> tributary.wire.Grant
-	3,  // 9: tributary.wire.Count.name:type_name -> tributary.wire.Name
-	5,  // 10: tributary.wire.Count.pairs:type_name -> tributary.wire.Pair
-	4,  // 11: tributary.wire.Count.folded:type_name -> tributary.wire.Total
-	4,  // 12: tributary.wire.Count.kept:type_name -> tributary.wire.Total
-	3,  // 13: tributary.wire.LineReport.name:type_name -> tributary.wire.Name
-	7,  // 14: tributary.wire.LineReport.returned:type_name -> tributary.wire.Share
-	3,  // 15: tributary.wire.Grant.name:type_name -> tributary.wire.Name
-	7,  // 16: tributary.wire.Grant.lent:type_name -> tributary.wire.Share
-	9,  // 17: tributary.wire.Grant.keep:type_name -> tributary.wire.Keep
-	3,  // 18: tributary.wire.Totals.name:type_name -> tributary.wire.Name
-	4,  // 19: tributary.wire.Totals.totals:type_name -> tributary.wire.Total
-	16, // 20: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
-	15, // 21: tributary.wire.Child.ended:type_name -> tributary.wire.EndedSession
-	5,  // 22: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
-	4,  // 23: tributary.wire.CountRecord.folded:type_name -> tributary.wire.Total
-	4,  // 24: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
-	4,  // 25: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
-	22, // 26: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	7,  // 0: tributary.wire.Report.counts:type_name -> tributary.wire.Count
+	9,  // 1: tributary.wire.Report.lines:type_name -> tributary.wire.LineReport
+	4,  // 2: tributary.wire.Report.watch:type_name -> tributary.wire.Name
+	1,  // 3: tributary.wire.Report.witness:type_name -> tributary.wire.Witness
+	7,  // 4: tributary.wire.Ack.pairs:type_name -> tributary.wire.Count
+	11, // 5: tributary.wire.Ack.lines:type_name -> tributary.wire.Grant
+	12, // 6: tributary.wire.Ack.above:type_name -> tributary.wire.Watermark
+	13, // 7: tributary.wire.Ack.views:type_name -> tributary.wire.Totals
+	20, // 8: tributary.wire.Ack.new_rules:type_name -> tributary.wire.RulesRecord
+	11, // 9: tributary.wire.Recall.lines:type_name -> tributary.wire.Grant
+	4,  // 10: tributary.wire.Count.name:type_name -> tributary.wire.Name
+	6,  // 11: tributary.wire.Count.pairs:type_name -> tributary.wire.Pair
+	5,  // 12: tributary.wire.Count.folded:type_name -> tributary.wire.Total
+	5,  // 13: tributary.wire.Count.kept:type_name -> tributary.wire.Total
+	4,  // 14: tributary.wire.LineReport.name:type_name -> tributary.wire.Name
+	8,  // 15: tributary.wire.LineReport.returned:type_name -> tributary.wire.Share
+	4,  // 16: tributary.wire.Grant.name:type_name -> tributary.wire.Name
+	8,  // 17: tributary.wire.Grant.lent:type_name -> tributary.wire.Share
+	10, // 18: tributary.wire.Grant.keep:type_name -> tributary.wire.Keep
+	4,  // 19: tributary.wire.Totals.name:type_name -> tributary.wire.Name
+	5,  // 20: tributary.wire.Totals.totals:type_name -> tributary.wire.Total
+	1,  // 21: tributary.wire.Meta.witness:type_name -> tributary.wire.Witness
+	17, // 22: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
+	16, // 23: tributary.wire.Child.ended:type_name -> tributary.wire.EndedSession
+	6,  // 24: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
+	5,  // 25: tributary.wire.CountRecord.folded:type_name -> tributary.wire.Total
+	5,  // 26: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
+	5,  // 27: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
+	23, // 28: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -2314,7 +2399,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
