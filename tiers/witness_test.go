@@ -92,12 +92,17 @@ func (w *rootWorld) report(child Place, of Witness, ask int64) (rate, budget int
 
 // stop ends the session in good order.
 func (w *rootWorld) stop() {
+	if !w.closed() {
+		w.t.Fatal("the store is not marked as stopped in good order")
+	}
+}
+
+// closed ends the session, and says whether it marks its store as clean.
+func (w *rootWorld) closed() bool {
 	w.m.Stop(w.now)
 	w.m.Close(w.now)
 	w.done()
-	if !w.disk[metaKey].(*Meta).Clean {
-		w.t.Fatal("the store is not marked as stopped in good order")
-	}
+	return w.disk[metaKey].(*Meta).Clean
 }
 
 func (w *rootWorld) told(kind EventKind) (times int) {
@@ -129,6 +134,18 @@ func TestRootIsJudgedByItsChildren(t *testing.T) {
 	}
 	if w.told(EventLost)+w.told(EventSilent) > 0 {
 		t.Errorf("there was trouble: %+v", w.events)
+	}
+}
+
+// TestStopWithSharesLentIsNotClean: the next session has to wait until their
+// leases end.
+func TestStopWithSharesLentIsNotClean(t *testing.T) {
+	for _, ask := range []int64{0, 10} {
+		w := newRootWorld(t)
+		w.report("eu", witness(w.m), ask)
+		if clean := w.closed(); clean != (ask == 0) {
+			t.Errorf("with %d tokens lent of each limit the store is clean: %v", ask, clean)
+		}
 	}
 }
 

@@ -86,6 +86,7 @@ var mutants = []mutant{
 	{
 		mistake: "a parent acknowledges across a gap",
 		edits:   []edit{{"tiers/lower.go", "if r.From <= progress.Acked && r.To > progress.Acked {", "if r.To > progress.Acked {"}},
+		test:    "tiers/sim TestLostDiskOfACountry",
 	},
 	{
 		mistake: "what a parent acknowledged is taken to be on the disk that it started on since",
@@ -281,11 +282,13 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a stop is clean though shares are lent",
-		edits:   []edit{{"tiers/machine.go", "m.meta.Clean = !lent && m.filling(now)", "m.meta.Clean = m.filling(now)"}},
+		edits:   []edit{{"tiers/machine.go", "lent = lent || out.Capacity > 0 || out.Rate > 0", "_ = out"}},
+		test:    "tiers TestStopWithSharesLentIsNotClean",
 	},
 	{
 		mistake: "a clean stop does not write what buckets hold",
 		edits:   []edit{{"tiers/machine.go", "m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens(), Burst: p.limit.Burst})", ""}},
+		test:    "tiers/sim TestGoodStopReturnsShares",
 	},
 	{
 		mistake: "a quota's windows go back with the wall clock",
