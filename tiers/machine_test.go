@@ -150,6 +150,41 @@ func TestPairsAreHandedOverUntilTheyAreTaken(t *testing.T) {
 	}
 }
 
+// TestWhatIsHandedBackIsTold: what a parent knows of a place's other sessions is
+// news to another session of the parent, which may not know of it.
+func TestWhatIsHandedBackIsTold(t *testing.T) {
+	disk := memory{}
+	m := start(t, disk, "eu", true, 3)
+	now := limiter.Time(0)
+	report := func() *Report {
+		now = now.Add(2 * time.Second)
+		out := m.Output(now)
+		disk.apply(out.Writes)
+		if out.Report == nil {
+			t.Fatal("nothing is reported")
+		}
+		return out.Report
+	}
+	answer := func(r *Report, parent uint64, back ...Count) {
+		m.Acknowledged(now, &Ack{World: 7, Session: 3, Sequence: r.Sequence, Parent: parent, Number: 2, Acked: r.To, Pairs: back})
+	}
+	for range 2 { // the hello, and what the disk has
+		answer(report(), 9)
+	}
+	if _, err := m.Add(now, Name{"votes", "alice"}, 1); err != nil {
+		t.Fatal(err)
+	}
+	first := report()
+	answer(first, 9, Count{Name: Name{"votes", "alice"}, Pairs: []Pair{{2, Total{Added: 5}}}})
+	told := report()
+	if told.From != first.To || told.To <= first.To || len(told.Counts) != 1 || len(told.Counts[0].Pairs) != 2 {
+		t.Fatalf("after %+v: %+v", first, told)
+	}
+	if answer(told, 10); len(report().Counts) > 0 {
+		t.Error("it is told once more")
+	}
+}
+
 // TestRootHearsOfNewerRulesFarBelow: its disk was set back, its children's
 // too, and a place below those follows newer rules. To apply the same rules
 // once more makes them newer than those.

@@ -358,13 +358,13 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	m.progress(r, a)
 	m.adoptFolded(now, a.Folded)
-	for _, back := range a.Pairs {
-		m.handedBack(now, back)
-	}
 	if u.acked >= r.To && !a.Full { // else it took no counts, or this session sends the same once more
 		for _, c := range firsts {
 			c.handed = true
 		}
+	}
+	for _, back := range a.Pairs {
+		m.handedBack(now, back)
 	}
 	for i, p := range pools { // in the order of r.Lines
 		if said := r.Lines[i]; said.Ended && said.Line == p.held.number && said.Lender == p.held.lender {
@@ -464,7 +464,11 @@ func (m *Machine) handedBack(now limiter.Time, back Count) {
 	if err != nil {
 		m.event(EventOverflow, m.cfg.Place, err.Error())
 	}
-	if changed || moved { // no news for the parent: the mark stays
+	switch {
+	case changed: // another session of the parent may not know of it
+		c.handed = false
+		m.changed(c, s)
+	case moved:
 		m.record(c, s)
 	}
 }

@@ -104,6 +104,11 @@ var mutants = []mutant{
 		test:    "tiers TestBacklogGrowsWhileItIsTold",
 	},
 	{
+		mistake: "what is handed back is no news to another session of the parent",
+		edits:   []edit{{"tiers/upper.go", "c.handed = false\n\t\tm.changed(c, s)", "m.record(c, s)"}},
+		test:    "tiers TestWhatIsHandedBackIsTold",
+	},
+	{
 		mistake: "a leaf ignores what is handed back to it",
 		edits:   []edit{{"tiers/upper.go", "range a.Pairs {", "range a.Pairs[:0] {"}},
 	},
