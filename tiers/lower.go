@@ -87,7 +87,7 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	if r.Child.Parent() != m.cfg.Place || r.Session == 0 {
 		return nil
 	}
-	a := &Ack{World: m.meta.World, Session: r.Session, Sequence: r.Sequence, Parent: m.cfg.Session, Stamp: now}
+	a := &Ack{World: m.meta.World, Session: r.Session, Sequence: r.Sequence, Parent: m.cfg.Session, Longest: time.Duration(m.meta.Lease), Stamp: now}
 	c := m.lower.children[r.Child]
 	if a.Refused, a.Fenced = m.refuse(r, c); a.Refused != "" {
 		news := m.noteRefusal(r.Child, c, a.Refused)
@@ -102,6 +102,7 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 		c = m.addChild(r.Child, &ChildRecord{})
 	}
 	c.refused = ""
+	m.hearLease(now, r.Longest)
 	heard := m.heardBy(now, r, a)
 	follows := m.rulesFor(c, r, a) && heard
 	m.toldFolded(now, c, r.Folded)

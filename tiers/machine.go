@@ -66,15 +66,16 @@ var (
 // backwards, and are not safe for concurrent use. After each step Output
 // must be called, and acted on.
 type Machine struct {
-	cfg    Config
-	reader Reader
-	meta   Meta
-	prior  Meta         // as the last session left it
-	isNew  bool         // the store held nothing
-	judged bool         // it is known whether the store is the place's last
-	intact bool         // it is, and nothing happened since it was written: a new place, or a clean stop
-	began  limiter.Time // of this session
-	silent limiter.Time // an owner lends nothing before
+	cfg      Config
+	reader   Reader
+	meta     Meta
+	prior    Meta         // as the last session left it
+	isNew    bool         // the store held nothing
+	judged   bool         // it is known whether the store is the place's last
+	intact   bool         // it is, and nothing happened since it was written: a new place, or a clean stop
+	began    limiter.Time // of this session
+	silent   limiter.Time // an owner lends nothing before
+	longEnds limiter.Time // when nothing is out any more by a longer lease than that of the rules
 
 	rules   *limiter.Rules
 	version uint64 // of the rules; 0: not the root's
@@ -246,7 +247,7 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	m.upper = newUpper(m)
 	m.meta.Session = cfg.Session
 	m.meta.Clean = false
-	m.meta.Lease = max(m.meta.Lease, int64(m.lease()))
+	m.followLease(now)
 	m.meta.Marks += markBlock
 	m.write(metaKey, m.saved())
 	if err := m.startLower(); err != nil {
@@ -319,6 +320,42 @@ func (m *Machine) believe(now limiter.Time, last, intact bool) {
 	}
 }
 
+// hearLease has an owner that is silent be so for as long as a neighbour may
+// still be lent something: an owner whose disk was lost, or is an old one, may
+// have lent by rules that it does not know.
+func (m *Machine) hearLease(now limiter.Time, longest time.Duration) {
+	until := m.began.Add(lenderLease(min(longest, limiter.MaxLease)))
+	if m.intact || m.cfg.Leaf || m.judged && m.filling(now) || until <= m.silent {
+		return
+	}
+	m.silent = until
+	for _, o := range m.withLimits() {
+		for _, p := range o.pools {
+			if p.owner {
+				m.hush(p)
+			}
+		}
+		m.arm(now, o)
+	}
+	if m.judged || !m.promises() {
+		m.tellSilent(now)
+	}
+}
+
+// hush has an owner's bucket be empty, and gain nothing while it is silent.
+func (m *Machine) hush(p *pool) {
+	switch p.limit.Kind {
+	case limiter.Rate:
+		have := p.bucket.Share()
+		have.Tokens = 0
+		p.bucket = limiter.NewBucket(p.limit.Period, have, m.quiet(p))
+	case limiter.Concurrency:
+		for i := range p.frozen {
+			p.frozen[i].until = max(p.frozen[i].until, m.quiet(p).Add(lenderLease(p.limit.Hold)))
+		}
+	}
+}
+
 // young says that nothing shows yet that this place is a new one, or that its
 // disk is the place's last: no session on it was given a number before.
 func (m *Machine) young() bool { return !m.judged && m.prior.Number == 0 }
@@ -341,7 +378,7 @@ func (m *Machine) Output(now limiter.Time) Output {
 	m.sleep(now)
 	out := m.out
 	out.Err = m.err
-	out.Wake = min(m.timers.next(), m.upper.wake(m), m.usedAt)
+	out.Wake = min(m.timers.next(), m.upper.wake(m), m.usedAt, m.longEnds)
 	if m.cfg.Place == Root && !m.judged {
 		out.Wake = min(out.Wake, m.silent)
 	}
@@ -378,6 +415,10 @@ func (m *Machine) Tick(now limiter.Time) {
 		m.arm(now, o)
 	}
 	m.upper.tick(m, now)
+	if now >= m.longEnds {
+		m.meta.Lease, m.longEnds = int64(m.lease()), limiter.Never
+		m.write(metaKey, m.saved())
+	}
 	if m.cfg.Place == Root && !m.judged && m.filling(now) {
 		m.believe(now, true, false) // who has not said what it knows has no lease any more
 	}

@@ -11,17 +11,18 @@ import (
 // one is covered by the next, and a repeated one changes nothing.
 type Report struct {
 	Child    Place
-	World    uint64   // 0: not known yet
-	Rules    uint64   // version of the child's rules; 0: none from the root yet
-	Hash     uint64   // of the child's rules
-	Newest   uint64   // the newest version of the rules that a place below follows
-	Session  uint64   // the child's nonce
-	Number   uint64   // its number, given by the parent; 0 is a hello that asks for one
-	Highest  uint64   // the highest session number on the child's disk
-	Previous uint64   // the session that wrote the disk before; 0: the disk was new
-	Witness  Witness  // the newest session of the root that the child's disk knows of, if the root is its parent
-	Folded   []uint64 // the Folded of the child's Meta, in a hello and where a count has Folded or Kept
-	Sequence uint64   // of this session's reports; an older one that comes late is dropped
+	World    uint64        // 0: not known yet
+	Rules    uint64        // version of the child's rules; 0: none from the root yet
+	Hash     uint64        // of the child's rules
+	Newest   uint64        // the newest version of the rules that a place below follows
+	Session  uint64        // the child's nonce
+	Number   uint64        // its number, given by the parent; 0 is a hello that asks for one
+	Highest  uint64        // the highest session number on the child's disk
+	Previous uint64        // the session that wrote the disk before; 0: the disk was new
+	Witness  Witness       // the newest session of the root that the child's disk knows of, if the root is its parent
+	Longest  time.Duration // the longest lease by which something may still be lent to the child, or was by it
+	Folded   []uint64      // the Folded of the child's Meta, in a hello and where a count has Folded or Kept
+	Sequence uint64        // of this session's reports; an older one that comes late is dropped
 
 	// Counts holds every key that changed in (From, To], marks of this
 	// child's changes.
@@ -84,18 +85,19 @@ type Demand struct {
 // An Ack answers a Report, once what the report brought is durable.
 type Ack struct {
 	World    uint64
-	Version  uint64       // of the parent's rules
-	Hash     uint64       // of the parent's rules
-	Rules    *RulesRecord // the parent's, where the child's are older; such an Ack lends nothing
-	Session  uint64       // the child's session that is answered
-	Sequence uint64       // the report that is answered
-	Parent   uint64       // the parent's own session
-	Root     uint64       // its number, if the parent is the root, which counts its own
-	Number   uint64       // the child's session number; 0: say hello again
-	Acked    uint64       // up to which mark the parent's disk has the child's changes
-	Refused  string       // the report was not taken, and why
-	Fenced   bool         // a newer session of this place exists
-	Full     bool         // the parent's disk is: it took none of the report's counts
+	Version  uint64        // of the parent's rules
+	Hash     uint64        // of the parent's rules
+	Rules    *RulesRecord  // the parent's, where the child's are older; such an Ack lends nothing
+	Session  uint64        // the child's session that is answered
+	Sequence uint64        // the report that is answered
+	Parent   uint64        // the parent's own session
+	Root     uint64        // its number, if the parent is the root, which counts its own
+	Number   uint64        // the child's session number; 0: say hello again
+	Longest  time.Duration // the longest lease by which something may still be lent to the parent, or was by it
+	Acked    uint64        // up to which mark the parent's disk has the child's changes
+	Refused  string        // the report was not taken, and why
+	Fenced   bool          // a newer session of this place exists
+	Full     bool          // the parent's disk is: it took none of the report's counts
 	Pause    time.Duration
 	Folded   []uint64 // what the child's Meta.Folded should have, in the answer to a hello and where Pairs have Folded or Kept
 	Pairs    []Count  // handed back: what this child's other sessions counted

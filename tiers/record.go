@@ -25,7 +25,7 @@ type Meta struct {
 	Session    uint64   // the last one that ran on this store
 	Number     uint64   // the highest session number that it was given; the root numbers its own
 	Marks      uint64   // no change on this store has a higher mark
-	Lease      int64    // the longest lease that was ever lent, ns
+	Lease      int64    // the longest lease by which something may still be lent, ns
 	Clean      bool     // the last session stopped in good order, with nothing lent
 	Lost       uint32   // how often an earlier disk of this owner was lost, or this one set back: what it lent of budgets by then is not known
 	Folded     []uint64 // sorted: at a leaf its sessions whose counts are folded, elsewhere which children were forgotten

@@ -42,6 +42,18 @@ func (m *Machine) lease() time.Duration {
 	return m.rules.Lease
 }
 
+// followLease notes how long an owner lends from now on. What was lent for
+// longer before is out until that has ended.
+func (m *Machine) followLease(now limiter.Time) int64 {
+	lease := int64(m.lease())
+	m.longEnds = limiter.Never
+	if lease < m.meta.Lease {
+		m.longEnds = now.Add(lenderLease(time.Duration(m.meta.Lease)))
+	}
+	m.meta.Lease = max(m.meta.Lease, lease)
+	return m.meta.Lease
+}
+
 // Rules returns the rules that this place follows, and their version; 0: they
 // are not the root's.
 func (m *Machine) Rules() (*limiter.Rules, uint64) { return m.rules, m.version }
@@ -102,13 +114,10 @@ func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) 
 	old, again := m.rules, m.newest > m.version
 	m.rules, m.version = rules, version
 	m.keepRules()
-	if lease := int64(m.lease()); lease > m.meta.Lease {
-		m.meta.Lease = lease
+	if before := m.meta.Lease; m.followLease(now) != before {
 		m.write(metaKey, m.saved())
-		if !m.intact && !m.cfg.Leaf { // the disk that is lost may have lent for as long
-			m.silent = max(m.silent, m.began.Add(lenderLease(m.lease())))
-		}
 	}
+	m.hearLease(now, m.lease())
 	for _, name := range old.Namespaces() {
 		was, is := old.Rule(name), rules.Rule(name)
 		for i := range was.Limits {

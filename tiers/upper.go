@@ -192,7 +192,7 @@ func (m *Machine) flush(now limiter.Time) {
 	r := &Report{
 		Child: m.cfg.Place, World: m.meta.World, Rules: m.version, Hash: m.rules.Hash, Newest: m.newest,
 		Session: m.cfg.Session, Number: u.number, Highest: m.meta.Number, Previous: m.prior.Session,
-		Witness: m.meta.Witness, Sequence: u.sequence, From: u.acked, To: u.acked, Got: u.got, Behind: behind,
+		Witness: m.meta.Witness, Longest: time.Duration(m.meta.Lease), Sequence: u.sequence, From: u.acked, To: u.acked, Got: u.got, Behind: behind,
 	}
 	if u.joined { // the parent knows this session; one that does not any more must not take it for the one before
 		r.Previous = 0
@@ -333,6 +333,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		m.write(metaKey, m.saved())
 	}
 	m.bearWitness(a)
+	m.hearLease(now, a.Longest)
 	if u.parent != a.Parent {
 		// A parent that starts has forgotten its lines: ask for new ones, and
 		// use the old ones until they end.

@@ -20,6 +20,7 @@ type rootWorld struct {
 	m        *Machine
 	now      limiter.Time
 	sequence uint64
+	longest  time.Duration // the longest lease that children tell of
 	events   []Event
 }
 
@@ -65,7 +66,7 @@ func (w *rootWorld) done() {
 func (w *rootWorld) report(child Place, of Witness, ask int64) (rate, budget int64) {
 	w.t.Helper()
 	w.sequence++
-	r := &Report{Child: child, World: 7, Session: 5, Number: 1, Sequence: w.sequence, Hash: w.rules.Hash, Witness: of}
+	r := &Report{Child: child, World: 7, Session: 5, Number: 1, Sequence: w.sequence, Hash: w.rules.Hash, Witness: of, Longest: w.longest}
 	if ask > 0 {
 		for _, namespace := range []string{"api", "shop"} {
 			r.Lines = append(r.Lines, LineReport{
@@ -88,6 +89,26 @@ func (w *rootWorld) report(child Place, of Witness, ask int64) (rate, budget int
 		}
 	}
 	return rate, budget
+}
+
+// askOf is a report that asks for one namespace's limit, by a child that has
+// heard of the session; it returns how many tokens it is lent.
+func (w *rootWorld) askOf(child Place, namespace string, ask int64) (lent int64) {
+	w.t.Helper()
+	w.sequence++
+	w.m.Tick(w.now)
+	a := w.m.Reported(w.now, &Report{
+		Child: child, World: 7, Session: 5, Number: 1, Sequence: w.sequence, Hash: w.rules.Hash, Witness: witness(w.m), Longest: w.longest,
+		Lines: []LineReport{{
+			Name: Name{namespace, "a"}, Limit: w.rules.Rule(namespace).Limits[0].ID,
+			Demand: Demand{Now: ask, Peak: ask, Ask: ask, Single: ask, Until: time.Second, Weight: 1},
+		}},
+	})
+	w.done()
+	for _, g := range a.Lines {
+		lent += g.Lent.Tokens
+	}
+	return lent
 }
 
 // stop ends the session in good order.

@@ -109,6 +109,26 @@ var mutants = []mutant{
 		test:    "tiers TestWhatIsHandedBackIsTold",
 	},
 	{
+		mistake: "an owner whose disk was lost is silent for as long as its own rules say",
+		edits:   []edit{{"tiers/lower.go", "m.hearLease(now, r.Longest)\n", ""}},
+		test:    "tiers TestLeasesThatChildrenKnow",
+	},
+	{
+		mistake: "the same, where only its parent knows of longer leases",
+		edits:   []edit{{"tiers/upper.go", "m.hearLease(now, a.Longest)\n", ""}},
+		test:    "tiers/sim TestLeasesOfRulesThatALostDiskKnew",
+	},
+	{
+		mistake: "an owner that hears of longer leases has filled until then",
+		edits:   []edit{{"tiers/machine.go", "m.hush(p)\n", ""}},
+		test:    "tiers TestLeasesThatChildrenKnow",
+	},
+	{
+		mistake: "an owner forgets its longest lease with the rules that say so",
+		edits:   []edit{{"tiers/rules.go", "m.meta.Lease = max(m.meta.Lease, lease)", "m.meta.Lease = lease"}},
+		test:    "tiers TestLongLeaseIsForgotten",
+	},
+	{
 		mistake: "a leaf ignores what is handed back to it",
 		edits:   []edit{{"tiers/upper.go", "range a.Pairs {", "range a.Pairs[:0] {"}},
 	},
@@ -186,6 +206,7 @@ var mutants = []mutant{
 	{
 		mistake: "a Recall to another session is taken",
 		edits:   []edit{{"tiers/upper.go", "|| r.Session != m.cfg.Session ", ""}},
+		test:    "tiers TestRecallIsTakenOnceAndInOrder",
 	},
 	{
 		mistake: "of two Recalls the older is taken last",
@@ -283,7 +304,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a crash after a clean stop passes for a clean stop",
-		edits:   []edit{{"tiers/machine.go", "m.meta.Clean = false\n\tm.meta.Lease", "m.meta.Lease"}},
+		edits:   []edit{{"tiers/machine.go", "m.meta.Clean = false\n\tm.followLease", "m.followLease"}},
 	},
 	{
 		mistake: "a stop is clean though shares are lent",

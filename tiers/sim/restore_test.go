@@ -152,3 +152,79 @@ func setBackOnce(t *testing.T, seed uint64, limit limiter.LimitSpec) error {
 	}
 	return nil
 }
+
+// TestLeasesOfRulesThatALostDiskKnew: rules that let owners lend for longer came
+// and went between a disk and the older copy, or none, that its place starts on.
+// Those that followed them tell, and what was lent for so long is not lent twice.
+func TestLeasesOfRulesThatALostDiskKnew(t *testing.T) {
+	limit := limiter.LimitSpec{Rate: "10/s", Burst: new(int64(20))}
+	for _, owner := range []tiers.Place{tiers.Root, "eu"} {
+		for _, lost := range []bool{false, true} {
+			if owner == tiers.Root && lost {
+				continue // it is a new world
+			}
+			t.Run(fmt.Sprintf("%s lost %v", owner, lost), func(t *testing.T) {
+				limit.Scope = "global"
+				if owner != tiers.Root {
+					limit.Scope = "region"
+				}
+				leasing := func(lease string) *limiter.Rules {
+					r, err := limiter.Compile(limiter.Spec{Lease: lease, Namespaces: map[string]limiter.NamespaceSpec{"api": {Limits: []limiter.LimitSpec{limit}}}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return r
+				}
+				short, long := leasing("1s"), leasing("30s")
+				w := NewWorld(1, short, calm)
+				w.Lease = 0
+				cities := tree(w)
+				o := NewOracle(&short.Rule("api").Limits[0])
+				ask := func(n *Node, d time.Duration) {
+					each(w, d, 40, func() { o.Check(n, user, 1, 0) })
+					w.Run(d)
+				}
+				apply := func(r *limiter.Rules) {
+					w.Node(tiers.Root).Runner().Apply(r, func(_ uint64, err error) {
+						if err != nil {
+							t.Error(err)
+						}
+					})
+					w.Run(time.Second)
+				}
+				ask(cities[0], 2*time.Second)
+				n := w.Node(owner)
+				old := n.disk.copied()
+				w.Node("eu.b").Cut = true // it never hears of them: of eu its parent tells
+				apply(long)
+				ask(cities[0], 2*time.Second)
+				w.Node("eu.a").Cut = true // with what it was lent for 30 s
+				apply(short)
+				w.Node("eu.b").Cut = false
+				n.Crash()
+				if n.setDisk(old); lost {
+					n.Wipe()
+				}
+				n.Start()
+				n.Cut = owner != tiers.Root // for longer than its own rules' lease
+				w.Run(3 * time.Second)
+				n.Cut = false
+				if w.Run(time.Second); owner == tiers.Root {
+					apply(leasing("2s")) // what it says of its rules is older than what others follow
+				}
+				each(w, 20*time.Second, 40, func() { o.Check(cities[0], user, 1, 0) })
+				ask(cities[3], 20*time.Second)
+				if o.Err() != nil {
+					t.Error(o.Err())
+				}
+				before := o.Admitted
+				w.Node("eu.a").Cut = false
+				w.Run(30 * time.Second)
+				ask(cities[3], 10*time.Second)
+				if o.Err() != nil || o.Admitted-before < 90 {
+					t.Errorf("%d were admitted in 10 s: %v", o.Admitted-before, o.Err())
+				}
+			})
+		}
+	}
+}

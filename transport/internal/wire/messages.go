@@ -47,7 +47,7 @@ func MarshalReport(r *tiers.Report) ([]byte, error) {
 			}
 		}),
 		Watch: each(r.Watch, fromName), Age: int64(r.Age), Behind: uint32(r.Behind), Echo: int64(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
-		Witness: fromWitness(r.Witness),
+		Witness: fromWitness(r.Witness), Longest: int64(r.Longest),
 	})
 }
 
@@ -80,7 +80,7 @@ func UnmarshalReport(data []byte) (*tiers.Report, error) {
 		}),
 		Watch: each(r.Watch, func(n *Name) tiers.Name { return toName(n, &problem) }),
 		Age:   time.Duration(r.Age), Behind: int(r.Behind), Echo: limiter.Time(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
-		Witness: toWitness(r.Witness),
+		Witness: toWitness(r.Witness), Longest: time.Duration(r.Longest),
 	}
 	if problem != nil {
 		return nil, fmt.Errorf("report of %s: %w", child, problem)
@@ -107,7 +107,8 @@ func MarshalAck(a *tiers.Ack) ([]byte, error) {
 	}
 	return proto.Marshal(&Ack{
 		Version: Version, World: a.World, RulesVersion: a.Version, Rules: a.Hash, NewRules: rules, Session: a.Session, Sequence: a.Sequence,
-		Parent: a.Parent, Root: a.Root, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full, Pause: int64(a.Pause), Folded: a.Folded,
+		Parent: a.Parent, Root: a.Root, Number: a.Number, Longest: int64(a.Longest), Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full,
+		Pause: int64(a.Pause), Folded: a.Folded,
 		Pairs: each(a.Pairs, fromCount),
 		Lines: each(a.Lines, fromGrant),
 		Above: each(a.Above, func(w tiers.Watermark) *Watermark {
@@ -132,7 +133,8 @@ func UnmarshalAck(data []byte) (*tiers.Ack, error) {
 	var problem error
 	out := &tiers.Ack{
 		World: a.World, Version: a.RulesVersion, Hash: a.Rules, Rules: toRules(a.NewRules, &problem), Session: a.Session, Sequence: a.Sequence,
-		Parent: a.Parent, Root: a.Root, Number: a.Number, Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full, Pause: time.Duration(a.Pause), Folded: a.Folded,
+		Parent: a.Parent, Root: a.Root, Number: a.Number, Longest: time.Duration(a.Longest), Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full,
+		Pause: time.Duration(a.Pause), Folded: a.Folded,
 		Pairs: each(a.Pairs, func(c *Count) tiers.Count { return toCount(c, &problem) }),
 		Lines: each(a.Lines, func(g *Grant) tiers.Grant { return toGrant(g, &problem) }),
 		Above: each(a.Above, func(w *Watermark) tiers.Watermark {

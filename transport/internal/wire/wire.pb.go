@@ -51,6 +51,7 @@ type Report struct {
 	Folded        []uint64               `protobuf:"fixed64,22,rep,packed,name=folded,proto3" json:"folded,omitempty"`
 	Newest        uint64                 `protobuf:"varint,23,opt,name=newest,proto3" json:"newest,omitempty"` // version of rules
 	Witness       *Witness               `protobuf:"bytes,24,opt,name=witness,proto3" json:"witness,omitempty"`
+	Longest       int64                  `protobuf:"varint,25,opt,name=longest,proto3" json:"longest,omitempty"` // ns
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -253,6 +254,13 @@ func (x *Report) GetWitness() *Witness {
 	return nil
 }
 
+func (x *Report) GetLongest() int64 {
+	if x != nil {
+		return x.Longest
+	}
+	return 0
+}
+
 type Witness struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint64                 `protobuf:"fixed64,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -328,6 +336,7 @@ type Ack struct {
 	Folded        []uint64               `protobuf:"fixed64,19,rep,packed,name=folded,proto3" json:"folded,omitempty"`
 	Full          bool                   `protobuf:"varint,20,opt,name=full,proto3" json:"full,omitempty"`
 	Root          uint64                 `protobuf:"varint,21,opt,name=root,proto3" json:"root,omitempty"`
+	Longest       int64                  `protobuf:"varint,22,opt,name=longest,proto3" json:"longest,omitempty"` // ns
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -505,6 +514,13 @@ func (x *Ack) GetFull() bool {
 func (x *Ack) GetRoot() uint64 {
 	if x != nil {
 		return x.Root
+	}
+	return 0
+}
+
+func (x *Ack) GetLongest() int64 {
+	if x != nil {
+		return x.Longest
 	}
 	return 0
 }
@@ -2119,7 +2135,7 @@ var File_wire_proto protoreflect.FileDescriptor
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\x0etributary.wire\"\x9c\x05\n" +
+	"wire.proto\x12\x0etributary.wire\"\xb6\x05\n" +
 	"\x06Report\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05child\x18\x02 \x01(\tR\x05child\x12\x14\n" +
@@ -2145,10 +2161,11 @@ const file_wire_proto_rawDesc = "" +
 	"\rrules_version\x18\x15 \x01(\x04R\frulesVersion\x12\x16\n" +
 	"\x06folded\x18\x16 \x03(\x06R\x06folded\x12\x16\n" +
 	"\x06newest\x18\x17 \x01(\x04R\x06newest\x121\n" +
-	"\awitness\x18\x18 \x01(\v2\x17.tributary.wire.WitnessR\awitness\";\n" +
+	"\awitness\x18\x18 \x01(\v2\x17.tributary.wire.WitnessR\awitness\x12\x18\n" +
+	"\alongest\x18\x19 \x01(\x03R\alongest\";\n" +
 	"\aWitness\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x04R\x06number\"\xfd\x04\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\x97\x05\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -2171,7 +2188,8 @@ const file_wire_proto_rawDesc = "" +
 	"\tnew_rules\x18\x12 \x01(\v2\x1b.tributary.wire.RulesRecordR\bnewRules\x12\x16\n" +
 	"\x06folded\x18\x13 \x03(\x06R\x06folded\x12\x12\n" +
 	"\x04full\x18\x14 \x01(\bR\x04full\x12\x12\n" +
-	"\x04root\x18\x15 \x01(\x04R\x04root\"\xa3\x01\n" +
+	"\x04root\x18\x15 \x01(\x04R\x04root\x12\x18\n" +
+	"\alongest\x18\x16 \x01(\x03R\alongest\"\xa3\x01\n" +
 	"\x06Recall\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\x06R\x06parent\x12\x18\n" +
