@@ -24,6 +24,7 @@ type chaos struct {
 	twin  int
 	join  int
 	left  int          // places that left, each with all below it
+	home  uint64       // the world that was there first; 0: nobody knows it yet
 	now   limiter.Spec // the rules as they were last applied
 	times int          // that they were
 }
@@ -32,12 +33,15 @@ func newChaos(s *scenario, set FaultSet, r *rand.Rand) *chaos {
 	c := &chaos{scenario: s, set: set, rand: r}
 	w := s.world
 	f := &w.Faults
-	for fault := range numFaults {
+	for fault := range NewRoot {
 		// Drawn whether the set has it or not, so that the others stay.
 		absent, mean := r.IntN(2) == 0, time.Duration(float64(500*time.Millisecond)*(1+40*r.Float64()*r.Float64()))
 		if !absent && set.Has(fault) {
 			c.mean[fault] = mean
 		}
+	}
+	if set.Has(NewRoot) && s.seed%4 == 1 { // seldom: until it is joined nothing reaches it
+		c.mean[NewRoot] = 10 * time.Second
 	}
 	probability := func(of Fault, most float64) float64 {
 		p := r.Float64() * most
@@ -188,6 +192,16 @@ var faultDone = [numFaults]func(*chaos) bool{
 	RootDisk: func(c *chaos) bool {
 		return c.setBack(c.world.order[0])
 	},
+	NewRoot: func(c *chaos) bool {
+		root := c.world.order[0]
+		if c.home == 0 {
+			if c.home = root.meta().World; c.home == 0 {
+				return false
+			}
+			c.world.After(c.upTo(5*time.Second), c.joinWorlds)
+		}
+		return c.another(root, map[tiers.Key]tiers.Record{})
+	},
 	Twin: func(c *chaos) bool {
 		n := c.node()
 		if c.twin == 2 || n.Place == tiers.Root || !n.Running() || n != c.world.nodes[n.Place] {
@@ -293,6 +307,65 @@ func (c *chaos) forget(s *site) {
 		})
 	}
 	c.world.After(again, try)
+}
+
+// joinWorlds is what an operator does when places refuse one another: those of
+// another world than the first are joined to that.
+func (c *chaos) joinWorlds() {
+	for _, n := range c.world.order {
+		if n.ready() && n.meta().World != 0 && n.meta().World != c.home {
+			n.proc.runner.Join(c.home, func(error) {})
+		}
+	}
+	c.figures()
+	again := time.Second
+	if !c.over {
+		again = c.upTo(10 * time.Second)
+	}
+	c.world.After(again, c.joinWorlds)
+}
+
+// figures tells owners whose disk was lost what is left of their budgets and
+// quotas, as soon as nobody spends of what the lost disk lent.
+func (c *chaos) figures() {
+	for _, o := range c.laws.oracles {
+		n := o.owner.live()
+		if !o.limit.Durable() || o.owner.leaf || o.owner.twice || n == nil || !n.ready() {
+			continue
+		}
+		e := c.laws.inspected(n, o.target)
+		if e == nil || !e.Judged || e.Now < e.Silent {
+			continue
+		}
+		left, waits := int64(limiter.MaxTokens), false
+		for i := range e.Limits {
+			if s := &e.Limits[i]; s.Waits && len(s.Lines) == 0 {
+				waits, left = true, min(left, c.laws.left(o.owner, o.target, s))
+			}
+		}
+		if waits {
+			n.proc.runner.Figure(o.target.name, left, func(err error) {
+				if err == nil {
+					c.laws.path(pathFigure)
+					c.world.say(n, "is told that %d of %s are left", left, o.target.name)
+				}
+			})
+		}
+	}
+}
+
+// left is what is left of a budget, or of the window of a quota that is open.
+func (l *laws) left(owner *site, t *target, s *tiers.LimitState) int64 {
+	for _, o := range l.oracles {
+		if o.owner == owner && o.target == t && o.id == s.Limit.ID {
+			spent := o.spent
+			if o.limit.Kind == limiter.Quota {
+				spent = o.window(s.Window).spent
+			}
+			return max(0, s.Limit.Burst-spent)
+		}
+	}
+	return s.Limit.Burst
 }
 
 // stop ends a node's process in good order, then does something.

@@ -26,7 +26,7 @@ const (
 	FailingDisk              // a sync fails
 	LostDisk                 // a disk is lost
 	OldDisk                  // a disk is set back to an old copy
-	RootDisk                 // either, of the root
+	RootDisk                 // the same, of the root
 	Twin                     // a second process runs on a copy of a disk
 	Drift                    // clocks run wrong, up to 1 % apart
 	WallClock                // the wall clock jumps
@@ -35,13 +35,14 @@ const (
 	Join                     // a place joins
 	Leave                    // a place leaves, and is forgotten
 	Retry                    // a request comes twice
+	NewRoot                  // the root's disk is lost: a new world, which an operator joins to the old one
 	numFaults
 )
 
 var faultNames = [numFaults]string{
 	"loss", "duplication", "delay", "reordering", "partition", "one-way", "crash", "unsynced", "stop", "slow-disk", "full-disk",
 	"busy-disk", "failing-disk", "lost-disk", "old-disk", "root-disk", "twin", "drift", "wall-clock", "suspend", "rules", "join",
-	"leave", "retry",
+	"leave", "retry", "new-root",
 }
 
 func (f Fault) String() string { return faultNames[f] }

@@ -229,6 +229,13 @@ func (o *oracle) refill(now limiter.Time, faster int64) {
 	o.bucket.Add(now, limiter.Share{Tokens: min(room, gained.Tokens()+1)}) // the parts of two tokens may be one
 }
 
+// gains is what a limit refills between two instants, by the fastest clock.
+func gains(l *limiter.Limit, from, to limiter.Time) int64 {
+	b := limiter.NewBucket(l.Period*100, limiter.Share{Capacity: limiter.MaxTokens, Rate: faster(l).Rate}, from)
+	b.Settle(to)
+	return b.Tokens()
+}
+
 // become takes figures that were changed.
 func (o *oracle) become(w *World, limit *limiter.Limit) {
 	o.settle(w.now)
@@ -304,7 +311,10 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 		o.spent += hits
 		return o.over(), "the budget"
 	case limiter.Concurrency:
-		o.expire(l, now)
+		if o.expire(l, now); o.again > 0 { // of whose part it is nobody can tell
+			s.beside = true
+			return 0, ""
+		}
 		return o.out + hits - o.limit.Burst, "the permits"
 	}
 	if o.unheard > 0 {
@@ -445,6 +455,7 @@ type spending struct {
 	before  int64 // the same, before the step that decided the check
 	cutOff  bool  // the leaf held no line of it that it could use, and took from its provisional share
 	permit  uint64
+	beside  bool           // it may be of what an owner that took itself for new had lent before
 	limit   *limiter.Limit // as the leaf follows it
 }
 
@@ -507,6 +518,9 @@ func (l *laws) spend(s *spending) {
 		l.broken("limits hold", s.node, "%d hits of %s admitted, %d beyond %s of %s (owner %s)", s.hits, s.target.name, over, of, s.limit, o.owner.place)
 	}
 	if s.permit != 0 && !(o.limit.Soft && s.cutOff) {
+		if s.beside {
+			s.hits = 0
+		}
 		o.permits = append(o.permits, permitOut{permitID{s.node, s.session, s.permit}, s.hits, s.node.trueTime(s.node.clock().Add(o.limit.Hold))})
 		o.out += s.hits
 	}
@@ -552,7 +566,7 @@ func (l *laws) takenForNew(s *site, session uint64, e Exception) {
 			o.expire(l, l.world.now)
 		default:
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), l.world.now)
-			o.unheard, o.sinceReset = o.unheard+o.limit.Burst, 0
+			o.unheard, o.sinceReset = o.unheard+o.limit.Burst+gains(&o.limit, l.world.now, outEnds), 0
 			o.unheardUntil = max(o.unheardUntil, outEnds)
 		}
 	}

@@ -240,6 +240,7 @@ func (l *laws) sums(o *oracle) {
 		s := limitState(e, o.id)
 		switch {
 		case s == nil, s.Window != o.newest: // what is left of an older window is no part of this one
+		case s.Owner && l.lendsNothingYet(n):
 		case s.Owner && e.Now >= s.Quiet, s.Held != nil && !s.Held.Ended && e.Now < s.Held.Expires:
 			all = all.Plus(s.Bucket)
 		}

@@ -283,6 +283,11 @@ var mutants = []mutant{
 		test:    "tiers TestRootThatWasSetBack",
 	},
 	{
+		mistake: "a root that is joined to another world believes its budgets",
+		edits:   []edit{{"tiers/operate.go", "m.lose(now)\n", ""}},
+		test:    "tiers/sim TestFigureOfALostBudget",
+	},
+	{
 		mistake: "the root lends to who may not be its witness",
 		edits:   []edit{{"tiers/lower.go", "m.rulesFor(c, r, a) && heard", "m.rulesFor(c, r, a) && (heard || true)"}},
 	},

@@ -117,6 +117,7 @@ func (p *process) reported(from *process, r *tiers.Report) {
 		n.sent.Acks++
 		if w.laws != nil {
 			w.laws.acknowledges(n, r, a)
+			w.laws.lends(n, a.Lines)
 		}
 		if w.Trace != nil {
 			w.say(n, "acknowledges %s", showAck(child.Place, a))
@@ -157,6 +158,9 @@ func (p *process) Recall(to tiers.Place, r *tiers.Recall) {
 		return
 	}
 	p.node.sent.Recalls++
+	if w.laws != nil {
+		w.laws.lends(p.node, r.Lines)
+	}
 	if w.Trace != nil {
 		w.say(p.node, "recalls %s", showRecall(to, r))
 	}

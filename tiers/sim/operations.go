@@ -90,13 +90,13 @@ func (s *scenario) once(n *Node, t *target, delta int64) {
 	r := s.laws.requestNamed(t.name.Namespace, id)
 	t.ask(delta)
 	s.retry(n, func() { t.ask(delta) }, func(p *process, answered func()) {
-		before := r.carried
+		before := len(r.records)
 		p.add(t.name, delta, id, func(total tiers.Total, err error) {
 			if err != nil || p.dead {
 				return
 			}
 			answered()
-			if before > 0 && r.carried == before {
+			if before > 0 && len(r.records) == before {
 				s.laws.retried(n, t, r, nil, total)
 			}
 		})
@@ -114,14 +114,14 @@ func (s *scenario) checkOnce(n *Node, t *target, hits int64) {
 			answered()
 			return
 		}
-		before := r.carried
+		before := len(r.records)
 		s.laws.offered(n, t, hits)
 		p.check(t.name, hits, wait, id, func(d tiers.Decision, err error) {
 			if err != nil || p.dead {
 				return
 			}
 			answered()
-			if before > 0 && r.carried == before && d.Allowed && !d.Shadow {
+			if before > 0 && len(r.records) == before && d.Allowed && !d.Shadow {
 				s.laws.retried(n, t, r, &d, tiers.Total{})
 			}
 			s.holds(n, t, hits, &d)

@@ -247,9 +247,20 @@ func TestJoinedWorldsGoOn(t *testing.T) {
 }
 
 // TestFigureOfALostBudget: an owner whose disk was lost waits for what an
-// operator says is left.
+// operator says is left. A root that lost it is of a new world, and does so when
+// it is joined to the old one.
 func TestFigureOfALostBudget(t *testing.T) {
-	w := NewWorld(1, rules(t, limiter.LimitSpec{Scope: "region", Budget: new(int64(100))}), calm)
+	for _, owner := range []tiers.Place{tiers.Root, "eu"} {
+		t.Run(string(owner), func(t *testing.T) { figureOfALostBudget(t, owner) })
+	}
+}
+
+func figureOfALostBudget(t *testing.T, owner tiers.Place) {
+	scope := "global"
+	if owner != tiers.Root {
+		scope = "region"
+	}
+	w := NewWorld(1, rules(t, limiter.LimitSpec{Scope: scope, Budget: new(int64(100))}), calm)
 	cities := tree(w)
 	check := func(hits int64) (allowed bool) {
 		cities[0].Runner().Check(user, hits, 2*time.Second, func(d tiers.Decision, _ error) { allowed = d.Allowed })
@@ -259,16 +270,27 @@ func TestFigureOfALostBudget(t *testing.T) {
 	if !check(60) {
 		t.Fatal("a new budget is empty")
 	}
-	region := w.Node("eu")
-	region.Crash()
-	region.Wipe()
-	region.Start()
+	n := w.Node(owner)
+	world := n.meta().World
+	n.Crash()
+	n.Wipe()
+	n.Start()
+	if owner == tiers.Root {
+		n.Runner().Join(world, func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		w.Run(100 * time.Millisecond)
+		n.Crash()
+		n.Start()
+	}
 	w.Run(10 * time.Second)
 	if check(1) {
 		t.Fatal("a budget whose disk was lost was lent")
 	}
 	var problem error
-	region.Runner().Figure(user, 40, func(err error) { problem = err })
+	n.Runner().Figure(user, 40, func(err error) { problem = err })
 	w.Run(time.Second)
 	if problem != nil {
 		t.Fatal(problem)
@@ -276,7 +298,7 @@ func TestFigureOfALostBudget(t *testing.T) {
 	if check(41) || !check(40) || check(1) {
 		t.Error("not 40 are left")
 	}
-	region.Runner().Figure(user, 40, func(err error) { problem = err })
+	n.Runner().Figure(user, 40, func(err error) { problem = err })
 	w.Run(time.Second)
 	if !errors.Is(problem, tiers.ErrNothingWaits) {
 		t.Errorf("a second figure: %v", problem)

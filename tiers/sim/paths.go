@@ -42,13 +42,15 @@ const (
 	pathFromDisk      = "changes told from the disk"
 	pathRootClean     = "root found a clean disk"
 	pathRootSetBack   = "root learned that it was set back"
+	pathJoinedWorld   = "world joined to another"
+	pathFigure        = "figure of a lost budget told"
 )
 
 // paths are all that a thorough run takes.
 var paths = []string{
 	pathHandedOver, pathHandedBack, pathFolded, pathForgotten, pathFenced, pathFencedExit, pathTwin, pathRefill, pathLost, pathRefused, pathSilent, pathLineEnded, pathLateAnswer,
 	pathWindow, pathDebt, pathRetired, pathRules, pathRulesDiffer, pathFull, pathRemembered, pathRelease, pathRenewal, pathExpired, pathEndedPermit,
-	pathRefund, pathReset, pathCountedChecks, pathFromDisk, pathRootClean, pathRootSetBack,
+	pathRefund, pathReset, pathCountedChecks, pathFromDisk, pathRootClean, pathRootSetBack, pathJoinedWorld, pathFigure,
 }
 
 // Paths are the recovery paths that a thorough run takes.
@@ -57,7 +59,7 @@ func Paths() []string { return slices.Clone(paths) }
 // eventPaths are those that the machines tell of.
 var eventPaths = map[tiers.EventKind]string{
 	tiers.EventRefill: pathRefill, tiers.EventSilent: pathSilent, tiers.EventWindow: pathWindow, tiers.EventLost: pathLost,
-	tiers.EventRefused: pathRefused, tiers.EventRulesDiffer: pathRulesDiffer,
+	tiers.EventRefused: pathRefused, tiers.EventRulesDiffer: pathRulesDiffer, tiers.EventWorld: pathJoinedWorld,
 }
 
 // event counts what the machines tell of.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/tributary-io/tributary/tiers"
@@ -11,9 +12,8 @@ import (
 
 // request is what the laws know of one id.
 type request struct {
-	record  *tiers.RequestRecord // as it was carried out last
-	carried int                  // how often it was
-	on      []diskOf             // where it is durable
+	records []*tiers.RequestRecord // each time that it was carried out: a disk that is lost or old does not know of the last
+	on      []diskOf               // where it is durable
 }
 
 // diskOf is one disk of one node.
@@ -57,11 +57,10 @@ func (l *laws) requested(n *Node, k tiers.Key, record *tiers.RequestRecord) {
 	l.checks++
 	for _, at := range r.on {
 		if at == (diskOf{n, n.disk.number}) {
-			l.broken("a request is carried out once", n, "%s of %s: again, as %+v after %+v", k, record.Key, record, r.record)
+			l.broken("a request is carried out once", n, "%s of %s: again, as %+v after %+v", k, record.Key, record, r.records[len(r.records)-1])
 		}
 	}
-	r.record = record
-	r.carried++
+	r.records = append(r.records, record)
 	if record.Add {
 		return
 	}
@@ -81,11 +80,12 @@ func (l *laws) requestDurable(n *Node, k tiers.Key) {
 func (l *laws) retried(n *Node, t *target, r *request, d *tiers.Decision, total tiers.Total) {
 	l.path(pathRemembered)
 	l.checks++
-	same := total == r.record.Total
-	if d != nil {
-		same = *d == r.record.Decision
-	}
-	if !same {
-		l.broken("a retry gets the first one's answer", n, "%s: %+v %+v, first %+v", t.name, d, total, r.record)
+	if !slices.ContainsFunc(r.records, func(record *tiers.RequestRecord) bool {
+		if d != nil {
+			return *d == record.Decision
+		}
+		return total == record.Total
+	}) {
+		l.broken("a retry gets the first one's answer", n, "%s: %+v %+v, first %+v", t.name, d, total, r.records[0])
 	}
 }

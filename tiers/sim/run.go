@@ -118,7 +118,11 @@ func (s *scenario) play() {
 // lost is sent again after 8 s at most, an owner that started is silent for
 // the longest lease, and shares come down one tier after the other.
 func (s *scenario) settling() time.Duration {
-	return 9*time.Second + 2*s.world.longestLease() + time.Duration(s.deepest)*500*time.Millisecond
+	settling := 9*time.Second + 2*s.world.longestLease() + time.Duration(s.deepest)*500*time.Millisecond
+	if s.chaos.home != 0 { // its root is joined first, and what took that for its own
+		settling += 8 * time.Second
+	}
+	return settling
 }
 
 // idling is how long shares that nobody asks for take to go back.
