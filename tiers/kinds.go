@@ -2,6 +2,7 @@ package tiers
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tributary-io/tributary/limiter"
@@ -229,8 +230,19 @@ func (s *permits) add(serial uint64, hits int64, until limiter.Time) {
 		s.held = map[uint64]permit{}
 	}
 	s.held[serial] = permit{hits: hits, until: until}
-	s.queue = append(s.queue, permitEnd{serial, until})
+	s.ends(serial, until)
 	s.out += hits
+}
+
+// ends puts a permit's end into the queue: last, unless the hold was longer.
+func (s *permits) ends(serial uint64, until limiter.Time) {
+	at, _ := slices.BinarySearchFunc(s.queue[s.first:], until, func(e permitEnd, t limiter.Time) int {
+		if e.at <= t {
+			return -1
+		}
+		return 1
+	})
+	s.queue = slices.Insert(s.queue, s.first+at, permitEnd{serial, until})
 }
 
 // take takes a permit out; 0: there is none.
@@ -287,7 +299,7 @@ type frozen struct {
 
 func (p *pool) freeze(capacity int64, until limiter.Time) {
 	if capacity > 0 {
-		p.frozen = append(p.frozen, frozen{capacity, until}) // a hold is the same for all: in order
+		p.frozen = append(p.frozen, frozen{capacity, max(until, p.runOn)})
 	}
 }
 
@@ -374,7 +386,7 @@ func (m *Machine) Renew(now limiter.Time, name Name, serial uint64) (renewed boo
 		if got, there := p.permits.held[serial]; there {
 			got.until = now.Add(p.limit.Hold)
 			p.permits.held[serial] = got
-			p.permits.queue = append(p.permits.queue, permitEnd{serial, got.until})
+			p.permits.ends(serial, got.until)
 			renewed = true
 		}
 	}

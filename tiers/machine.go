@@ -78,10 +78,11 @@ type Machine struct {
 	longEnds limiter.Time // when nothing is out any more by a longer lease than that of the rules
 
 	rules   *limiter.Rules
-	version uint64 // of the rules; 0: not the root's
-	file    uint64 // at the root: the hash of the rules that it was last started with
-	newest  uint64 // the newest version that a child follows
-	retired map[retiredLimit]limiter.Time
+	version uint64                   // of the rules; 0: not the root's
+	file    uint64                   // at the root: the hash of the rules that it was last started with
+	newest  uint64                   // the newest version that a child follows
+	retired map[limitOf]limiter.Time // limits that this place owned and that left the rules: it lends nothing of them before
+	holds   map[limitOf]longHold     // that were longer
 
 	spaces  map[string]*space
 	checked *space // of the last check
@@ -198,7 +199,7 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	if cfg.Session == 0 || cfg.Place == Root && cfg.NewWorld == 0 {
 		panic("tiers: a session and a new world need numbers other than 0")
 	}
-	m := &Machine{cfg: cfg, reader: r, began: now, wallAt: now, wall: cfg.Wall, usedAt: limiter.Never, spaces: map[string]*space{}, retired: map[retiredLimit]limiter.Time{}}
+	m := &Machine{cfg: cfg, reader: r, began: now, wallAt: now, wall: cfg.Wall, usedAt: limiter.Never, spaces: map[string]*space{}, retired: map[limitOf]limiter.Time{}, holds: map[limitOf]longHold{}}
 	if err := m.startRules(); err != nil {
 		return nil, err
 	}
@@ -248,6 +249,9 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	m.meta.Session = cfg.Session
 	m.meta.Clean = false
 	m.followLease(now)
+	for of, h := range m.holds {
+		m.rememberHold(now, of, h.hold)
+	}
 	m.meta.Marks += markBlock
 	m.write(metaKey, m.saved())
 	if err := m.startLower(); err != nil {
@@ -378,7 +382,7 @@ func (m *Machine) Output(now limiter.Time) Output {
 	m.sleep(now)
 	out := m.out
 	out.Err = m.err
-	out.Wake = min(m.timers.next(), m.upper.wake(m), m.usedAt, m.longEnds)
+	out.Wake = min(m.timers.next(), m.upper.wake(m), m.usedAt, m.longEnds, m.holdsEnd())
 	if m.cfg.Place == Root && !m.judged {
 		out.Wake = min(out.Wake, m.silent)
 	}
@@ -415,6 +419,7 @@ func (m *Machine) Tick(now limiter.Time) {
 		m.arm(now, o)
 	}
 	m.upper.tick(m, now)
+	m.forgetHolds(now)
 	if now >= m.longEnds {
 		m.meta.Lease, m.longEnds = int64(m.lease()), limiter.Never
 		m.write(metaKey, m.saved())
@@ -584,6 +589,10 @@ func (m *Machine) object(now limiter.Time, s *space, key string) *object {
 	s.objects[key] = o
 	m.idle.push(o)
 	m.awake++
+	if slices.ContainsFunc(o.pools, func(p *pool) bool { return len(p.frozen) > 0 }) { // it comes back, whoever asks
+		m.arm(now, o)
+		m.stirred = true
+	}
 	return o
 }
 
@@ -593,7 +602,7 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 	if m.cfg.Place.Depth() < int(l.Scope) && !m.cfg.Leaf {
 		return nil
 	}
-	p := &pool{object: o, limit: l, owner: m.owns(l)}
+	p := &pool{object: o, limit: l, owner: m.owns(l), runOn: m.holds[limitOf{o.name.Namespace, l.ID}].until}
 	if p.owner {
 		p.own = limiter.Share{Capacity: l.Burst, Rate: l.Rate}
 	}

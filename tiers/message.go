@@ -87,7 +87,7 @@ type Ack struct {
 	World    uint64
 	Version  uint64        // of the parent's rules
 	Hash     uint64        // of the parent's rules
-	Rules    *RulesRecord  // the parent's, where the child's are older; such an Ack lends nothing
+	Rules    *RulesRecord  // the parent's, where the child's are older; where they are others, too, the Ack lends nothing
 	Session  uint64        // the child's session that is answered
 	Sequence uint64        // the report that is answered
 	Parent   uint64        // the parent's own session

@@ -52,7 +52,8 @@ type pool struct {
 	vault   vault           // of a durable limit, at the leaf that owns it
 	waits   bool            // of a durable limit: what was lent is not known, and an operator has to say
 	permits permits         // of a concurrency, at a leaf
-	frozen  []frozen        // of a concurrency: what ended lines had out, in the order of its return
+	frozen  []frozen        // of a concurrency: what ended lines had out
+	runOn   limiter.Time    // until when permits may be out by a hold that was longer
 }
 
 // held is the line from the parent, as its child sees it.

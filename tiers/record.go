@@ -89,6 +89,7 @@ type RulesRecord struct {
 	Version uint64
 	File    uint64 // at the root: hash of the rules file that was last applied at a start
 	Rules   *limiter.Rules
+	Holds   []LongHold // of earlier rules, sorted
 }
 
 // WindowRecord is the window that a quota's owner opened last.

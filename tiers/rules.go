@@ -22,8 +22,14 @@ func (m *Machine) startRules() error {
 	kept, _ := r.(*RulesRecord)
 	if kept != nil {
 		m.rules, m.version, m.file = kept.Rules, kept.Version, kept.File
+		for _, h := range kept.Holds {
+			m.holds[limitOf{h.Namespace, h.Limit}] = longHold{hold: h.Hold} // until when is known when the longest lease is
+		}
 	}
 	if m.cfg.Place == Root && m.file != m.cfg.Rules.Hash { // another file than at the last start
+		for _, name := range m.rules.Namespaces() {
+			m.shortened(m.began, m.rules.Rule(name), m.cfg.Rules.Rule(name))
+		}
 		m.rules, m.version, m.file = m.cfg.Rules, m.version+1, m.cfg.Rules.Hash
 		m.keepRules()
 	}
@@ -31,7 +37,7 @@ func (m *Machine) startRules() error {
 }
 
 func (m *Machine) keepRules() {
-	m.write(rulesKey, &RulesRecord{Version: m.version, File: m.file, Rules: m.rules})
+	m.write(rulesKey, &RulesRecord{Version: m.version, File: m.file, Rules: m.rules, Holds: m.longHolds()})
 }
 
 // lease is how long an owner lends.
@@ -85,14 +91,17 @@ func (m *Machine) rulesFor(c *child, r *Report, a *Ack) bool {
 		}
 	}
 	c.rules = r.Hash
-	if !same && m.version > 0 && r.Rules <= m.version {
-		a.Rules = &RulesRecord{Version: m.version, Rules: m.rules}
+	if (!same || len(m.holds) > 0 && r.Rules < m.version) && m.version > 0 && r.Rules <= m.version {
+		a.Rules = &RulesRecord{Version: m.version, Rules: m.rules, Holds: m.longHolds()}
 	}
 	return same
 }
 
 // rulesOf takes the parent's rules from its answer.
 func (m *Machine) rulesOf(now limiter.Time, a *Ack) {
+	if a.Rules != nil && a.Rules.Version > m.version {
+		m.hearHolds(now, a.Rules.Holds)
+	}
 	switch {
 	case a.Rules != nil && a.Rules.Rules != nil && a.Rules.Version >= m.version && a.Rules.Rules.Hash != m.rules.Hash:
 		m.adopt(now, a.Rules.Rules, a.Rules.Version)
@@ -113,7 +122,6 @@ func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) 
 	m.countUsed()
 	old, again := m.rules, m.newest > m.version
 	m.rules, m.version = rules, version
-	m.keepRules()
 	if before := m.meta.Lease; m.followLease(now) != before {
 		m.write(metaKey, m.saved())
 	}
@@ -122,14 +130,16 @@ func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) 
 		was, is := old.Rule(name), rules.Rule(name)
 		for i := range was.Limits {
 			if l := &was.Limits[i]; m.owns(l) && is.Limit(l.ID) == nil {
-				m.retired[retiredLimit{name, l.ID}] = now.Add(lenderLease(time.Duration(m.meta.Lease)))
+				m.retired[limitOf{name, l.ID}] = now.Add(lenderLease(time.Duration(m.meta.Lease)))
 			}
 		}
+		m.shortened(now, was, is)
 		s := m.spaces[name]
 		if is == nil {
 			s.rule, s.weight = nil, 0
 		}
 	}
+	m.keepRules()
 	for _, name := range rules.Namespaces() {
 		s := m.space(name)
 		s.rule = rules.Rule(name)
@@ -180,7 +190,7 @@ func (m *Machine) refit(now limiter.Time, o *object, again bool) {
 func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit, again bool) {
 	m.turn(now, p) // a window that opens now has the figure before, as others had
 	before := p.limit.Whole()
-	p.limit = l
+	p.limit, p.runOn = l, m.holds[limitOf{p.object.name.Namespace, l.ID}].until
 	if p.spare != nil {
 		p.spare.Settle(now)
 		p.provide(now, p.spare.Tokens())
@@ -197,7 +207,7 @@ func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit, again bool
 	case p.limit.Durable() || now < m.quiet(p) || again:
 		more.Tokens = 0
 	case !m.intact: // an earlier session may have followed these rules, and spent by them
-		more.Tokens = min(more.Capacity, filledSince(now, l, since))
+		more.Tokens = min(more.Capacity, p.filledSince(now, since))
 	default:
 		more.Tokens = more.Capacity
 	}
@@ -214,9 +224,10 @@ func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit, again bool
 
 // filledSince is what a limit of which nothing was left has again: what it
 // gained, or where permits come back, all of it after a hold.
-func filledSince(now limiter.Time, l *limiter.Limit, since limiter.Time) int64 {
+func (p *pool) filledSince(now, since limiter.Time) int64 {
+	l := p.limit
 	if l.Kind == limiter.Concurrency {
-		if now < since.Add(lenderLease(l.Hold)) {
+		if now < max(since.Add(lenderLease(l.Hold)), p.runOn) {
 			return 0
 		}
 		return l.Burst
@@ -277,13 +288,13 @@ func poolOf(pools []*pool, id uint64) *pool {
 	return nil
 }
 
-// A retiredLimit is one that this place owned and that left the rules.
-type retiredLimit struct {
+// A limitOf names a limit of a namespace.
+type limitOf struct {
 	namespace string
 	id        uint64
 }
 
 // quiet is until when an owner lends nothing of a limit, nor fills it.
 func (m *Machine) quiet(p *pool) limiter.Time {
-	return max(m.silent, m.retired[retiredLimit{p.object.name.Namespace, p.limit.ID}])
+	return max(m.silent, m.retired[limitOf{p.object.name.Namespace, p.limit.ID}])
 }

@@ -551,6 +551,9 @@ func (c *chaos) changed() (spec limiter.Spec, name string) {
 				return new(max(1, int64(float64(*n)*scale)))
 			}
 			l.Burst, l.Budget, l.Concurrency = times(l.Burst), times(l.Budget), times(l.Concurrency)
+			if l.Concurrency != nil {
+				l.Hold = []string{"1s", "6s", "2s", l.Hold}[(c.times+i)%4]
+			}
 			for _, text := range []*string{&l.Rate, &l.Quota} {
 				figure, per, found := strings.Cut(*text, "/")
 				if n, err := strconv.ParseInt(figure, 10, 64); found && err == nil {

@@ -521,7 +521,7 @@ func (l *laws) spend(s *spending) {
 		if s.beside {
 			s.hits = 0
 		}
-		o.permits = append(o.permits, permitOut{permitID{s.node, s.session, s.permit}, s.hits, s.node.trueTime(s.node.clock().Add(o.limit.Hold))})
+		o.permits = append(o.permits, permitOut{permitID{s.node, s.session, s.permit}, s.hits, s.node.trueTime(s.node.clock().Add(s.limit.Hold))})
 		o.out += s.hits
 	}
 }

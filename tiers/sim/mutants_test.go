@@ -346,6 +346,11 @@ var mutants = []mutant{
 		edits:   []edit{{"tiers/pool.go", "p.freeze(out.Capacity, now.Add(lenderLease(p.limit.Hold)))", "p.free(now, out.Capacity)"}},
 	},
 	{
+		mistake: "permits that were given by a longer hold come back by the shorter",
+		edits:   []edit{{"tiers/kinds.go", "max(until, p.runOn)", "until"}},
+		test:    "tiers TestShortenedHoldOfALine",
+	},
+	{
 		mistake: "a request's id is forgotten",
 		edits:   []edit{{"tiers/requests.go", "m.write(k, r)", ""}},
 	},

@@ -198,7 +198,8 @@ func (l *laws) released(n *Node, t *target, permit *heldPermit, renewed, ok bool
 	}
 	l.path(what)
 	found := false
-	for _, o := range l.charge(n, t).oracles {
+	c := l.charge(n, t)
+	for at, o := range c.oracles {
 		o.expire(l, l.world.now)
 		id := permitID{n, permit.session, permit.serial}
 		i := slices.IndexFunc(o.permits, func(p permitOut) bool { return p.permitID == id })
@@ -209,7 +210,7 @@ func (l *laws) released(n *Node, t *target, permit *heldPermit, renewed, ok bool
 		case i < 0:
 			continue
 		case renewed:
-			o.permits[i].until = n.trueTime(n.clock().Add(o.limit.Hold))
+			o.permits[i].until = n.trueTime(n.clock().Add(c.rule.Limits[at].Hold))
 		default:
 			o.out -= o.permits[i].hits
 			o.permits = slices.Delete(o.permits, i, i+1)

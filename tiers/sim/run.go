@@ -131,6 +131,9 @@ func (s *scenario) idling() time.Duration {
 	for _, o := range s.laws.oracles {
 		hold = max(hold, o.limit.Hold)
 	}
+	if s.chaos.times > 0 {
+		hold = max(hold, 6*time.Second)
+	}
 	return 12*time.Second + drifting(drifting(drifting(hold))) + time.Duration(1+s.deepest)*s.world.longestLease()
 }
 

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -27,7 +28,11 @@ func fromRules(r *tiers.RulesRecord) (*RulesRecord, error) {
 	if err := checkRulesSize(r.Version, len(spec)); err != nil {
 		return nil, err
 	}
-	return &RulesRecord{Version: r.Version, File: r.File, Spec: spec}, nil
+	m := &RulesRecord{Version: r.Version, File: r.File, Spec: spec}
+	for _, h := range r.Holds {
+		m.Holds = append(m.Holds, &LongHold{Namespace: h.Namespace, Limit: h.Limit, Hold: int64(h.Hold)})
+	}
+	return m, nil
 }
 
 // toRules compiles what it reads, so that a machine gets only rules that are
@@ -50,7 +55,11 @@ func toRules(r *RulesRecord, problem *error) *tiers.RulesRecord {
 		*problem = fmt.Errorf("rules version %d: %w", r.Version, err)
 		return nil
 	}
-	return &tiers.RulesRecord{Version: r.Version, File: r.File, Rules: rules}
+	record := &tiers.RulesRecord{Version: r.Version, File: r.File, Rules: rules}
+	for _, h := range r.Holds {
+		record.Holds = append(record.Holds, tiers.LongHold{Namespace: h.Namespace, Limit: h.Limit, Hold: time.Duration(h.Hold)})
+	}
+	return record
 }
 
 func checkRulesSize(version uint64, size int) error {

@@ -1799,6 +1799,7 @@ type RulesRecord struct {
 	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	File          uint64                 `protobuf:"fixed64,2,opt,name=file,proto3" json:"file,omitempty"`
 	Spec          []byte                 `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"` // limiter.Spec as JSON
+	Holds         []*LongHold            `protobuf:"bytes,4,rep,name=holds,proto3" json:"holds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1854,6 +1855,73 @@ func (x *RulesRecord) GetSpec() []byte {
 	return nil
 }
 
+func (x *RulesRecord) GetHolds() []*LongHold {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
+type LongHold struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Limit         uint64                 `protobuf:"fixed64,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Hold          int64                  `protobuf:"varint,3,opt,name=hold,proto3" json:"hold,omitempty"` // ns
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LongHold) Reset() {
+	*x = LongHold{}
+	mi := &file_wire_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LongHold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LongHold) ProtoMessage() {}
+
+func (x *LongHold) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LongHold.ProtoReflect.Descriptor instead.
+func (*LongHold) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *LongHold) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *LongHold) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *LongHold) GetHold() int64 {
+	if x != nil {
+		return x.Hold
+	}
+	return 0
+}
+
 type WindowRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Begin         int64                  `protobuf:"zigzag64,1,opt,name=begin,proto3" json:"begin,omitempty"` // Unix s
@@ -1864,7 +1932,7 @@ type WindowRecord struct {
 
 func (x *WindowRecord) Reset() {
 	*x = WindowRecord{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1944,7 @@ func (x *WindowRecord) String() string {
 func (*WindowRecord) ProtoMessage() {}
 
 func (x *WindowRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +1957,7 @@ func (x *WindowRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowRecord.ProtoReflect.Descriptor instead.
 func (*WindowRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WindowRecord) GetBegin() int64 {
@@ -1920,7 +1988,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2000,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2013,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RequestRecord) GetSession() uint64 {
@@ -2011,7 +2079,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2091,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2036,7 +2104,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Decision) GetAllowed() bool {
@@ -2297,11 +2365,16 @@ const file_wire_proto_rawDesc = "" +
 	"\x06tokens\x18\x01 \x01(\x03R\x06tokens\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\x12R\x06window\x12\x14\n" +
 	"\x05known\x18\x03 \x01(\rR\x05known\x12\x14\n" +
-	"\x05burst\x18\x04 \x01(\x03R\x05burst\"O\n" +
+	"\x05burst\x18\x04 \x01(\x03R\x05burst\"\x7f\n" +
 	"\vRulesRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x06R\x04file\x12\x12\n" +
-	"\x04spec\x18\x03 \x01(\fR\x04spec\"8\n" +
+	"\x04spec\x18\x03 \x01(\fR\x04spec\x12.\n" +
+	"\x05holds\x18\x04 \x03(\v2\x18.tributary.wire.LongHoldR\x05holds\"R\n" +
+	"\bLongHold\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x06R\x05limit\x12\x12\n" +
+	"\x04hold\x18\x03 \x01(\x03R\x04hold\"8\n" +
 	"\fWindowRecord\x12\x14\n" +
 	"\x05begin\x18\x01 \x01(\x12R\x05begin\x12\x12\n" +
 	"\x04lost\x18\x02 \x01(\bR\x04lost\"\xc4\x01\n" +
@@ -2342,7 +2415,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_wire_proto_goTypes = []any{
 	(*Report)(nil),        // 0: tributary.wire.Report
 	(*Witness)(nil),       // 1: tributary.wire.Witness
@@ -2365,9 +2438,10 @@ var file_wire_proto_goTypes = []any{
 	(*CountRecord)(nil),   // 18: tributary.wire.CountRecord
 	(*SavedBucket)(nil),   // 19: tributary.wire.SavedBucket
 	(*RulesRecord)(nil),   // 20: tributary.wire.RulesRecord
-	(*WindowRecord)(nil),  // 21: tributary.wire.WindowRecord
-	(*RequestRecord)(nil), // 22: tributary.wire.RequestRecord
-	(*Decision)(nil),      // 23: tributary.wire.Decision
+	(*LongHold)(nil),      // 21: tributary.wire.LongHold
+	(*WindowRecord)(nil),  // 22: tributary.wire.WindowRecord
+	(*RequestRecord)(nil), // 23: tributary.wire.RequestRecord
+	(*Decision)(nil),      // 24: tributary.wire.Decision
 }
 var file_wire_proto_depIdxs = []int32{
 	7,  // 0: tributary.wire.Report.counts:type_name -> tributary.wire.Count
@@ -2397,13 +2471,14 @@ var file_wire_proto_depIdxs = []int32{
 	6,  // 24: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
 	5,  // 25: tributary.wire.CountRecord.folded:type_name -> tributary.wire.Total
 	5,  // 26: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
-	5,  // 27: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
-	23, // 28: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	21, // 27: tributary.wire.RulesRecord.holds:type_name -> tributary.wire.LongHold
+	5,  // 28: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
+	24, // 29: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -2417,7 +2492,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

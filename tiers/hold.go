@@ -1,0 +1,102 @@
+package tiers
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/tributary-io/tributary/limiter"
+)
+
+// This file remembers holds that rules have shortened. Permits that were given by
+// the longer one run on: what a line that ends had out, or an earlier session,
+// comes back when those have ended.
+
+// A LongHold is the hold of a concurrency by earlier rules.
+type LongHold struct {
+	Namespace string
+	Limit     uint64 // limiter.Limit.ID
+	Hold      time.Duration
+}
+
+// longHold is one, and when no permit that was given by it can be out any more.
+type longHold struct {
+	hold  time.Duration
+	until limiter.Time
+}
+
+// rememberHold notes that permits may be out by a longer hold than the rules
+// have now. Those below follow the earlier rules for one lease more, at most.
+func (m *Machine) rememberHold(now limiter.Time, of limitOf, hold time.Duration) {
+	hold = max(hold, m.holds[of].hold)
+	m.holds[of] = longHold{hold, now.Add(lenderLease(time.Duration(m.meta.Lease)) + lenderLease(hold))}
+}
+
+// hearHolds takes what the parent remembers, with its rules: a disk that is lost
+// knew it.
+func (m *Machine) hearHolds(now limiter.Time, holds []LongHold) {
+	for _, h := range holds {
+		if h.Hold <= 0 || h.Hold > limiter.MaxHold {
+			continue
+		}
+		of := limitOf{h.Namespace, h.Limit}
+		m.rememberHold(now, of, h.Hold)
+		if m.spaces[h.Namespace] == nil {
+			continue
+		}
+		for _, o := range m.spaces[h.Namespace].objects {
+			if p := poolOf(o.pools, h.Limit); p != nil {
+				p.runOn = m.holds[of].until
+				for i := range p.frozen {
+					p.frozen[i].until = max(p.frozen[i].until, p.runOn)
+				}
+			}
+		}
+	}
+}
+
+// shortened remembers the holds of a namespace that other rules shorten, or that
+// leave the rules.
+func (m *Machine) shortened(now limiter.Time, was, is *limiter.Rule) {
+	for i := range was.Limits {
+		if l := &was.Limits[i]; l.Kind == limiter.Concurrency {
+			if left := is.Limit(l.ID); left == nil || left.Hold < l.Hold {
+				m.rememberHold(now, limitOf{was.Namespace, l.ID}, l.Hold)
+			}
+		}
+	}
+}
+
+// forgetHolds forgets those by which nothing is out any more.
+func (m *Machine) forgetHolds(now limiter.Time) {
+	before := len(m.holds)
+	for of, h := range m.holds {
+		if now >= h.until {
+			delete(m.holds, of)
+		}
+	}
+	if len(m.holds) < before {
+		m.keepRules()
+	}
+}
+
+// holdsEnd is when the next is forgotten.
+func (m *Machine) holdsEnd() limiter.Time {
+	at := limiter.Never
+	for _, h := range m.holds {
+		at = min(at, h.until)
+	}
+	return at
+}
+
+// longHolds are those to write down, in order.
+func (m *Machine) longHolds() []LongHold {
+	var all []LongHold
+	for of, h := range m.holds {
+		all = append(all, LongHold{of.namespace, of.id, h.hold})
+	}
+	slices.SortFunc(all, func(a, b LongHold) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Limit, b.Limit))
+	})
+	return all
+}
