@@ -550,6 +550,9 @@ func (l *laws) takenForNew(s *site, session uint64, e Exception) {
 		o.again, o.againUntil = o.again+1, max(o.againUntil, outEnds)
 		switch o.limit.Kind {
 		case limiter.Quota:
+			for _, seen := range o.seen { // of which nothing may be spent yet
+				o.window(seen.window)
+			}
 			for i := range o.windows {
 				o.windows[i].extra += o.limit.Burst + max(0, o.windows[i].over(o))
 			}
