@@ -554,6 +554,9 @@ func (c *chaos) changed() (spec limiter.Spec, name string) {
 			if l.Concurrency != nil {
 				l.Hold = []string{"1s", "6s", "2s", l.Hold}[(c.times+i)%4]
 			}
+			if l.Budget == nil && (c.times+i)%5 == 0 {
+				l.Mode = map[string]string{"": "soft", "soft": ""}[l.Mode]
+			}
 			for _, text := range []*string{&l.Rate, &l.Quota} {
 				figure, per, found := strings.Cut(*text, "/")
 				if n, err := strconv.ParseInt(figure, 10, 64); found && err == nil {
@@ -561,6 +564,10 @@ func (c *chaos) changed() (spec limiter.Spec, name string) {
 				}
 			}
 		}
+		if n := len(ns.Limits); n > 1 && c.times%4 == 1 { // one of them leaves
+			ns.Limits = slices.Delete(ns.Limits, c.times/4%n, c.times/4%n+1)
+		}
+		ns.Shadow = ns.Shadow != (c.times%6 == 5)
 		c.now.Namespaces[name] = ns
 	}
 	return c.now, name

@@ -245,7 +245,7 @@ func (o *oracle) become(w *World, limit *limiter.Limit) {
 	}
 	before := o.limit
 	o.limit.Burst, o.limit.Rate = max(before.Burst, limit.Burst), max(before.Rate, limit.Rate)
-	o.limit.Hold = max(before.Hold, limit.Hold)
+	o.limit.Hold, o.limit.Soft = max(before.Hold, limit.Hold), limit.Soft
 	if o.limit.Burst > before.Burst || o.limit.Rate > before.Rate {
 		was, is := faster(&before), faster(&o.limit)
 		o.bucket.Add(w.now, limiter.Share{Tokens: is.Capacity - was.Capacity, Capacity: is.Capacity - was.Capacity, Rate: is.Rate - was.Rate})
@@ -287,7 +287,7 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 		o.net = map[uint64]int64{}
 	}
 	o.net[s.session] += hits
-	if o.limit.Soft && s.cutOff && o.spendSpare(now, s) {
+	if s.limit.Soft && s.cutOff && o.spendSpare(now, s) {
 		return 0, ""
 	}
 	switch o.limit.Kind {
@@ -517,7 +517,7 @@ func (l *laws) spend(s *spending) {
 	case over > 0:
 		l.broken("limits hold", s.node, "%d hits of %s admitted, %d beyond %s of %s (owner %s)", s.hits, s.target.name, over, of, s.limit, o.owner.place)
 	}
-	if s.permit != 0 && !(o.limit.Soft && s.cutOff) {
+	if s.permit != 0 && !(s.limit.Soft && s.cutOff) {
 		if s.beside {
 			s.hits = 0
 		}
