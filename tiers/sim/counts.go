@@ -87,7 +87,7 @@ func (l *laws) wrote(n *Node, w tiers.Write) {
 	switch k.kind {
 	case 'r':
 		if r, _ := w.Record.(*tiers.RulesRecord); r != nil && r.Rules != nil {
-			n.rules = r.Rules
+			n.before, n.rules, n.ruledAt = n.rules, r.Rules, l.world.steps
 			l.path(pathRules)
 			l.follow(n)
 		}

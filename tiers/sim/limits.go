@@ -455,6 +455,7 @@ type spending struct {
 	before  int64 // the same, before the step that decided the check
 	cutOff  bool  // the leaf held no line of it that it could use, and took from its provisional share
 	permit  uint64
+	hold    time.Duration // of the permit
 	beside  bool           // it may be of what an owner that took itself for new had lent before
 	limit   *limiter.Limit // as the leaf follows it
 }
@@ -485,7 +486,10 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 	for i, o := range c.oracles {
 		s := spending{oracle: o, node: n, session: n.session(), target: t, hits: hits, limit: &c.rule.Limits[i]}
 		if o.limit.Kind == limiter.Concurrency {
-			s.permit = d.Permit
+			s.permit, s.hold = d.Permit, s.limit.Hold
+			if before := ruleLimit(n.before, t, o.id); n.ruledAt == l.world.steps && before != nil {
+				s.hold = min(s.hold, before.Hold) // the step may have decided it before it took the rules
+			}
 		}
 		if state != nil {
 			if at := limitState(state, o.id); at != nil {
@@ -521,7 +525,7 @@ func (l *laws) spend(s *spending) {
 		if s.beside {
 			s.hits = 0
 		}
-		o.permits = append(o.permits, permitOut{permitID{s.node, s.session, s.permit}, s.hits, s.node.trueTime(s.node.clock().Add(s.limit.Hold))})
+		o.permits = append(o.permits, permitOut{permitID{s.node, s.session, s.permit}, s.hits, s.node.trueTime(s.node.clock().Add(s.hold))})
 		o.out += s.hits
 	}
 }

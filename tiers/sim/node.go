@@ -39,6 +39,8 @@ type Node struct {
 	sent     Messages
 	site     *site          // what the laws know of its place
 	rules    *limiter.Rules // those that it follows
+	before   *limiter.Rules // those before
+	ruledAt  uint64         // the step in which they changed
 	totals   []tiers.Total  // durable, by target
 }
 
