@@ -82,6 +82,7 @@ var regressions = []struct {
 	{269189512661673, "all", "an owner that took itself for new, of a budget that was lowered below what was spent of it"},
 	{78081409420930, "all", "a line that was lent in answers that were all lost, the child's next report having come with other rules"},
 	{261813319766627, "all", "permits of a check that was decided in the step that took other rules, by the hold of before"},
+	{260597193872627, "all", "the same, of one that was decided after it"},
 	{156301222646001, "all", "a new world's quota, of whose window nothing had been spent in the old one yet"},
 	{20787000052, "all", "pairs that one of two sessions of the parent handed back, and the other was never told"},
 	{67932421651684, "all", "a line of a quota that was left with its lender, which answered again when nobody asked for its key"},

@@ -455,7 +455,7 @@ type spending struct {
 	before  int64 // the same, before the step that decided the check
 	cutOff  bool  // the leaf held no line of it that it could use, and took from its provisional share
 	permit  uint64
-	hold    time.Duration // of the permit
+	hold    time.Duration  // of the permit
 	beside  bool           // it may be of what an owner that took itself for new had lent before
 	limit   *limiter.Limit // as the leaf follows it
 }
@@ -487,8 +487,8 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 		s := spending{oracle: o, node: n, session: n.session(), target: t, hits: hits, limit: &c.rule.Limits[i]}
 		if o.limit.Kind == limiter.Concurrency {
 			s.permit, s.hold = d.Permit, s.limit.Hold
-			if before := ruleLimit(n.before, t, o.id); n.ruledAt == l.world.steps && before != nil {
-				s.hold = min(s.hold, before.Hold) // the step may have decided it before it took the rules
+			if before := ruleLimit(n.before, t, o.id); n.ruledAt == l.world.steps && before != nil && shortestHold(c.rule) != d.Hold {
+				s.hold = before.Hold // the step decided it before it took the rules
 			}
 		}
 		if state != nil {
@@ -500,6 +500,16 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 		}
 		l.spendings = append(l.spendings, s)
 	}
+}
+
+// shortestHold is how long a permit of all of a rule's limits lives.
+func shortestHold(r *limiter.Rule) (hold time.Duration) {
+	for i := range r.Limits {
+		if l := &r.Limits[i]; l.Hold > 0 && (hold == 0 || l.Hold < hold) {
+			hold = l.Hold
+		}
+	}
+	return hold
 }
 
 // cutOff says that a leaf spent from its provisional share now, and had no line
