@@ -215,3 +215,24 @@ func TestHoldsComeWithRules(t *testing.T) {
 		t.Errorf("the disk knows of %+v", r)
 	}
 }
+
+// TestLongerHoldOfALostDisk: an owner whose disk was lost knows the holds of the
+// rules that it was started with, and those that it followed when it hears of them.
+func TestLongerHoldOfALostDisk(t *testing.T) {
+	w := newHoldingLeaf(t, "2s")
+	w.permits()
+	w.begin(2) // after a crash
+	if w.permits() != 0 {
+		t.Error("a permit is given while those of before the crash may be out")
+	}
+	if _, err := w.m.Apply(w.now, holding(t, "city", "20s")); err != nil {
+		t.Fatal(err)
+	}
+	began := w.now
+	if w.now = began.Add(19 * time.Second); w.permits() != 0 {
+		t.Error("a permit is given while those of the longer hold may be out")
+	}
+	if w.now = began.Add(lenderLease(20 * time.Second)); w.permits() != 2 {
+		t.Error("not both come back")
+	}
+}

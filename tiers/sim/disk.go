@@ -22,6 +22,7 @@ type disk struct {
 	life    int
 	number  int           // of the disk: one that is lost or old is another
 	lost    bool          // one before it was
+	other   bool          // it is another than when its process ran last
 	instant bool          // a commit is durable at once
 	slow    time.Duration // a sync takes up to this long; 0: as the world's
 	full    bool          // nothing should be written

@@ -152,6 +152,10 @@ func (l *laws) starts(n *Node) {
 	if m := n.meta(); m.Clean {
 		l.believed(n)
 	}
+	if n.disk.other {
+		l.knewLongerHolds(n)
+	}
+	n.disk.other = false
 	l.rootStarts(n)
 }
 

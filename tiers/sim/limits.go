@@ -601,6 +601,23 @@ func (s *site) runs(session uint64) bool {
 	return slices.ContainsFunc(s.nodes, func(n *Node) bool { return n.Running() && n.session() == session })
 }
 
+// knewLongerHolds excuses a leaf that starts on another disk, by rules with a
+// shorter hold than those that the disk before knew: until it hears of them, it
+// takes permits of before to end with the shorter.
+func (l *laws) knewLongerHolds(n *Node) {
+	for _, o := range l.oracles {
+		if limit := ruleLimit(n.rules, o.target, o.id); o.node == n && limit != nil && limit.Kind == limiter.Concurrency {
+			ends := n.trueTime(n.clock().Add(limit.Hold))
+			for i := range o.permits {
+				if p := &o.permits[i]; p.until > ends {
+					p.until = ends
+					l.excepted[OldOwner]++
+				}
+			}
+		}
+	}
+}
+
 // believed is called when a place starts on a disk that says that all is well.
 // It says nothing of limits that left the rules: when they are there again,
 // they are whole.

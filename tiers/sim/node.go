@@ -152,6 +152,7 @@ func (n *Node) setDisk(records map[tiers.Key]tiers.Record) {
 	before := n.disk.durable
 	n.disk.durable = records
 	n.disk.number++
+	n.disk.other = true
 	n.disk.lost = n.disk.lost || len(records) == 0
 	if n.world.laws != nil {
 		n.world.laws.setBack(n, before)
