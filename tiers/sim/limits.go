@@ -484,6 +484,9 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 	l.checks++
 	state := l.inspected(n, t)
 	for i, o := range c.oracles {
+		if n.ruledAt == l.world.steps && ruleLimit(n.before, t, o.id) == nil && (o.limit.Kind != limiter.Concurrency || d.Permit == 0) {
+			continue // the step may have decided it before it took the rules, which did not have this limit
+		}
 		s := spending{oracle: o, node: n, session: n.session(), target: t, hits: hits, limit: &c.rule.Limits[i]}
 		if o.limit.Kind == limiter.Concurrency {
 			s.permit, s.hold = d.Permit, s.limit.Hold
