@@ -679,7 +679,7 @@ func (l *laws) setBack(n *Node, before map[tiers.Key]tiers.Record) {
 		}
 		l.excepted[OldOwner]++
 		if o.limit.Kind != limiter.Quota {
-			o.extra += was - is
+			o.extra = max(o.extra+was-is, o.spent-is) // nor does it know what was spent beyond a figure since lowered
 			continue
 		}
 		o.window(window)
