@@ -86,6 +86,7 @@ var regressions = []struct {
 	{108038494912680, "all", "a leaf that lost its disk, and was started by rules with a shorter hold than it had followed"},
 	{20788000235, "all", "a check that was decided in the step that took rules with one limit more"},
 	{255217256533132, "all", "an old copy of a budget owner's disk, after the disk was lost, of a budget lowered below what was spent of it"},
+	{155534653538983, "all", "a root that was set back to rules with a shorter hold than its leaves followed"},
 	{156301222646001, "all", "a new world's quota, of whose window nothing had been spent in the old one yet"},
 	{20787000052, "all", "pairs that one of two sessions of the parent handed back, and the other was never told"},
 	{67932421651684, "all", "a line of a quota that was left with its lender, which answered again when nobody asked for its key"},

@@ -311,7 +311,7 @@ func (o *oracle) spend(l *laws, s *spending) (over int64, of string) {
 		o.spent += hits
 		return o.over(), "the budget"
 	case limiter.Concurrency:
-		if o.expire(l, now); o.again > 0 { // of whose part it is nobody can tell
+		if o.expire(l, now); s.beside || o.again > 0 { // of whose part it is nobody can tell
 			s.beside = true
 			return 0, ""
 		}
@@ -456,7 +456,7 @@ type spending struct {
 	cutOff  bool  // the leaf held no line of it that it could use, and took from its provisional share
 	permit  uint64
 	hold    time.Duration  // of the permit
-	beside  bool           // it may be of what an owner that took itself for new had lent before
+	beside  bool           // it may be of what an owner had lent before, that does not know of it
 	limit   *limiter.Limit // as the leaf follows it
 }
 
@@ -493,6 +493,9 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 			if before := ruleLimit(n.before, t, o.id); n.ruledAt == l.world.steps && before != nil && shortestHold(c.rule) != d.Hold {
 				s.hold = before.Hold // the step decided it before it took the rules
 			}
+			if s.beside = o.outlives(s.hold); s.beside {
+				l.excepted[OldOwner]++
+			}
 		}
 		if state != nil {
 			if at := limitState(state, o.id); at != nil {
@@ -503,6 +506,17 @@ func (l *laws) decidedCheck(n *Node, t *target, hits int64, d *tiers.Decision) {
 		}
 		l.spendings = append(l.spendings, s)
 	}
+}
+
+// outlives says that a permit lives longer than its owner thinks, which was set
+// back to a disk with rules of a shorter hold.
+func (o *oracle) outlives(hold time.Duration) bool {
+	owner := o.owner.live()
+	if o.node != nil || owner == nil || owner.disk.number == 0 {
+		return false
+	}
+	limit := ruleLimit(owner.rules, o.target, o.id)
+	return limit != nil && limit.Hold < hold
 }
 
 // shortestHold is how long a permit of all of a rule's limits lives.
@@ -604,11 +618,17 @@ func (s *site) runs(session uint64) bool {
 	return slices.ContainsFunc(s.nodes, func(n *Node) bool { return n.Running() && n.session() == session })
 }
 
-// knewLongerHolds excuses a leaf that starts on another disk, by rules with a
+// knewLongerHolds excuses a place that starts on another disk, by rules with a
 // shorter hold than those that the disk before knew: until it hears of them, it
 // takes permits of before to end with the shorter.
 func (l *laws) knewLongerHolds(n *Node) {
 	for _, o := range l.oracles {
+		if limit := ruleLimit(n.rules, o.target, o.id); o.node == nil && o.owner == n.site && limit != nil && limit.Hold < o.limit.Hold {
+			l.excepted[OldOwner]++
+			for i := range o.permits {
+				o.permits[i].hits = 0
+			}
+		}
 		if limit := ruleLimit(n.rules, o.target, o.id); o.node == n && limit != nil && limit.Kind == limiter.Concurrency {
 			ends := n.trueTime(n.clock().Add(limit.Hold))
 			for i := range o.permits {
