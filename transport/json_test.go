@@ -208,6 +208,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add([]byte(`{"namespace":"api","key":"a","id":"\u00e9 x","wait_ms":1}`))
 	f.Add([]byte(`{"requests":[{"namespace":"votes","key":"a","delta":-1,"id":"7"},{"namespace":"votes","key":"b","delta":1}]}`))
 	f.Add([]byte("\x0a\x05votes\x12\x05\x12\x01a\x28\x02\x12\x0c\x0a\x03api\x12\x01b\x18\x01\x20\x02"))
+	f.Add([]byte("\x0a\x05votes\x12\x05\x12\x01a\x28\x02\x12\x0c\x0a\x03api\x12\x01b\x18\x01\x00\x02")) // the last field has number 0
 	f.Add([]byte(`{"namespace":"votes","prefix":"a","after":"ab","limit":7}`))
 	f.Add([]byte(`{"namespace":"api","key":"a","permit":"` + somePermit + `","renew":true}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
