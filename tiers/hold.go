@@ -47,9 +47,7 @@ func (m *Machine) hearHolds(now limiter.Time, holds []LongHold) {
 		for _, o := range m.spaces[h.Namespace].objects {
 			if p := poolOf(o.pools, h.Limit); p != nil {
 				p.runOn = m.holds[of].until
-				for i := range p.frozen {
-					p.frozen[i].until = max(p.frozen[i].until, p.runOn)
-				}
+				p.stayFrozen(p.runOn)
 			}
 		}
 	}

@@ -122,6 +122,22 @@ func TestShortenedHoldAtALeaf(t *testing.T) {
 	}
 }
 
+// A lentAfter says how much is lent so long after the world began.
+type lentAfter struct {
+	after time.Duration
+	want  int64
+}
+
+func (w *rootWorld) expectLent(child Place, steps []lentAfter) {
+	w.t.Helper()
+	for _, step := range steps {
+		w.now = 1 + limiter.Time(step.after)
+		if lent := w.askOf(child, "api", 2); lent != step.want {
+			w.t.Errorf("%s after the beginning %d are lent to %s, expected %d", step.after, lent, child, step.want)
+		}
+	}
+}
+
 // TestShortenedHoldOfALine: what a line that ends had out comes back when the
 // permits have ended that were given by a hold which was longer.
 func TestShortenedHoldOfALine(t *testing.T) {
@@ -138,15 +154,7 @@ func TestShortenedHoldOfALine(t *testing.T) {
 	w.done()
 	w.askOf("us", "api", 0)
 	lease, hold := lenderLease(DefaultLease), lenderLease(20*time.Second)
-	for _, step := range []struct {
-		after time.Duration
-		want  int64
-	}{{lease + 2*time.Second, 0}, {hold, 0}, {lease + hold, 2}} {
-		w.now = 1 + limiter.Time(step.after)
-		if lent := w.askOf("us", "api", 2); lent != step.want {
-			t.Errorf("%s after the rules changed %d are lent to another, expected %d", step.after, lent, step.want)
-		}
-	}
+	w.expectLent("us", []lentAfter{{lease + 2*time.Second, 0}, {hold, 0}, {lease + hold, 2}})
 }
 
 // TestLimitThatLeavesAndComesBackWithAShorterHold: permits of before run on.
@@ -171,15 +179,7 @@ func TestLimitThatLeavesAndComesBackWithAShorterHold(t *testing.T) {
 	apply(w.rules)
 	w.askOf("us", "api", 0)
 	lease, hold := lenderLease(DefaultLease), lenderLease(20*time.Second)
-	for _, step := range []struct {
-		after time.Duration
-		want  int64
-	}{{lease + 3*time.Second, 0}, {hold, 0}, {lease + hold + 2*time.Second, 2}} {
-		w.now = 1 + limiter.Time(step.after)
-		if lent := w.askOf("us", "api", 2); lent != step.want {
-			t.Errorf("%s after it left %d are lent, expected %d", step.after, lent, step.want)
-		}
-	}
+	w.expectLent("us", []lentAfter{{lease + 3*time.Second, 0}, {hold, 0}, {lease + hold + 2*time.Second, 2}})
 }
 
 // TestHoldsComeWithRules: a place whose disk was lost hears from its parent of

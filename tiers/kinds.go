@@ -303,6 +303,13 @@ func (p *pool) freeze(capacity int64, until limiter.Time) {
 	}
 }
 
+// stayFrozen has all that is frozen stay so until then, at least.
+func (p *pool) stayFrozen(until limiter.Time) {
+	for i := range p.frozen {
+		p.frozen[i].until = max(p.frozen[i].until, until)
+	}
+}
+
 // thaw brings back what is frozen until now, and n of the rest.
 func (p *pool) thaw(now limiter.Time, n int64) (back int64) {
 	left := p.frozen[:0]

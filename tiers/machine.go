@@ -354,9 +354,7 @@ func (m *Machine) hush(p *pool) {
 		have.Tokens = 0
 		p.bucket = limiter.NewBucket(p.limit.Period, have, m.quiet(p))
 	case limiter.Concurrency:
-		for i := range p.frozen {
-			p.frozen[i].until = max(p.frozen[i].until, m.quiet(p).Add(lenderLease(p.limit.Hold)))
-		}
+		p.stayFrozen(m.quiet(p).Add(lenderLease(p.limit.Hold)))
 	}
 }
 

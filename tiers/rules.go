@@ -204,9 +204,7 @@ func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit, again bool
 	more := l.Whole().Minus(p.own).Max(limiter.Share{})
 	since := max(m.began, m.quiet(p))
 	if !m.intact { // an earlier session may have followed these rules, and given permits by them
-		for i := range p.frozen {
-			p.frozen[i].until = max(p.frozen[i].until, since.Add(lenderLease(l.Hold)))
-		}
+		p.stayFrozen(since.Add(lenderLease(l.Hold)))
 	}
 	switch {
 	case p.limit.Durable() || now < m.quiet(p) || again:

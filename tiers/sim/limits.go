@@ -224,14 +224,14 @@ func (o *oracle) refill(now limiter.Time, faster int64) {
 		return
 	}
 	room := o.bucket.Capacity() - o.bucket.Tokens()
-	gained := limiter.NewBucket(o.limit.Period*100, limiter.Share{Capacity: room, Rate: faster}, o.goneAt)
-	gained.Settle(now)
-	o.bucket.Add(now, limiter.Share{Tokens: min(room, gained.Tokens()+1)}) // the parts of two tokens may be one
+	gained := gains(&o.limit, faster, o.goneAt, now)
+	o.bucket.Add(now, limiter.Share{Tokens: min(room, gained+1)}) // the parts of two tokens may be one
 }
 
-// gains is what a limit refills between two instants, by the fastest clock.
-func gains(l *limiter.Limit, from, to limiter.Time) int64 {
-	b := limiter.NewBucket(l.Period*100, limiter.Share{Capacity: limiter.MaxTokens, Rate: faster(l).Rate}, from)
+// gains is what a limit refills between two instants, by a rate in tokens per
+// 100 of its periods.
+func gains(l *limiter.Limit, rate int64, from, to limiter.Time) int64 {
+	b := limiter.NewBucket(l.Period*100, limiter.Share{Capacity: limiter.MaxTokens, Rate: rate}, from)
 	b.Settle(to)
 	return b.Tokens()
 }
@@ -600,7 +600,7 @@ func (l *laws) takenForNew(s *site, session uint64, e Exception) {
 			o.expire(l, l.world.now)
 		default:
 			o.bucket = limiter.NewBucket(o.limit.Period*100, faster(&o.limit), l.world.now)
-			o.unheard, o.sinceReset = o.unheard+o.limit.Burst+gains(&o.limit, l.world.now, outEnds), 0
+			o.unheard, o.sinceReset = o.unheard+o.limit.Burst+gains(&o.limit, faster(&o.limit).Rate, l.world.now, outEnds), 0
 			o.unheardUntil = max(o.unheardUntil, outEnds)
 		}
 	}
