@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -231,9 +230,4 @@ func (s standing) since(before standing) string {
 	}
 	return fmt.Sprintf("%d votes (+%.0f/s), %d under way; limit %s: %.0f of %.0f/s",
 		s.counted, rate(s.cast, before.cast), max(0, s.cast-s.counted), verdict, rate(s.admitted, before.admitted), rate(s.offered, before.offered))
-}
-
-func terminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

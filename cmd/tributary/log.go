@@ -2,9 +2,11 @@ package main
 
 import (
 	"io"
+	"os"
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/term"
 )
 
 // newLogger returns the program's log: for people on a terminal, JSON lines elsewhere, unless told.
@@ -17,4 +19,10 @@ func newLogger(w io.Writer, level, format string) zerolog.Logger {
 		least = zerolog.InfoLevel // the flag takes only levels
 	}
 	return zerolog.New(w).Level(least).With().Timestamp().Logger()
+}
+
+// terminal reports whether a reader or writer is one.
+func terminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }

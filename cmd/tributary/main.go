@@ -27,6 +27,8 @@ type App struct {
 	// Context ends with the first SIGINT or SIGTERM; a second one ends the process.
 	Context context.Context
 	Stdin   io.Reader
+	// Interactive: Stdin is a terminal, on which a question can be asked.
+	Interactive bool
 	// Stdout is for what was asked for, Stderr for errors and the log.
 	Stdout, Stderr io.Writer
 	Log            zerolog.Logger
@@ -97,7 +99,7 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	if len(args) == 0 {
 		return usage(parser, stderr)
 	}
-	app := &App{Context: ctx, Stdin: stdin, Stdout: stdout, Stderr: stderr, Version: version}
+	app := &App{Context: ctx, Stdin: stdin, Interactive: terminal(stdin), Stdout: stdout, Stderr: stderr, Version: version}
 	chosen, err := parser.Parse(negativeDelta(args))
 	if err == nil {
 		app.Log = newLogger(stderr, c.LogLevel, c.LogFormat)

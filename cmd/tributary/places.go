@@ -6,6 +6,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/tributary-io/tributary/tiers"
 	"github.com/tributary-io/tributary/transport"
 )
 
@@ -38,22 +39,61 @@ func (c *PlacesListCmd) Run(app *App) error {
 		w := tabwriter.NewWriter(app.Stdout, 0, 0, 2, ' ', 0)
 		_, _ = fmt.Fprintln(w, "PLACE\tREPORTED\tSTARTS\tRULES\tBEHIND\tLINES\t")
 		for _, p := range r.Places {
-			seen, note := "not yet", p.Refused
-			if p.SeenMS >= 0 {
-				seen = (time.Duration(p.SeenMS) * time.Millisecond).String() + " ago"
-			}
+			seen := reported(p)
 			if p.Forgotten {
 				seen = "forgotten"
 			}
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\n", p.Place, seen, p.Starts, p.Rules, p.Behind, p.Lines, note)
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\n", p.Place, seen, p.Starts, p.Rules, p.Behind, p.Lines, p.Refused)
 		}
 		_ = w.Flush()
 	})
 }
 
+// reported says when a place reported last, as its parent knows it.
+func reported(p transport.ChildPlace) string {
+	if p.SeenMS < 0 {
+		return "not yet"
+	}
+	return (time.Duration(p.SeenMS) * time.Millisecond).String() + " ago"
+}
+
+// ofParent has a place's parent asked.
+func (f clientFlags) ofParent(place string) (*clientFlags, error) {
+	p, err := tiers.ParsePlace(place)
+	if err != nil {
+		return nil, err
+	}
+	if p == tiers.Root {
+		return nil, fmt.Errorf("%s has no parent", p)
+	}
+	f.At = string(p.Parent())
+	return &f, nil
+}
+
+// knownChild is what the client's place knows of one right below it. Who mistyped it hears what is there.
+func knownChild(ctx context.Context, client *transport.Client, place string) (transport.ChildPlace, error) {
+	reply, err := client.Places(ctx)
+	if err != nil {
+		return transport.ChildPlace{}, err
+	}
+	names := make([]string, 0, len(reply.Places))
+	for _, child := range reply.Places {
+		if child.Place == place {
+			return child, nil
+		}
+		names = append(names, child.Place)
+	}
+	hint := "; no place ever did"
+	if len(names) > 0 {
+		hint = instead(place, names)
+	}
+	return transport.ChildPlace{}, transport.ErrUnknownPlace.Errorf("%s never reported to %s%s", place, reply.Place, hint)
+}
+
 // PlacesForgetCmd forgets a place.
 type PlacesForgetCmd struct {
 	Place string `arg:"" help:"The place, such as eu.de.hamburg."`
+	yesFlag
 	clientFlags
 }
 
@@ -64,12 +104,24 @@ it: give the next place there another name. Stop it first: a place that still re
 
 Examples:
 
-    tributary places forget eu.de.hamburg`
+    tributary places forget eu.de.hamburg
+    tributary places forget eu.de.hamburg --yes`
 }
 
 // Run forgets.
 func (c *PlacesForgetCmd) Run(app *App) error {
-	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.ForgetReply, error) {
+	parent, err := c.ofParent(c.Place)
+	if err != nil {
+		return err
+	}
+	return ask(app, parent, func(ctx context.Context, client *transport.Client) (transport.ForgetReply, error) {
+		child, err := knownChild(ctx, client, c.Place)
+		if err == nil {
+			err = app.agree(c.yesFlag, fmt.Sprintf("%s, which reported %s, is refused for ever, with all that is below it. What it counted is kept.", c.Place, reported(child)))
+		}
+		if err != nil {
+			return transport.ForgetReply{}, err
+		}
 		return client.Forget(ctx, c.Place)
 	}, func(r transport.ForgetReply) {
 		_, _ = fmt.Fprintf(app.Stdout, "%s is forgotten; what it counted is kept  (%s)\n", r.Child, r.Place)
@@ -79,6 +131,7 @@ func (c *PlacesForgetCmd) Run(app *App) error {
 // ForfeitCmd ends what a place was lent.
 type ForfeitCmd struct {
 	Place string `arg:"" help:"The place, such as eu.de.berlin."`
+	yesFlag
 	clientFlags
 }
 
@@ -90,12 +143,24 @@ when that ends.
 
 Examples:
 
-    tributary forfeit eu.de.berlin`
+    tributary forfeit eu.de.berlin
+    tributary forfeit eu.de.berlin --yes`
 }
 
 // Run forfeits.
 func (c *ForfeitCmd) Run(app *App) error {
-	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.ForfeitReply, error) {
+	parent, err := c.ofParent(c.Place)
+	if err != nil {
+		return err
+	}
+	return ask(app, parent, func(ctx context.Context, client *transport.Client) (transport.ForfeitReply, error) {
+		child, err := knownChild(ctx, client, c.Place)
+		if err == nil {
+			err = app.agree(c.yesFlag, fmt.Sprintf("All that %s, which reported %s, was lent of budgets and quotas counts as spent, for ever.", c.Place, reported(child)))
+		}
+		if err != nil {
+			return transport.ForfeitReply{}, err
+		}
 		return client.Forfeit(ctx, c.Place)
 	}, func(r transport.ForfeitReply) {
 		_, _ = fmt.Fprintf(app.Stdout, "%d shares of %s are forfeited: what was out of them counts as spent  (%s)\n", r.Lines, r.Child, r.Place)

@@ -291,6 +291,11 @@ func unknownNamespace(namespace string) *transport.Error {
 }
 
 func (a fakeAdmin) Places(_ transport.PlacesRequest, done func(transport.PlacesReply, *transport.Error)) {
+	if a.place != "global" {
+		below := map[string]string{"eu": "eu.de", "eu.de": "eu.de.berlin"}[a.place]
+		done(transport.PlacesReply{Place: a.place, Places: []transport.ChildPlace{{Place: below, SeenMS: 1500, Starts: 1, Rules: 7}}}, nil)
+		return
+	}
 	done(transport.PlacesReply{Place: a.place, Places: []transport.ChildPlace{
 		{Place: "eu", SeenMS: 120, Starts: 3, Rules: 7, Behind: 1, Lines: 4},
 		{Place: "sa", SeenMS: -1, Starts: 1, Forgotten: true},
