@@ -3,6 +3,8 @@ package tiers
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/tributary-io/tributary/limiter"
 )
@@ -68,13 +70,24 @@ func (m *Machine) Figure(now limiter.Time, name Name, left int64) error {
 // World is the world that the store is of; 0: not known yet.
 func (m *Machine) World() uint64 { return m.meta.World }
 
+// ErrServes refuses to take a store out of a world in which others count on
+// it: they would be refused from then on.
+var ErrServes = errors.New("its world counts on it")
+
 // Join makes the store a part of another world: a root whose disk was lost
 // began a new one, which the old one's places refuse. What the other world's
 // owners lent is not known here, so this place's own limits begin as after a
 // lost disk. The session ends when that is durable.
-func (m *Machine) Join(now limiter.Time, world uint64) {
+//
+// A root that lost its disk has no places of its new world around it. One that
+// has is most likely not the one that was meant, and wrecked by this: it is
+// ErrServes, with who they are, unless it is forced.
+func (m *Machine) Join(now limiter.Time, world uint64, force bool) error {
 	if world == 0 || world == m.meta.World {
-		return
+		return nil
+	}
+	if who := m.relatives(now); len(who) > 0 && !force {
+		return fmt.Errorf("%w: %s", ErrServes, strings.Join(who, ", "))
 	}
 	m.event(EventWorld, m.cfg.Place, fmt.Sprintf("the store of world %016x belongs to world %016x from now on", m.meta.World, world))
 	m.meta.World, m.meta.Witness = world, Witness{}
@@ -83,4 +96,32 @@ func (m *Machine) Join(now limiter.Time, world uint64) {
 	}
 	m.write(metaKey, m.saved())
 	m.out.Exit = ErrJoined
+	return nil
+}
+
+// relatives names the places that are of this one's world and deal with it: a
+// parent that takes its reports, and children that it takes reports of. A few
+// stand for all.
+func (m *Machine) relatives(now limiter.Time) (who []string) {
+	const most = 3
+	ago := func(at limiter.Time) string { return now.Sub(at).Round(time.Millisecond).String() }
+	if u := &m.upper; u.joined && u.refused == "" {
+		who = append(who, fmt.Sprintf("%s took its report %s ago", m.cfg.Place.Parent(), ago(u.gotAt)))
+	}
+	more := 0
+	for _, c := range m.lower.order {
+		switch {
+		case c.refused != "":
+		case len(who) >= most:
+			more++
+		case c.reported:
+			who = append(who, fmt.Sprintf("%s reported %s ago", c.place, ago(c.seenAt)))
+		default:
+			who = append(who, fmt.Sprintf("%s reported before this start", c.place))
+		}
+	}
+	if more > 0 {
+		who = append(who, fmt.Sprintf("and %d more", more))
+	}
+	return who
 }

@@ -90,6 +90,8 @@ func (r ForfeitReply) MarshalJSON() ([]byte, error) {
 // JoinRequest names a world: 16 hexadecimal digits, as the log of a refused place says it.
 type JoinRequest struct {
 	World string `json:"world"`
+	// Force joins it although places of its present world deal with it, which refuse it from then on.
+	Force bool `json:"force,omitzero"`
 }
 
 // JoinReply says that a place's store is of a world. The place starts again.
@@ -181,8 +183,12 @@ func (b backend) Join(q JoinRequest, done func(JoinReply, *Error)) {
 		done(JoinReply{}, ErrOutOfRange.Errorf("world %s: it is 16 hexadecimal digits, as a place that is refused logs them", quote(q.World)))
 		return
 	}
-	b.runner.Join(world, func(err error) {
-		if err != nil {
+	b.runner.Join(world, q.Force, func(err error) {
+		switch {
+		case errors.Is(err, tiers.ErrServes):
+			done(JoinReply{}, ErrConflict.Errorf("%s is no root on a new disk: %v, and would be cut off; \"force\":true joins it to world %s all the same", b.cfg.Place, err, q.World))
+			return
+		case err != nil:
 			done(JoinReply{}, b.wireError(err))
 			return
 		}
@@ -217,9 +223,10 @@ func (c *Client) Forfeit(ctx context.Context, place string) (ForfeitReply, error
 
 // Join makes the store of the client's place, or without one of the root, a part of a world: that of places which a root
 // on a new disk cannot serve, since its world is another. The place starts again, and lends nothing of its own limits
-// until leases that the lost root gave have ended.
-func (c *Client) Join(ctx context.Context, world string) (JoinReply, error) {
-	return admin[JoinRequest, JoinReply](ctx, c, VerbJoin, JoinRequest{world})
+// until leases that the lost root gave have ended. It is [ErrConflict] where places of its present world deal with it,
+// unless it is forced: they would be cut off.
+func (c *Client) Join(ctx context.Context, world string, force bool) (JoinReply, error) {
+	return admin[JoinRequest, JoinReply](ctx, c, VerbJoin, JoinRequest{world, force})
 }
 
 // parentOf is the client, asking a place's parent.

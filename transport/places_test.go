@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,6 +59,43 @@ func TestPlacesAreListedAndForgotten(t *testing.T) {
 	w.converges(13)
 }
 
+// TestHealthyRootIsNotJoined: a root with children is taken out of their world only by force, whoever asks. Else an operator
+// who mistypes one command cuts the world off from its root.
+func TestHealthyRootIsNotJoined(t *testing.T) {
+	w := newTree(t, testRules(t), world4...)
+	ctx := t.Context()
+	berlin, root := w.client("eu.de.berlin"), w.client(tiers.Root)
+	must[AddReply](t)(berlin.Add(ctx, "votes", "alice", 7))
+	w.converges(7)
+	const wrong = "1f3a5c7e9b2d4f60"
+	for place, relative := range map[tiers.Place]string{tiers.Root: "eu reported", "eu.de": "eu took its report", "eu.de.berlin": "eu.de took its report"} {
+		_, err := w.client(place).Join(ctx, wrong, false)
+		if refused, ok := errors.AsType[*Error](err); !ok || !errors.Is(err, ErrConflict) || !strings.Contains(refused.Message, relative) || !strings.Contains(refused.Message, "ago") {
+			t.Errorf("%s: %v", place, err)
+		}
+	}
+	must[AddReply](t)(berlin.Add(ctx, "votes", "alice", 1))
+	w.converges(8)
+
+	// A root that starts again knows by its disk who its children are, before they report.
+	cut := w.places["eu"]
+	cut.SetLink(false)
+	w.stop(tiers.Root)
+	w.start(tiers.Root)
+	if _, err := root.Join(ctx, wrong, false); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "eu reported before this start") {
+		t.Errorf("a root whose children are away: %v", err)
+	}
+	cut.SetLink(true)
+	must[AddReply](t)(berlin.Add(ctx, "votes", "alice", 1))
+	w.converges(9)
+	running := w.places[tiers.Root]
+	must[JoinReply](t)(root.Join(ctx, wrong, true))
+	<-running.Done()
+	if err := running.Err(); !errors.Is(err, tiers.ErrJoined) {
+		t.Fatalf("forced, it ended with %v", err)
+	}
+}
+
 // TestLostRootIsJoined: the places of the world that it was refuse a root on a new disk, until it is joined to them; what
 // is left of a budget is an operator's to say.
 func TestLostRootIsJoined(t *testing.T) {
@@ -85,11 +123,11 @@ func TestLostRootIsJoined(t *testing.T) {
 	}
 	w.start(tiers.Root)
 	root := w.client(tiers.Root)
-	if _, err := root.Join(ctx, "new"); !errors.Is(err, ErrOutOfRange) {
+	if _, err := root.Join(ctx, "new", false); !errors.Is(err, ErrOutOfRange) {
 		t.Fatalf("joined to no world: %v", err)
 	}
 	running := w.places[tiers.Root]
-	if r := must[JoinReply](t)(root.Join(ctx, world)); r.World != world {
+	if r := must[JoinReply](t)(root.Join(ctx, world, false)); r.World != world {
 		t.Fatalf("%+v", r)
 	}
 	<-running.Done()

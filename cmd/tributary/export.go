@@ -105,6 +105,7 @@ type ImportCmd struct {
 	Data  string `help:"Folder for the stores; each place has its own below it." default:"tributary-data" type:"path" placeholder:"DIR"`
 	Place string `help:"Place whose store it becomes: the one that was exported." placeholder:"PLACE" operand:"" required:""`
 	Merge bool   `help:"Change a store that is there: objects of the file replace those in it, others stay." operand:""`
+	yesFlag
 	jsonFlag
 }
 
@@ -127,6 +128,15 @@ func (c *ImportCmd) Run(app *App) error {
 	if _, err := tiers.ParsePlace(c.Place); err != nil {
 		return err
 	}
+	s := store{c.Place, filepath.Join(c.Data, c.Place)}
+	if c.Merge {
+		if c.File == "-" && !c.Yes {
+			return errors.New("the standard input is what is imported, so it cannot say whether --merge is meant: add --yes if it is")
+		}
+		if err := app.agree(c.yesFlag, fmt.Sprintf("Objects of %s replace those of the same name in %s, for ever.", c.File, s.dir)); err != nil {
+			return err
+		}
+	}
 	in, o := app.Stdin, objects.ImportOptions{Merge: c.Merge}
 	if c.File != "-" {
 		f, err := os.Open(c.File)
@@ -139,7 +149,6 @@ func (c *ImportCmd) Run(app *App) error {
 			o.Size = info.Size()
 		}
 	}
-	s := store{c.Place, filepath.Join(c.Data, c.Place)}
 	m := app.meter(s.place)
 	o.Progress = m.show
 	info, err := objects.Import(app.Context, in, s.dir, o)

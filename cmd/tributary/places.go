@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -167,9 +168,23 @@ func (c *ForfeitCmd) Run(app *App) error {
 	})
 }
 
+// worldName is 16 hexadecimal digits.
+type worldName string
+
+// UnmarshalText is what kong calls.
+func (w *worldName) UnmarshalText(text []byte) error {
+	if n, err := strconv.ParseUint(string(text), 16, 64); err != nil || n == 0 || len(text) != 16 {
+		return fmt.Errorf("%q is no world: it is 16 hexadecimal digits, as a place that is refused logs them", text)
+	}
+	*w = worldName(text)
+	return nil
+}
+
 // JoinCmd joins a store to a world.
 type JoinCmd struct {
-	World string `arg:"" help:"The world, 16 hexadecimal digits, as a place that is refused logs them."`
+	World worldName `arg:"" help:"The world, 16 hexadecimal digits, as a place that is refused logs them."`
+	Force bool      `help:"Join it although places of its present world deal with it: they are cut off." operand:""`
+	yesFlag
 	clientFlags
 }
 
@@ -179,16 +194,37 @@ func (*JoinCmd) Help() string {
 the root's store a part of theirs. It starts again, is filled by their reports, and lends nothing until leases that the
 lost root gave have ended. Of budgets and quotas it does not know what was spent: see reset --left.
 
+A root that has places of its world around it is not the one that lost its disk. It refuses, unless it is forced.
+
 Examples:
 
-    tributary join 1f3a5c7e9b2d4f60`
+    tributary join 1f3a5c7e9b2d4f60
+    tributary join 1f3a5c7e9b2d4f60 --yes`
 }
 
 // Run joins.
 func (c *JoinCmd) Run(app *App) error {
 	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.JoinReply, error) {
-		return client.Join(ctx, c.World)
+		known, err := client.Places(ctx)
+		if err == nil {
+			err = app.agree(c.yesFlag, c.consequences(known))
+		}
+		if err != nil {
+			return transport.JoinReply{}, err
+		}
+		return client.Join(ctx, string(c.World), c.Force)
 	}, func(r transport.JoinReply) {
 		_, _ = fmt.Fprintf(app.Stdout, "the store of %s is of world %s, and the place starts again\n", r.Place, r.World)
 	})
+}
+
+// consequences says what joining does.
+func (c *JoinCmd) consequences(known transport.PlacesReply) string {
+	text := fmt.Sprintf("The store of %s becomes a part of world %s. It starts again, lends nothing for a lease, and nothing of budgets and quotas until it is told what is left.", known.Place, c.World)
+	for _, p := range known.Places {
+		if !p.Forgotten && p.Refused == "" {
+			text += fmt.Sprintf("\n%s, which reported %s, is of its present world: it is cut off, with all that is below it.", p.Place, reported(p))
+		}
+	}
+	return text
 }

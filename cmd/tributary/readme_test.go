@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -183,8 +184,16 @@ func TestReadmeNamesExist(t *testing.T) {
 		}
 	}
 	for _, m := range regexp.MustCompile(`\]\(([^):]+)\)`).FindAllStringSubmatch(text, -1) {
-		if _, err := os.Stat(filepath.Join("../..", m[1])); err != nil {
+		file, heading, _ := strings.Cut(m[1], "#")
+		data, err := os.ReadFile(filepath.Join("../..", file))
+		if err != nil && !errors.Is(err, syscall.EISDIR) {
 			t.Errorf("a link leads nowhere: %v", err)
+		}
+		if heading != "" && !slices.ContainsFunc(strings.Split(string(data), "\n"), func(line string) bool {
+			title, ok := strings.CutPrefix(line, "## ")
+			return ok && strings.ReplaceAll(strings.ToLower(title), " ", "-") == heading
+		}) {
+			t.Errorf("a link leads nowhere: %s has no heading %q", file, heading)
 		}
 	}
 }
@@ -208,6 +217,23 @@ func (n *nameCollector) Register(c prometheus.Collector) error {
 
 func (n *nameCollector) MustRegister(...prometheus.Collector) {}
 func (n *nameCollector) Unregister(prometheus.Collector) bool { return false }
+
+// Nobody who types what the README shows first loses anything.
+func TestReadmeFirstStepsDestroyNothing(t *testing.T) {
+	_, fences := readmeFences(t)
+	first := slices.IndexFunc(fences, func(f fence) bool { return f.section == "Rules" })
+	model := newParser(&cli{}, nil, io.Discard, io.Discard).Model
+	for _, leaf := range model.Leaves(true) {
+		if !slices.ContainsFunc(leaf.Flags, func(f *kong.Flag) bool { return f.Name == "yes" }) {
+			continue
+		}
+		for _, f := range fences[:first] {
+			if strings.Contains(f.text, leaf.FullPath()) {
+				t.Errorf("below %q the README shows %s, which asks before it does anything: show it in docs/operations.md", f.section, leaf.FullPath())
+			}
+		}
+	}
+}
 
 func TestReadmeFirstSteps(t *testing.T) {
 	_, fences := readmeFences(t)

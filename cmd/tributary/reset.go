@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
+	"github.com/tributary-io/tributary/tiers"
 	"github.com/tributary-io/tributary/transport"
 )
 
@@ -11,6 +13,7 @@ import (
 type ResetCmd struct {
 	Key  target   `arg:"" name:"namespace/key" help:"Whose limits to reset, such as api/user-42."`
 	Left *integer `help:"How much is left of a budget or quota whose owner lost its disk, and that waits to be told." placeholder:"N" operand:""`
+	yesFlag
 	clientFlags
 }
 
@@ -27,12 +30,20 @@ Examples:
 
     tributary reset api/user-42
     tributary reset api/user-42 --at eu.de.berlin
+    tributary reset api/user-42 --yes
     tributary reset tokens/tenant-7 --left 120000`
 }
 
 // Run resets.
 func (c *ResetCmd) Run(app *App) error {
+	happens := fmt.Sprintf("All that was spent of the limits of %s that %s owns is forgotten, and can be spent again.", c.Key, cmp.Or(c.At, string(tiers.Root)))
+	if c.Left != nil {
+		happens = fmt.Sprintf("%s takes it that %d are left of the budgets and quotas of %s that it lost count of.", cmp.Or(c.At, string(tiers.Root)), *c.Left, c.Key)
+	}
 	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.ResetReply, error) {
+		if err := app.agree(c.yesFlag, happens); err != nil {
+			return transport.ResetReply{}, err
+		}
 		if c.Left != nil {
 			return client.Left(ctx, c.Key.namespace, c.Key.key, int64(*c.Left))
 		}

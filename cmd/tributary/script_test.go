@@ -337,5 +337,9 @@ func (a fakeAdmin) Stats(_ transport.StatsRequest, done func(transport.StatsRepl
 }
 
 func (a fakeAdmin) Join(q transport.JoinRequest, done func(transport.JoinReply, *transport.Error)) {
+	if a.place == "global" && !q.Force {
+		done(transport.JoinReply{}, transport.ErrConflict.Errorf("global is no root on a new disk"))
+		return
+	}
 	done(transport.JoinReply{Place: a.place, World: q.World}, nil)
 }

@@ -471,8 +471,10 @@ func (r *Runner) Figure(name tiers.Name, left int64, done func(error)) {
 }
 
 // Join makes the store a part of another world, as [tiers.Machine.Join] says.
-func (r *Runner) Join(world uint64, done func(error)) {
-	r.step(func(m *tiers.Machine, now limiter.Time) { m.Join(now, world) }, done)
+func (r *Runner) Join(world uint64, force bool, done func(error)) {
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { err = m.Join(now, world, force) },
+		func(e error) { done(errors.Join(err, e)) })
 }
 
 // Reported gives a child's report to the machine; reply gets the answer when

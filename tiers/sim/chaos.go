@@ -314,7 +314,7 @@ func (c *chaos) forget(s *site) {
 func (c *chaos) joinWorlds() {
 	for _, n := range c.world.order {
 		if n.ready() && n.meta().World != 0 && n.meta().World != c.home {
-			n.proc.runner.Join(c.home, func(error) {})
+			n.proc.runner.Join(c.home, true, func(error) {}) // by force: new children may have come to it meanwhile
 		}
 	}
 	c.figures()

@@ -216,7 +216,7 @@ func TestJoinedWorldsGoOn(t *testing.T) {
 	vote(t, w, &v, cities[0], 1)
 	w.Run(2 * time.Second)
 	expect(t, root, 0)
-	root.Runner().Join(world, func(err error) {
+	root.Runner().Join(world, false, func(err error) {
 		if err != nil {
 			t.Error(err)
 		}
@@ -276,7 +276,7 @@ func figureOfALostBudget(t *testing.T, owner tiers.Place) {
 	n.Wipe()
 	n.Start()
 	if owner == tiers.Root {
-		n.Runner().Join(world, func(err error) {
+		n.Runner().Join(world, false, func(err error) {
 			if err != nil {
 				t.Error(err)
 			}
