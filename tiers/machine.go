@@ -28,12 +28,12 @@ type Config struct {
 	Place      Place
 	Partition  uint32
 	Partitions uint32
-	Leaf       bool // clients check and add here
-	Rules      *limiter.Rules
-	Session    uint64 // a random number, not 0: this start's identity
-	NewWorld   uint64 // a random number, not 0: the world's, if this is the root of a new one
-	Wall       int64  // what the wall clock shows, Unix nanoseconds
-	Restored   bool   // the store was set back to a backup, and no start since was told so
+	Leaf       bool           // clients check and add here
+	Rules      *limiter.Rules // that hold where the store has none: a new world's, or until the root's come
+	Session    uint64         // a random number, not 0: this start's identity
+	NewWorld   uint64         // a random number, not 0: the world's, if this is the root of a new one
+	Wall       int64          // what the wall clock shows, Unix nanoseconds
+	Restored   bool           // the store was set back to a backup, and no start since was told so
 
 	Lease          time.Duration // how long an owner lends; 0: as the rules say
 	Heartbeat      time.Duration // an idle place reports as often
@@ -79,7 +79,6 @@ type Machine struct {
 
 	rules   *limiter.Rules
 	version uint64                   // of the rules; 0: not the root's
-	file    uint64                   // at the root: the hash of the rules that it was last started with
 	newest  uint64                   // the newest version that a child follows
 	retired map[limitOf]limiter.Time // limits that this place owned and that left the rules: it lends nothing of them before
 	holds   map[limitOf]longHold     // that were longer

@@ -87,7 +87,6 @@ func (b *SavedBucket) left(l *limiter.Limit) int64 {
 // RulesRecord is a version of the rules.
 type RulesRecord struct {
 	Version uint64
-	File    uint64 // at the root: hash of the rules file that was last applied at a start
 	Rules   *limiter.Rules
 	Holds   []LongHold // of earlier rules, sorted
 }

@@ -10,34 +10,33 @@ import (
 // This file lets rules flow. They are applied at the root, which numbers their
 // versions; a child that reports by others is sent the parent's, keeps them on
 // its disk, and until it follows them nothing is lent to it. A place that never
-// heard of the root's follows those that it was started with, as version 0.
+// heard of the root's follows those that it was started with, as version 0. What
+// a disk has holds, whatever rules its place is started with: only Apply changes
+// the rules of a world.
 
-// startRules takes the rules that the disk has, or those of the start.
+// startRules takes the rules that the disk has. Those of the start are for a
+// disk without any: at the root they are a new world's first, elsewhere they
+// hold until the root's come.
 func (m *Machine) startRules() error {
 	r, err := m.reader.Get(rulesKey)
 	if err != nil {
 		return fmt.Errorf("read the store: %w", err)
 	}
 	m.rules = m.cfg.Rules
-	kept, _ := r.(*RulesRecord)
-	if kept != nil {
-		m.rules, m.version, m.file = kept.Rules, kept.Version, kept.File
+	if kept, _ := r.(*RulesRecord); kept != nil {
+		m.rules, m.version = kept.Rules, kept.Version
 		for _, h := range kept.Holds {
 			m.holds[limitOf{h.Namespace, h.Limit}] = longHold{hold: h.Hold} // until when is known when the longest lease is
 		}
-	}
-	if m.cfg.Place == Root && m.file != m.cfg.Rules.Hash { // another file than at the last start
-		for _, name := range m.rules.Namespaces() {
-			m.shortened(m.began, m.rules.Rule(name), m.cfg.Rules.Rule(name))
-		}
-		m.rules, m.version, m.file = m.cfg.Rules, m.version+1, m.cfg.Rules.Hash
+	} else if m.cfg.Place == Root {
+		m.version = 1
 		m.keepRules()
 	}
 	return nil
 }
 
 func (m *Machine) keepRules() {
-	m.write(rulesKey, &RulesRecord{Version: m.version, File: m.file, Rules: m.rules, Holds: m.longHolds()})
+	m.write(rulesKey, &RulesRecord{Version: m.version, Rules: m.rules, Holds: m.longHolds()})
 }
 
 // lease is how long an owner lends.

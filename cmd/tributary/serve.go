@@ -34,7 +34,7 @@ type ServeCmd struct {
 	NATS           string        `name:"nats" help:"NATS server to connect to. Without it, one runs in this process, at --listen." placeholder:"URL"`
 	Listen         string        `help:"Address of the NATS server in this process." default:"127.0.0.1:4222" placeholder:"HOST:PORT"`
 	Prefix         string        `help:"First part of all subjects. Worlds that share a NATS system need different ones." default:"tributary"`
-	Rules          string        `help:"Rules file; give every process the same. Without it the built-in rules hold, which 'tributary rules check' shows." type:"existingfile" placeholder:"FILE"`
+	Rules          string        `help:"Rules of a new world; give every process the same file. Without it: the built-in rules, which 'tributary rules check' shows. A store that has rules keeps them, until 'tributary rules apply' changes the world's." type:"existingfile" placeholder:"FILE"`
 	HTTP           string        `name:"http" help:"Address for /metrics, /healthz and /readyz; 'off' for none." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
 	ReportInterval time.Duration `help:"Least pause between two reports that a busy parent asks of a child." default:"5ms"`
 	Heartbeat      time.Duration `help:"How often an idle place reports to its parent." default:"1s"`
@@ -63,7 +63,7 @@ func (c *ServeCmd) Run(app *App) error {
 	if err != nil {
 		return err
 	}
-	rules, source, err := c.rules()
+	rules, err := c.startRules()
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (c *ServeCmd) Run(app *App) error {
 		return c.advise(err)
 	}
 	stopHTTP := serveHTTP(listener, w, registry, app.Log)
-	c.welcome(app, specs, url, listener, source)
+	c.welcome(app, specs, url, listener, w, rules)
 
 	select {
 	case <-app.Context.Done():
@@ -167,14 +167,6 @@ func (c *ServeCmd) specs() ([]world.Spec, error) {
 	return specs, nil
 }
 
-func (c *ServeCmd) rules() (*limiter.Rules, string, error) {
-	if c.Rules == "" {
-		return defaultRules(), "built in; see them with: tributary rules check", nil
-	}
-	rules, err := loadRules(c.Rules)
-	return rules, c.Rules, err
-}
-
 // listen listens for HTTP, unless it is off.
 func listen(address string) (net.Listener, error) {
 	if address == "off" || address == "" {
@@ -207,7 +199,8 @@ func serveHTTP(l net.Listener, w *world.World, figures prometheus.Gatherer, log 
 }
 
 // welcome says what runs, and what to type next.
-func (c *ServeCmd) welcome(app *App, specs []world.Spec, url string, l net.Listener, rules string) {
+func (c *ServeCmd) welcome(app *App, specs []world.Spec, url string, l net.Listener, w *world.World, start *limiter.Rules) {
+	rules, known := c.sayRules(app.Log, w, start)
 	names := make([]string, 0, len(specs))
 	var leaf tiers.Place
 	for _, s := range specs {
@@ -227,7 +220,7 @@ func (c *ServeCmd) welcome(app *App, specs []world.Spec, url string, l net.Liste
 		fmt.Fprintf(&b, "  HTTP   http://%s (/metrics, /healthz, /readyz)\n", l.Addr())
 	}
 	fmt.Fprintf(&b, "  data   %s\n  rules  %s\n", data, rules)
-	if leaf != "" && c.Rules == "" {
+	if leaf != "" && c.Rules == "" && known {
 		at := ""
 		if url != "nats://127.0.0.1:4222" {
 			at = " --nats " + url

@@ -266,7 +266,7 @@ func absurd(t testing.TB, w *tree) (seeds []seed) {
 			a.Refused = "no"
 			data, err = MarshalAck(a)
 			add(1, data, err)
-			a.Refused, a.Version, a.Rules = "", uint64(size), &tiers.RulesRecord{Version: uint64(size), File: 1, Rules: other}
+			a.Refused, a.Version, a.Rules = "", uint64(size), &tiers.RulesRecord{Version: uint64(size), Rules: other}
 			data, err = MarshalAck(a)
 			add(1, data, err)
 			break

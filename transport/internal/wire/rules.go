@@ -28,7 +28,7 @@ func fromRules(r *tiers.RulesRecord) (*RulesRecord, error) {
 	if err := checkRulesSize(r.Version, len(spec)); err != nil {
 		return nil, err
 	}
-	m := &RulesRecord{Version: r.Version, File: r.File, Spec: spec}
+	m := &RulesRecord{Version: r.Version, Spec: spec}
 	for _, h := range r.Holds {
 		m.Holds = append(m.Holds, &LongHold{Namespace: h.Namespace, Limit: h.Limit, Hold: int64(h.Hold)})
 	}
@@ -55,7 +55,7 @@ func toRules(r *RulesRecord, problem *error) *tiers.RulesRecord {
 		*problem = fmt.Errorf("rules version %d: %w", r.Version, err)
 		return nil
 	}
-	record := &tiers.RulesRecord{Version: r.Version, File: r.File, Rules: rules}
+	record := &tiers.RulesRecord{Version: r.Version, Rules: rules}
 	for _, h := range r.Holds {
 		record.Holds = append(record.Holds, tiers.LongHold{Namespace: h.Namespace, Limit: h.Limit, Hold: time.Duration(h.Hold)})
 	}

@@ -1797,7 +1797,6 @@ func (x *SavedBucket) GetBurst() int64 {
 type RulesRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	File          uint64                 `protobuf:"fixed64,2,opt,name=file,proto3" json:"file,omitempty"`
 	Spec          []byte                 `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"` // limiter.Spec as JSON
 	Holds         []*LongHold            `protobuf:"bytes,4,rep,name=holds,proto3" json:"holds,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1837,13 +1836,6 @@ func (*RulesRecord) Descriptor() ([]byte, []int) {
 func (x *RulesRecord) GetVersion() uint64 {
 	if x != nil {
 		return x.Version
-	}
-	return 0
-}
-
-func (x *RulesRecord) GetFile() uint64 {
-	if x != nil {
-		return x.File
 	}
 	return 0
 }
@@ -2365,12 +2357,11 @@ const file_wire_proto_rawDesc = "" +
 	"\x06tokens\x18\x01 \x01(\x03R\x06tokens\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\x12R\x06window\x12\x14\n" +
 	"\x05known\x18\x03 \x01(\rR\x05known\x12\x14\n" +
-	"\x05burst\x18\x04 \x01(\x03R\x05burst\"\x7f\n" +
+	"\x05burst\x18\x04 \x01(\x03R\x05burst\"q\n" +
 	"\vRulesRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
-	"\x04file\x18\x02 \x01(\x06R\x04file\x12\x12\n" +
 	"\x04spec\x18\x03 \x01(\fR\x04spec\x12.\n" +
-	"\x05holds\x18\x04 \x03(\v2\x18.tributary.wire.LongHoldR\x05holds\"R\n" +
+	"\x05holds\x18\x04 \x03(\v2\x18.tributary.wire.LongHoldR\x05holdsJ\x04\b\x02\x10\x03\"R\n" +
 	"\bLongHold\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x06R\x05limit\x12\x12\n" +

@@ -100,6 +100,9 @@ func Start(cfg Config) (d *Demo, err error) {
 	}); err != nil {
 		return d, err
 	}
+	if p := d.World.Node(tiers.Root).Running(); p != nil && p.Runner().Current().Hash != Rules().Hash {
+		return d, fmt.Errorf("the stores in %s are another world's, whose rules are not the demo's: give --data another folder", cfg.Data)
+	}
 	if d.rootNC, d.root, err = dial(cfg.Server, tiers.Root); err != nil {
 		return d, err
 	}
