@@ -159,7 +159,7 @@ func (p *pool) inspect(now limiter.Time, s *LimitState) {
 	*s = LimitState{
 		Limit: p.limit, Owner: p.owner, Holding: p.holding(), Bucket: bucket.Share(), Stored: p.vault.rest + p.vault.coming,
 		Demand: demand, Pooled: p.pooled, Next: p.nextAt, Waiting: len(p.object.waiters), Waits: p.waits,
-		Permits: len(p.permits.held), Frozen: p.permits.out, Window: p.window, Spared: p.spareAt,
+		Frozen: p.permits.out, Window: p.window, Spared: p.spareAt,
 		Recall: p.recalled.keep, Recalls: p.recalled.count, Recalled: p.recalled.at,
 	}
 	for _, f := range p.frozen {
@@ -192,7 +192,6 @@ type LimitState struct {
 	Pooled   bool         // too little to be divided: whole tokens are lent to single asks
 	Next     limiter.Time // when the lender could have more; 0: not known; Never: not any more
 	Waiting  int          // checks
-	Permits  int          // of a concurrency
 	Window   int64        // of a quota: its begin, Unix seconds
 	Spared   limiter.Time // of a soft limit: when its provisional share was spent from last; 0: never
 	Recall   Keep         // the last one that came

@@ -119,9 +119,8 @@ type Grant struct {
 	// Wait is when the lender could have the next token for an ask that it
 	// did not meet; 0: not known.
 	Wait   time.Duration
-	Window int64         // of a quota: the window's begin, Unix seconds
-	End    time.Duration // of a quota: when the window ends, from when the Ack was built
-	Resets uint64        // how often the line was reset: a running total
+	Window int64  // of a quota: the window's begin, Unix seconds
+	Resets uint64 // how often the line was reset: a running total
 }
 
 // Keep is how much of a line the lender wants the child to keep; what it

@@ -11,6 +11,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -92,8 +94,8 @@ func compiled(t *testing.T) func(path string) (io.ReadCloser, error) {
 	return func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) }
 }
 
-// floatsIn says where in a package something is a float.
-func floatsIn(imports func(string) (io.ReadCloser, error), folder string, files []source) ([]string, error) {
+// check has the type checker fill info with what it knows of a package.
+func check(imports func(string) (io.ReadCloser, error), folder string, files []source, info *types.Info) (*types.Package, error) {
 	if len(files) == 0 {
 		return nil, errors.New("there are no Go files: has it moved?")
 	}
@@ -102,11 +104,79 @@ func floatsIn(imports func(string) (io.ReadCloser, error), folder string, files 
 	for _, f := range files {
 		parsed = append(parsed, f.File)
 	}
-	info := types.Info{Types: map[ast.Expr]types.TypeAndValue{}}
 	config := types.Config{Importer: importer.ForCompiler(set, "gc", imports)}
-	if _, err := config.Check(module+"/"+folder, set, parsed, &info); err != nil {
+	return config.Check(module+"/"+folder, set, parsed, info)
+}
+
+// TestEveryFieldOfAMessageIsUsed: what travels between places, or lies on a
+// disk, is set or read by a machine; what is only carried is dead.
+func TestEveryFieldOfAMessageIsUsed(t *testing.T) {
+	imports := compiled(t)
+	var files []source
+	for _, f := range sources(t, "../..") {
+		if f.folder == "tiers" && !strings.HasSuffix(f.name, "_test.go") {
+			files = append(files, f)
+		}
+	}
+	unused, all, err := unusedFields(imports, "tiers", files, "message.go", "record.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all < 100 {
+		t.Errorf("only %d fields are found: have the messages moved?", all)
+	}
+	for _, field := range unused {
+		t.Errorf("%s is neither set nor read", field)
+	}
+	f, err := parse(token.NewFileSet(), "tiers", "x.go", "package x\ntype t struct{ a, b int }\nfunc f(v t) int { return v.a }")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unused, all, err = unusedFields(imports, "tiers", []source{f}, "x.go"); err != nil || all != 2 || len(unused) != 1 || !strings.HasSuffix(unused[0], ": b") {
+		t.Errorf("%v of %d, %v", unused, all, err)
+	}
+}
+
+// unusedFields lists the fields of structs that are declared in some files of a
+// package and used nowhere in it.
+func unusedFields(imports func(string) (io.ReadCloser, error), folder string, files []source, declaredIn ...string) (unused []string, all int, err error) {
+	info := types.Info{Defs: map[*ast.Ident]types.Object{}, Uses: map[*ast.Ident]types.Object{}, Types: map[ast.Expr]types.TypeAndValue{}}
+	if _, err := check(imports, folder, files, &info); err != nil {
+		return nil, 0, err
+	}
+	used := map[types.Object]bool{}
+	for _, o := range info.Uses {
+		used[o] = true
+	}
+	for expr, is := range info.Types {
+		if literal, ok := expr.(*ast.CompositeLit); ok && len(literal.Elts) > 0 {
+			_, keyed := literal.Elts[0].(*ast.KeyValueExpr)
+			if of, ok := is.Type.Underlying().(*types.Struct); ok && !keyed { // it sets them all
+				for field := range of.Fields() {
+					used[field] = true
+				}
+			}
+		}
+	}
+	for id, o := range info.Defs {
+		at := files[0].set.Position(id.Pos())
+		if v, ok := o.(*types.Var); ok && v.IsField() && slices.Contains(declaredIn, filepath.Base(at.Filename)) {
+			if all++; !used[o] {
+				unused = append(unused, fmt.Sprintf("%s: %s", at, id.Name))
+			}
+		}
+	}
+	slices.Sort(unused)
+	return unused, all, nil
+}
+
+// floatsIn says where in a package something is a float.
+func floatsIn(imports func(string) (io.ReadCloser, error), folder string, files []source) ([]string, error) {
+	info := types.Info{Types: map[ast.Expr]types.TypeAndValue{}}
+	if _, err := check(imports, folder, files, &info); err != nil {
 		return nil, err
 	}
+	set := files[0].set
 	var found []string
 	for expr, is := range info.Types {
 		if basic, ok := is.Type.Underlying().(*types.Basic); ok && basic.Info()&(types.IsFloat|types.IsComplex) != 0 && basic.Info()&types.IsUntyped == 0 {

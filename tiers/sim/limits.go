@@ -19,9 +19,9 @@ import (
 // clock. A figure that is raised holds at once, one that is lowered a lease
 // later (at a leaf that owns it, at once).
 //
-// A soft limit is held to capacity + rate·t, and the same once more for each
-// session of a leaf that was cut off when it admitted: it had no line from its
-// parent that it could use.
+// A soft limit is held to capacity + rate·t, and a sixteenth of that, rounded
+// up, for each session of a leaf that was cut off when it admitted: it had no
+// line from its parent that it could use.
 type oracle struct {
 	owner     *site
 	node      *Node // of a limit that a leaf owns: nobody fences owners, so each process' disk is one

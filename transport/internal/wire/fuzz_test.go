@@ -253,7 +253,7 @@ func absurd(t testing.TB, w *tree) (seeds []seed) {
 			for i := range a.Lines {
 				a.Lines[i].Lent, a.Lines[i].Lease, a.Lines[i].Line = a.Lines[i].Lent.Plus(limiter.Share{}).Max(share), time.Duration(size), 1
 				a.Lines[i].Keep = tiers.Keep{Capacity: size, Rate: size}
-				a.Lines[i].Wait, a.Lines[i].End, a.Lines[i].Resets = time.Duration(size), time.Duration(size), uint64(size)
+				a.Lines[i].Wait, a.Lines[i].Resets = time.Duration(size), uint64(size)
 				a.Lines[i].Window = max(-lastSecond, min(n, lastSecond))
 			}
 			for i := range a.Above {

@@ -179,7 +179,7 @@ func UnmarshalRecall(data []byte) (*tiers.Recall, error) {
 func fromGrant(g tiers.Grant) *Grant {
 	return &Grant{
 		Name: fromName(g.Name), Limit: g.Limit, Line: g.Line, Lent: fromShare(g.Lent), Lease: int64(g.Lease), Keep: fromKeep(g.Keep),
-		Wait: int64(g.Wait), Window: g.Window, End: int64(g.End), Resets: g.Resets,
+		Wait: int64(g.Wait), Window: g.Window, Resets: g.Resets,
 	}
 }
 
@@ -187,7 +187,7 @@ func toGrant(g *Grant, problem *error) tiers.Grant {
 	return tiers.Grant{
 		Name: toName(g.Name, problem), Limit: g.Limit, Line: g.Line, Lent: toShare(g.Lent, problem),
 		Lease: time.Duration(max(0, g.Lease)), Keep: toKeep(g.Keep), Wait: time.Duration(max(0, g.Wait)),
-		Window: toWindow(g.Window, problem), End: time.Duration(max(0, g.End)), Resets: g.Resets,
+		Window: toWindow(g.Window, problem), Resets: g.Resets,
 	}
 }
 

@@ -1103,7 +1103,6 @@ type Grant struct {
 	Keep          *Keep                  `protobuf:"bytes,6,opt,name=keep,proto3" json:"keep,omitempty"`        // absent: all
 	Wait          int64                  `protobuf:"varint,7,opt,name=wait,proto3" json:"wait,omitempty"`       // ns
 	Window        int64                  `protobuf:"zigzag64,8,opt,name=window,proto3" json:"window,omitempty"` // Unix s
-	End           int64                  `protobuf:"varint,9,opt,name=end,proto3" json:"end,omitempty"`         // ns
 	Resets        uint64                 `protobuf:"varint,10,opt,name=resets,proto3" json:"resets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1191,13 +1190,6 @@ func (x *Grant) GetWait() int64 {
 func (x *Grant) GetWindow() int64 {
 	if x != nil {
 		return x.Window
-	}
-	return 0
-}
-
-func (x *Grant) GetEnd() int64 {
-	if x != nil {
-		return x.End
 	}
 	return 0
 }
@@ -2297,7 +2289,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06resets\x18\r \x01(\x04R\x06resets\"6\n" +
 	"\x04Keep\x12\x1a\n" +
 	"\bcapacity\x18\x01 \x01(\x03R\bcapacity\x12\x12\n" +
-	"\x04rate\x18\x02 \x01(\x03R\x04rate\"\x9c\x02\n" +
+	"\x04rate\x18\x02 \x01(\x03R\x04rate\"\x90\x02\n" +
 	"\x05Grant\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x06R\x05limit\x12\x12\n" +
@@ -2306,10 +2298,10 @@ const file_wire_proto_rawDesc = "" +
 	"\x05lease\x18\x05 \x01(\x03R\x05lease\x12(\n" +
 	"\x04keep\x18\x06 \x01(\v2\x14.tributary.wire.KeepR\x04keep\x12\x12\n" +
 	"\x04wait\x18\a \x01(\x03R\x04wait\x12\x16\n" +
-	"\x06window\x18\b \x01(\x12R\x06window\x12\x10\n" +
-	"\x03end\x18\t \x01(\x03R\x03end\x12\x16\n" +
+	"\x06window\x18\b \x01(\x12R\x06window\x12\x16\n" +
 	"\x06resets\x18\n" +
-	" \x01(\x04R\x06resets\"K\n" +
+	" \x01(\x04R\x06resetsJ\x04\b\t\x10\n" +
+	"\"K\n" +
 	"\tWatermark\x12\x14\n" +
 	"\x05place\x18\x01 \x01(\tR\x05place\x12\x10\n" +
 	"\x03age\x18\x02 \x01(\x12R\x03age\x12\x16\n" +

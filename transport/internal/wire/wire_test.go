@@ -257,7 +257,7 @@ func readRecall(data []byte) error { _, err := UnmarshalRecall(data); return err
 // nothing.
 func TestNegativeFiguresAreNone(t *testing.T) {
 	name := &Name{Namespace: "api", Key: "user"}
-	a, err := UnmarshalAck(encode(t, &Ack{Version: Version, Lines: []*Grant{{Name: name, Lease: -5, Keep: &Keep{Capacity: -1, Rate: -1}, Wait: -1, Window: -3600, End: -1}}}))
+	a, err := UnmarshalAck(encode(t, &Ack{Version: Version, Lines: []*Grant{{Name: name, Lease: -5, Keep: &Keep{Capacity: -1, Rate: -1}, Wait: -1, Window: -3600}}}))
 	if want := (tiers.Grant{Name: user, Window: -3600}); err != nil || a.Lines[0] != want {
 		t.Errorf("%+v, %v", a, err)
 	}
