@@ -189,6 +189,14 @@ func (b *Bucket) trim() {
 	}
 }
 
+// Until returns when n tokens will be there, if nobody takes any, which may be
+// past: no later than the last settling if they are there. Ok is false if they
+// never will be.
+func (b *Bucket) Until(n int64) (at Time, ok bool) {
+	wait, ok := b.Wait(n)
+	return b.at.Add(wait), ok
+}
+
 // Wait returns how long after the last settling n tokens will be there, if
 // nobody takes any: 0 if they are there, and ok is false if they never will
 // be.

@@ -11,13 +11,15 @@ type Reason string
 
 // The reasons.
 const (
-	ReasonLimit Reason = "limit" // the limit is spent
+	ReasonLimit Reason = "limit" // the limit is spent for now
 	ReasonShare Reason = "share" // no share of it is here
 	ReasonBurst Reason = "burst" // the limit never holds so many tokens
+	ReasonSpent Reason = "spent" // a budget has too little left, and gains nothing
 )
 
-// A Decision answers a check. Scope, Limit and Remaining are those of the
-// limit that denied it, or of the one with the least remaining.
+// A Decision answers a check. What it says of a limit is said of one: of those
+// that deny the check, the one that lets it pass last; of those that allow it,
+// the one with the least remaining. It does not hang on the order of the rules.
 type Decision struct {
 	Allowed    bool
 	Limited    bool // the namespace has limits; without, nothing else is set
@@ -27,7 +29,7 @@ type Decision struct {
 	Kind       limiter.Kind
 	Limit      int64         // the rule's figure: tokens per period, or in all
 	Remaining  int64         // what this place can admit now without asking
-	RetryAfter time.Duration // 0: not known
+	RetryAfter time.Duration // all limits let it pass then, if nobody comes meanwhile; 0: never, or not known
 	Reset      time.Duration // until the limit is whole again if nobody comes; 0: it is, or not known
 	Permit     uint64        // of a concurrency: to be released; 0: none
 	Session    uint64        // that the permit is of, if the decision was remembered; 0: this one
@@ -93,23 +95,24 @@ func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline l
 			m.measure(now, p)
 		}
 	}
-	if !m.decide(o, now, hits, d, false) {
+	v := m.decide(o, now, hits, d, false)
+	if !v.waits {
 		return true, true, nil
 	}
-	if s.rule.Shadow && !o.drawing() {
+	if s.rule.Shadow && !v.written {
 		m.wishFor(now, o, hits)
 		d.Allowed, d.Shadow = true, true
 		return true, true, nil
 	}
-	if o.drawing() { // it lacks nothing but a write
+	if v.written {
 		deadline = max(deadline, now.Add(drawWait))
 	}
-	if deadline > now.Add(d.RetryAfter) && m.mayWait(o) {
+	if deadline > max(now, v.soonest) && m.mayWait(o) {
 		*d = Decision{}
 		m.wait(now, o, waiter{id: id, hits: hits, deadline: deadline})
 		return false, true, nil
 	}
-	if m.decide(o, now, hits, d, true) {
+	if m.decide(o, now, hits, d, true).waits {
 		m.wishFor(now, o, hits)
 	}
 	return true, true, nil
@@ -118,14 +121,11 @@ func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline l
 // drawWait is how long a check waits for its own place's disk, at most.
 const drawWait = time.Second
 
-// drawing says that a part of a durable limit is being written off for o.
-func (o *object) drawing() bool {
-	for _, p := range o.pools {
-		if p.vault.commit != 0 {
-			return true
-		}
-	}
-	return false
+// A verdict says what a check that was not decided on may wait for.
+type verdict struct {
+	waits   bool         // a share that comes may help
+	written bool         // it lacks nothing but what is being written off a durable limit
+	soonest limiter.Time // it cannot be allowed before
 }
 
 // wishFor asks for what a check lacked that did not wait: its client may come
@@ -183,16 +183,17 @@ func (m *Machine) measure(now limiter.Time, p *pool) {
 	}
 }
 
-// decide takes hits from all of a key's limits, or says which one denies
-// them, and whether waiting for a share may help. Last says that it
-// does not wait: then a soft limit whose share is away lets it pass.
-func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision, last bool) (wait bool) {
+// decide takes hits from all of a key's limits, or says in d why it does not.
+// Last says that the check does not wait: then a soft limit whose share is away
+// lets it pass.
+func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision, last bool) (v verdict) {
 	*d = Decision{}
 	if len(o.pools) == 0 { // its limits left the rules while it waited
 		d.Allowed = o.space.rule != nil
-		return false
+		return v
 	}
-	nearest := o.pools[0]
+	var nearest *pool
+	var least int64 // what nearest has
 	denied, permit := false, false
 	for _, p := range o.pools {
 		if p.owner && p.limit.Kind != limiter.Rate {
@@ -200,32 +201,22 @@ func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision, l
 		}
 		p.bucket.Settle(now)
 		permit = permit || p.limit.Kind == limiter.Concurrency
-		reason, waits := p.deny(now, hits)
-		switch {
-		case reason == "":
-			if p.whole() < nearest.whole() {
-				nearest = p
-			}
-		case last && p.opens(now, hits):
-		default:
-			if denied && waits {
-				continue // what does not wait, or was first, is said
-			}
+		if reason, _ := p.deny(now, hits); reason != "" {
 			denied = true
-			p.describe(now, d)
-			d.Reason, d.RetryAfter = reason, p.retryAfter(now, hits, reason)
-			if !waits {
-				m.shadowed(o, d)
-				return false
-			}
-			wait = true
+		} else if left := p.whole(); nearest == nil || left < least || left == least && p.nearer(nearest, now) {
+			nearest, least = p, left
 		}
 	}
 	if denied {
-		if last {
-			m.shadowed(o, d)
+		r := refuse(o.pools, now, hits, last)
+		if r.by != nil {
+			r.describe(now, d)
+			if last || !r.waits {
+				m.shadowed(o, d)
+			}
+			return r.verdict
 		}
-		return wait
+		nearest = nearestOf(o.pools, now) // soft limits let it pass
 	}
 	if permit && hits > 0 {
 		m.serial++
@@ -254,7 +245,7 @@ func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision, l
 	if o.space.rule.Count && hits > 0 {
 		m.use(now, o, hits)
 	}
-	return false
+	return v
 }
 
 // shadowed lets a denied check pass whose rule only looks on.
@@ -310,76 +301,9 @@ func (p *pool) low() bool {
 // dry says that the share refills nothing: its tokens were lent as they are.
 func (p *pool) dry() bool { return !p.owner && p.holding().Rate == 0 }
 
-// retryAfter is when hits could be admitted, if nobody else comes; 0: it is
-// not known.
-func (p *pool) retryAfter(now limiter.Time, hits int64, reason Reason) time.Duration {
-	if reason == ReasonBurst || p.credit > 0 { // never, or when the parent has confirmed the place
-		return 0
-	}
-	if p.nextAt > now && p.nextAt != limiter.Never && (reason == ReasonShare || p.dry()) {
-		return p.nextAt.Sub(now)
-	}
-	if p.owner && p.limit.Kind == limiter.Quota && (p.vault.commit == 0 || hits > p.whole()) {
-		return p.untilMore(now)
-	}
-	if after, ok := p.bucket.Wait(hits); ok && after > 0 && reason == ReasonLimit && p.usable(now) {
-		return after
-	}
-	return 0
-}
-
 // usable says that what the bucket holds may be spent.
 func (p *pool) usable(now limiter.Time) bool {
 	return p.owner && !p.waits || !p.owner && p.held.number != 0 && !p.held.ended && now < p.held.expires
-}
-
-// deny says why hits cannot be taken, "" if they can, and whether a share
-// that comes may change that.
-func (p *pool) deny(now limiter.Time, hits int64) (reason Reason, waits bool) {
-	switch {
-	case hits > p.limit.Burst:
-		return ReasonBurst, false
-	case !p.usable(now) && p.nextAt > now: // there is none to be had, says the lender
-		return ReasonLimit, p.nextAt != limiter.Never
-	case !p.usable(now):
-		return ReasonShare, !p.waits
-	case hits <= p.bucket.Tokens():
-		return "", false
-	case p.nextAt == limiter.Never:
-		return ReasonLimit, false
-	case p.limit.Kind == limiter.Concurrency:
-		return ReasonLimit, true // others may release theirs
-	case hits > p.bucket.Capacity() || p.dry():
-		return ReasonLimit, !p.owner
-	}
-	return ReasonLimit, hits <= p.whole()+p.credit
-}
-
-// describe says in d what the pool's limit is, and what is left of it here.
-func (p *pool) describe(now limiter.Time, d *Decision) {
-	d.Limited, d.Scope, d.Kind, d.Limit, d.Remaining, d.Reset = true, p.limit.Scope, p.limit.Kind, p.limit.Figure(), 0, 0
-	switch {
-	case p.usable(now):
-		d.Remaining = p.whole()
-		d.Reset, _ = p.bucket.Wait(p.bucket.Capacity())
-	case p.spare != nil:
-		d.Remaining = p.spare.Tokens()
-	}
-	if p.limit.Kind == limiter.Quota {
-		d.Reset = p.untilNext(now)
-	}
-}
-
-// untilNext is how long it takes until a quota that something is spent of is
-// whole again; 0: it is, or not known.
-func (p *pool) untilNext(now limiter.Time) time.Duration {
-	switch {
-	case p.owner && p.whole() < p.limit.Burst:
-		return p.untilMore(now)
-	case !p.owner && p.nextAt > now && p.nextAt != limiter.Never:
-		return p.nextAt.Sub(now) // all is spent, says the owner
-	}
-	return 0
 }
 
 // decideAll decides the checks that wait, in the order of their coming, as
@@ -389,16 +313,16 @@ func (m *Machine) decideAll(o *object, now limiter.Time) {
 	left := o.waiters[:0]
 	for _, w := range o.waiters {
 		var d Decision
-		waits := m.decide(o, now, w.hits, &d, false)
-		if w.again = 0; d.RetryAfter > 0 {
-			w.again = now.Add(d.RetryAfter)
+		v := m.decide(o, now, w.hits, &d, false)
+		if w.again = 0; v.soonest > now {
+			w.again = v.soonest
 		}
-		patient := o.space.rule != nil && (!o.space.rule.Shadow || o.drawing())
-		if (waits || !d.Allowed && w.again > 0) && patient && max(now, w.again) < w.deadline && !m.upper.stopping && !m.upper.fenced {
+		patient := o.space.rule != nil && (!o.space.rule.Shadow || v.written)
+		if (v.waits || !d.Allowed && w.again > 0) && patient && max(now, w.again) < w.deadline && !m.upper.stopping && !m.upper.fenced {
 			left = append(left, w)
 			continue
 		}
-		if waits {
+		if v.waits {
 			m.decide(o, now, w.hits, &d, true)
 		}
 		m.waiting--

@@ -55,39 +55,24 @@ func (m *Machine) Explain(now limiter.Time, name Name, hits int64, e *Explanatio
 // foresee is decide on copies of the pools, for a check that does not wait.
 func (m *Machine) foresee(o *object, now limiter.Time, hits int64) (f Foreseen) {
 	d := &f.Decision
-	denied := false
-	var nearest *pool
-	at := 0 // its limit
-	for i, p := range o.pools {
-		p = p.foreseen(now, m.young())
-		switch reason, waits := p.deny(now, hits); {
-		case reason == "":
-			if nearest == nil || p.whole() < nearest.whole() {
-				nearest, at = p, i
-			}
-		case !o.space.rule.Shadow && p.opens(now, hits): // a shadow denies at once
-			if nearest == nil {
-				nearest, at = p, i
-			}
-		case !denied || !waits:
-			denied, f.Limit, f.Waits = true, i, waits
-			p.describe(now, d)
-			d.Reason, d.RetryAfter = reason, p.retryAfter(now, hits, reason)
-			if !waits {
-				m.shadowed(o, d)
-				return f
-			}
-		}
-	}
-	switch {
-	case denied:
-		m.shadowed(o, d)
-	case nearest == nil: // its limits left the rules
+	if len(o.pools) == 0 { // its limits left the rules
 		d.Allowed = true
-	default:
-		nearest.describe(now, d)
-		d.Allowed, f.Limit = true, at
+		return f
 	}
+	pools := make([]*pool, len(o.pools))
+	for i, p := range o.pools {
+		pools[i] = p.foreseen(now, m.young())
+	}
+	r := refuse(pools, now, hits, !o.space.rule.Shadow) // a shadow denies at once
+	if f.Waits = r.by != nil && r.waits; r.by != nil {
+		r.describe(now, d)
+		m.shadowed(o, d)
+	} else {
+		r.by = nearestOf(pools, now)
+		r.by.describe(now, d)
+		d.Allowed = true
+	}
+	f.Limit = slices.Index(pools, r.by)
 	return f
 }
 

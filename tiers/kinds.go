@@ -179,10 +179,8 @@ func (m *Machine) turn(now limiter.Time, p *pool) {
 		return
 	}
 	c := m.calendarOf(now, p.object.space, p.limit)
+	p.endsAt = now.Add(m.untilEnd(now, c)) // as the wall clock runs now: it may have been set since
 	if c.begin == p.window {
-		if now >= p.endsAt { // the wall clock runs slower than ours, or was set back
-			p.endsAt = now.Add(m.untilEnd(now, c))
-		}
 		return
 	}
 	for _, l := range p.lines {
@@ -193,7 +191,6 @@ func (m *Machine) turn(now limiter.Time, p *pool) {
 	}
 	p.drop(now)
 	p.window, p.spent, p.waits, p.credit = c.begin, 0, false, 0
-	p.endsAt = now.Add(m.untilEnd(now, c))
 	p.vault, p.debt = vault{}, 0
 	p.own.Capacity = p.limit.Burst
 	p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.limit.Burst}, now)

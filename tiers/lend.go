@@ -194,7 +194,7 @@ func (p *pool) wait(now limiter.Time, l *line) time.Duration {
 			return p.untilMore(now)
 		}
 	case p.owner || p.holding().Rate > 0:
-		if wait, ok := p.bucket.Wait(min(lacks, max(1, l.demand.Single), p.bucket.Capacity())); ok && p.pooled && p.bucket.Capacity() > 0 {
+		if wait, ok := p.bucket.Wait(min(lacks, max(1, l.demand.Single))); ok && p.pooled {
 			return max(wait, 1)
 		}
 	case p.nextAt == limiter.Never:

@@ -33,6 +33,8 @@ type pool struct {
 	queued    bool         // it stands in the machine's list of due pools
 	lowAt     int64        // the lender is told when so little is left of what does not refill here
 	nextAt    limiter.Time // when the lender could have more; 0: not known; Never: not any more
+	nextFor   int64        // for a check of so many at most
+	toldOf    int64        // the largest check that the lender knew of when it spoke last
 
 	recalled struct {
 		keep  Keep

@@ -368,6 +368,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		m.handedBack(now, back)
 	}
 	for i, p := range pools { // in the order of r.Lines
+		p.toldOf = r.Lines[i].Demand.Single
 		if said := r.Lines[i]; said.Ended && said.Line == p.held.number && said.Lender == p.held.lender {
 			p.held = held{} // the parent knows
 		}
@@ -561,6 +562,7 @@ func (m *Machine) heardWait(now limiter.Time, p *pool, wait time.Duration) {
 
 // next notes when the lender could have more, as it says.
 func (p *pool) next(builtAt limiter.Time, wait time.Duration) {
+	p.nextFor = p.toldOf
 	switch {
 	case wait <= 0:
 		p.nextAt = 0

@@ -54,12 +54,14 @@ type CheckRequest struct {
 
 // Why a check was denied.
 const (
-	// DeniedLimit: the limit is spent.
+	// DeniedLimit: the limit is spent for now.
 	DeniedLimit = "limit"
 	// DeniedShare: no share of the limit is here; none came yet, or its lease ended.
 	DeniedShare = "share"
 	// DeniedBurst: more hits than the limit ever holds. Never retry.
 	DeniedBurst = "burst"
+	// DeniedSpent: a budget has too little left, and gains nothing. Never retry, unless an operator resets or raises it.
+	DeniedSpent = "spent"
 )
 
 // CheckReply is a check's decision. A denied check is no error.
@@ -67,16 +69,18 @@ type CheckReply struct {
 	Allowed bool
 	// Shadow says that it is allowed only because the rule looks on: otherwise it were denied, for Reason.
 	Shadow bool
-	// Reason is why not: [DeniedLimit], [DeniedShare] or [DeniedBurst]. Empty when allowed, but for Shadow.
+	// Reason is why not: [DeniedLimit], [DeniedShare], [DeniedBurst] or [DeniedSpent]. Empty when allowed, but for Shadow.
 	Reason string
 	// Kind is what the limit that Scope is of bounds: quota, budget or concurrency. Empty of a rate.
 	Kind string
-	// Scope is the tier of the limit that denied, or is nearest to it. Empty in a namespace without limits, and
-	// then Limit and Remaining say nothing.
+	// Scope is the tier of the limit that denied, or is nearest to it: of several that denied, of the one that lets the
+	// check pass last, and so are the fields beside it. Empty in a namespace without limits, and then Limit and
+	// Remaining say nothing.
 	Scope string
 	// Limit is that rule's figure, Remaining what this place can admit now without asking.
 	Limit, Remaining int64
-	// RetryAfter is when the same check may pass; 0 when that is not known.
+	// RetryAfter is when the same check passes if nobody else comes meanwhile; 0 when it never does, or that is not
+	// known.
 	RetryAfter time.Duration
 	// Reset is when what this place has of the limit is whole again if nobody comes; 0 when it is, or that is not
 	// known.

@@ -108,13 +108,15 @@ func whyNot(e *transport.Explanation, l *transport.LimitExplanation) string {
 	switch v.Reason {
 	case transport.DeniedBurst:
 		return "it never holds so many, never retry"
+	case transport.DeniedSpent:
+		return fmt.Sprintf("%s has %d tokens, and gains none, never retry", what, l.Here.Tokens)
 	case transport.DeniedLimit:
 		text := fmt.Sprintf("%s has %d of %d tokens", what, l.Here.Tokens, l.Here.Capacity)
 		switch {
 		case l.Spent:
 			text += ", and its owner has no more"
 		case v.RetryAfterMS > 0:
-			text += ", enough in " + fromMS(v.RetryAfterMS)
+			text += ", enough in " + waitFor(time.Duration(v.RetryAfterMS)*time.Millisecond)
 		case l.Out > 0:
 			text += fmt.Sprintf(", %d are out", l.Out)
 		case v.Waits:

@@ -260,7 +260,7 @@ func sentence(err error) string {
 	case errors.As(err, &refusal):
 		text := fmt.Sprintf("%s (%d %s)", refusal.Message, refusal.Code, refusal.Reason)
 		if refusal.RetryAfter > 0 {
-			text += ", retry in " + milliseconds(refusal.RetryAfter)
+			text += ", retry in " + waitFor(refusal.RetryAfter)
 		}
 		return text
 	case errors.Is(err, context.Canceled):

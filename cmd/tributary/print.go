@@ -29,10 +29,10 @@ func printCheck(w io.Writer, r transport.CheckReply) {
 		text = fmt.Sprintf("allowed  %s, %d remaining here", limit, r.Remaining)
 	case !r.Allowed:
 		text = "denied   " + whyDenied(r.Reason) + " (" + limit + ")"
-		if r.Reason == transport.DeniedBurst {
+		if r.Reason == transport.DeniedBurst || r.Reason == transport.DeniedSpent {
 			text += ", never retry"
 		} else if r.RetryAfter > 0 {
-			text += ", retry in " + milliseconds(r.RetryAfter)
+			text += ", retry in " + waitFor(r.RetryAfter)
 		}
 	}
 	_, _ = fmt.Fprintf(w, "%s  (%s)\n", text, r.Place)
@@ -64,6 +64,8 @@ func whyDenied(reason string) string {
 		return "no share of the limit is here"
 	case transport.DeniedBurst:
 		return "more hits than the limit ever holds"
+	case transport.DeniedSpent:
+		return "too little is left of the budget"
 	}
 	return reason // a place newer than this client has more
 }
@@ -131,6 +133,15 @@ func shellQuote(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// waitFor is a duration for people who wait for its end: it is not told shorter than it is.
+func waitFor(d time.Duration) string {
+	unit := time.Second
+	if d <= 10*time.Second-time.Millisecond {
+		unit = time.Millisecond
+	}
+	return milliseconds((d + unit - 1).Truncate(unit))
 }
 
 // milliseconds is a duration for people.

@@ -148,6 +148,10 @@ func (fakeBackend) Check(q transport.CheckRequest, done func(transport.CheckRepl
 		reply.Allowed, reply.Shadow, reply.Reason, reply.Remaining = true, true, transport.DeniedLimit, 0
 	case "held":
 		reply.Allowed, reply.Kind, reply.Permit, reply.Hold = true, "concurrency", "eu.de.berlin/1f3a5c7e9b2d4f60/7", 30*time.Second
+	case "gone":
+		reply.Kind, reply.Reason, reply.Remaining = "budget", transport.DeniedSpent, 0
+	case "slow":
+		reply.Reason, reply.Remaining, reply.RetryAfter = transport.DeniedLimit, 0, 61*time.Second+time.Millisecond
 	case "quota":
 		reply.Kind, reply.Reason, reply.Remaining = "quota", transport.DeniedLimit, 0
 		reply.RetryAfter, reply.Reset = time.Hour, time.Hour
