@@ -54,6 +54,12 @@ var mutants = []mutant{
 		out.Recalls = nil`}},
 		test: "tiers/place TestNoRecallBeforeItIsDurable",
 	},
+	// What a check is told.
+	{
+		mistake: "a denied check is told of the limit that passes first",
+		edits:   []edit{{"tiers/deny.go", "if order(at) < order(r.at) {", "if order(at) > order(r.at) {"}},
+		test:    "tiers TestAnswerIsOfTheLimitThatPassesLast",
+	},
 	{
 		mistake: "a vote is answered before its commit",
 		edits:   []edit{{"tiers/place/runner.go", "a.async = m.Async(add.Name)", "a.async = true"}},
