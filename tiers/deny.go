@@ -74,9 +74,9 @@ func (p *pool) passes(now limiter.Time, hits int64, reason Reason) limiter.Time 
 
 // A refusal is what a denied check is told.
 type refusal struct {
-	by      *pool // nil: nothing denies it
-	reason  Reason
-	at      limiter.Time // it passes then, if nobody comes meanwhile; 0: not known; Never: never
+	by     *pool // nil: nothing denies it
+	reason Reason
+	at     limiter.Time // it passes then, if nobody comes meanwhile; 0: not known; Never: never
 	verdict
 }
 
