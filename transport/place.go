@@ -137,9 +137,14 @@ func (p *Place) tick() {
 	}
 }
 
+// ErrUnreported says that a place ended before its parent had taken its last report.
+var ErrUnreported = errors.New("the parent has not taken the last report, which is sent after the next start; shares that it did not give back are out of use until their leases end, and of budgets and quotas count as spent")
+
 // Stop ends the place in good order, as far as ctx allows: it takes no more
 // requests, answers those that came, returns its shares, reports the rest to
-// its parent, and closes its store. It can be called again.
+// its parent, and closes its store, for which it takes the time that it needs.
+// The error says what ctx did not allow: [ErrUnreported] of the parent. It can
+// be called again.
 func (p *Place) Stop(ctx context.Context) (err error) {
 	p.closed.Do(func() { err = p.stop(ctx) })
 	return err
@@ -161,7 +166,7 @@ func (p *Place) stop(ctx context.Context) error {
 			}
 		}
 		if !p.runner.Stopped() {
-			p.log.Warn().Msg("the parent did not take the last report in time: it is sent after the next start")
+			errs = append(errs, ErrUnreported)
 		}
 		errs = append(errs, p.runner.Close())
 	}

@@ -46,6 +46,8 @@ func (c *BenchObjectsCmd) Run(app *App) error {
 	if c.Counters < 100 {
 		return fmt.Errorf("--counters is %d: at least 100 are needed", c.Counters)
 	}
+	defaultSignals := app.endInOrder()
+	defer defaultSignals()
 	dir, err := os.MkdirTemp(c.Dir, "tributary-bench-")
 	if err != nil {
 		return fmt.Errorf("--dir: %w", err)
@@ -107,6 +109,8 @@ func (c *BenchAddsCmd) Run(app *App) error {
 	if c.Rounds < 1 || c.InFlight < 1 || c.For <= 0 {
 		return fmt.Errorf("--rounds, --in-flight and --for must be more than nothing")
 	}
+	defaultSignals := app.endInOrder()
+	defer defaultSignals()
 	dir, err := os.MkdirTemp(c.Dir, "tributary-bench-")
 	if err != nil {
 		return fmt.Errorf("--dir: %w", err)

@@ -14,7 +14,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
-	"golang.org/x/term"
 
 	"github.com/tributary-io/tributary/cmd/tributary/internal/demo"
 	"github.com/tributary-io/tributary/cmd/tributary/internal/page"
@@ -30,14 +29,32 @@ type DemoCmd struct {
 	Data   string        `help:"Folder for the stores. Without it they are in a temporary one, and are removed in the end." type:"path" placeholder:"DIR"`
 }
 
+// demoStopWithin bounds the end of the demo.
+const demoStopWithin = 8 * time.Second
+
 // defaultRun is how long --json measures unless told.
 const defaultRun = 10 * time.Second
+
+// Help is the command's long help.
+func (*DemoCmd) Help() string {
+	return `It prints a line a second: the votes that the root has counted, how many of those who asked the limit was kept for were
+admitted in that second (in the first one the burst, too), and the votes that are still under way to the root. Ctrl-C ends
+it with a summary.
+
+Examples:
+
+    tributary demo
+    tributary demo --for 10s --json | jq .limit
+    tributary demo --http 0.0.0.0:8080 --data world`
+}
 
 // Run runs the demo.
 func (c *DemoCmd) Run(app *App) (err error) {
 	if c.For < 0 {
 		return fmt.Errorf("--for is %s: a time to run is more than nothing, such as 10s", c.For)
 	}
+	defaultSignals := app.endInOrder()
+	defer defaultSignals()
 	dir := c.Data
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "tributary-demo-"); err != nil {
@@ -64,11 +81,11 @@ func (c *DemoCmd) Run(app *App) (err error) {
 		return err
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+		ctx, cancel := context.WithTimeout(context.Background(), demoStopWithin)
 		defer cancel()
 		stopped := d.Stop(ctx)
-		if ctx.Err() != nil { // a link was cut for long; every vote is on its city's disk
-			app.Log.Warn().Msg("the demo stopped before all places had told their parents what they have")
+		if c.Data == "" && stopped != nil { // as where a link was cut for long; nobody starts these places again
+			app.Log.Warn().Err(stopped).Msg("the demo did not stop in good order, and its stores are removed all the same")
 			return
 		}
 		err = errors.Join(err, stopped)
@@ -81,7 +98,7 @@ func (c *DemoCmd) Run(app *App) (err error) {
 		return err
 	}
 	defer stop()
-	return c.watch(app, d)
+	return errors.Join(c.watch(app, d), summarize(app, d))
 }
 
 // server starts the demo's NATS server, on another port if need be.
@@ -152,82 +169,4 @@ func (c *DemoCmd) show(app *App, d *demo.Demo, figures prometheus.Gatherer, url 
 			_ = server.Close() // who still watches is cut off
 		}
 	}, nil
-}
-
-// watch prints one living line a second, until the end.
-func (c *DemoCmd) watch(app *App, d *demo.Demo) error {
-	ctx := app.Context
-	if c.For > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.For)
-		defer cancel()
-	}
-	say := func(line string) { _, _ = fmt.Fprintln(app.Stdout, line) }
-	if f, ok := app.Stdout.(*os.File); ok && terminal(f) {
-		say = func(line string) {
-			if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 && len(line) >= width {
-				line = line[:width-1] // one that wraps is not written over by the next
-			}
-			_, _ = fmt.Fprint(f, "\r\x1b[K", line)
-		}
-		defer func() { _, _ = fmt.Fprintln(f) }()
-	}
-	started := time.Now()
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	var before standing
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-d.World.Fatal():
-			return err
-		case <-ticker.C:
-		}
-		now, err := look(ctx, d)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			say(fmt.Sprintf("%4.0fs  the root does not answer: %v", time.Since(started).Seconds(), err))
-		default:
-			say(fmt.Sprintf("%4.0fs  %s", time.Since(started).Seconds(), now.since(before)))
-			before = now
-		}
-	}
-}
-
-// standing is how the demo stands at an instant.
-type standing struct {
-	at                       time.Time
-	cast, counted            int64
-	offered, admitted, bound int64
-}
-
-// lookWithin is how long the root may take to say how it stands.
-const lookWithin = time.Second
-
-func look(ctx context.Context, d *demo.Demo) (s standing, err error) {
-	ctx, cancel := context.WithTimeout(ctx, lookWithin)
-	defer cancel()
-	if s.counted, err = d.Counted(ctx); err != nil {
-		return s, err
-	}
-	s.at, s.cast = time.Now(), d.Votes().Cast
-	s.offered, s.admitted, s.bound = d.Limit()
-	return s, nil
-}
-
-// since is the living line. It fits on 80 columns.
-func (s standing) since(before standing) string {
-	rate := func(now, then int64) float64 { return float64(now - then) }
-	if seconds := s.at.Sub(before.at).Seconds(); !before.at.IsZero() {
-		rate = func(now, then int64) float64 { return float64(now-then) / seconds }
-	}
-	verdict := "kept"
-	if s.admitted > s.bound {
-		verdict = "BROKEN"
-	}
-	return fmt.Sprintf("%d votes (+%.0f/s), %d under way; limit %s: %.0f of %.0f/s",
-		s.counted, rate(s.cast, before.cast), max(0, s.cast-s.counted), verdict, rate(s.admitted, before.admitted), rate(s.offered, before.offered))
 }

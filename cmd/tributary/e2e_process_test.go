@@ -158,6 +158,12 @@ func (o *output) String() string {
 // start starts a process; it ends with the test at the latest. When the test fails, what it wrote is shown.
 func start(t testing.TB, name, role string, args ...string) *process {
 	t.Helper()
+	return startLogging(t, nil, name, role, args...)
+}
+
+// startLogging has the process log to a file of the caller's, where one is given.
+func startLogging(t testing.TB, log *os.File, name, role string, args ...string) *process {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -171,6 +177,9 @@ func start(t testing.TB, name, role string, args ...string) *process {
 	// The race detector sleeps for a second at the end of a process, unless told.
 	p.cmd.Env = append(p.cmd.Env, roleEnv+"="+role, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	if log != nil {
+		p.cmd.Stderr = log
+	}
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +312,13 @@ func (c *cluster) serve(places ...string) *process {
 
 func (c *cluster) serveOn(data string, places ...string) *process {
 	c.t.Helper()
-	args := []string{"--nats", c.url}
+	return c.serveWith(data, nil, places...)
+}
+
+// serveWith starts places with more flags.
+func (c *cluster) serveWith(data string, flags []string, places ...string) *process {
+	c.t.Helper()
+	args := append([]string{"--nats", c.url}, flags...)
 	for _, place := range places {
 		args = append(args, "--place", place)
 	}

@@ -131,7 +131,7 @@ func TestStoreOfAnotherWorldIsNotSummed(t *testing.T) {
 		t.Errorf("the refusal was logged %d times", n)
 	}
 	city.terminate()
-	if strings.Contains(city.stderr.String(), "did not take the last report in time") {
+	if strings.Contains(city.stderr.String(), "has not taken the last report") {
 		t.Error("the city waited for a parent that refuses it")
 	}
 

@@ -380,7 +380,7 @@ func TestReadmeWorldOfSeveralProcesses(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatalf("the world does not stop:\n%s", logged())
 	}
-	if all := logged(); strings.Count(all, `"message":"stopped"`) != 5 || strings.Contains(all, "in time") {
+	if all := logged(); strings.Count(all, `"message":"stopped"`) != 5 || strings.Contains(all, "did not finish") {
 		t.Errorf("the five processes did not all stop in good order:\n%s", all)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -39,6 +40,7 @@ type ServeCmd struct {
 	ReportInterval time.Duration `help:"Least pause between two reports that a busy parent asks of a child." default:"5ms"`
 	Heartbeat      time.Duration `help:"How often an idle place reports to its parent." default:"1s"`
 	Memory         int           `help:"Memory for the keys that are awake at one place, MiB; beyond it idle ones sleep, on disk. A key takes about 1 KiB." default:"256" placeholder:"MIB"`
+	StopWithin     time.Duration `help:"How long a stop in good order may take: what is not done by then is named, and the exit code is 1. A service manager should wait a bit longer." default:"8s"`
 }
 
 // keyBytes is about what a key that is awake takes: half of it where it is
@@ -48,10 +50,6 @@ const keyBytes = 1 << 10
 // defaultPlaces is what serve runs when it is not told: a city needs all
 // places above it, or it has no share of what they own.
 var defaultPlaces = []string{"global", "eu", "eu.de", "eu.de.berlin"}
-
-// stopWithin bounds a stop in good order; a service manager kills after a
-// while, and other places should not have to wait.
-const stopWithin = 4 * time.Second
 
 // cityDepth is how deep cities lie: a place at that depth or deeper is a
 // leaf unless it runs together with places below it.
@@ -73,6 +71,11 @@ func (c *ServeCmd) Run(app *App) error {
 	if c.Memory < 1 {
 		return fmt.Errorf("--memory is %d: a place needs 1 MiB at least", c.Memory)
 	}
+	if c.StopWithin <= 0 {
+		return fmt.Errorf("--stop-within is %s: a stop takes some time, such as 8s", c.StopWithin)
+	}
+	hangups := make(chan os.Signal, 1)
+	app.outlive(hangups)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics, err := transport.NewMetrics(registry)
@@ -106,12 +109,18 @@ func (c *ServeCmd) Run(app *App) error {
 	stopHTTP := serveHTTP(listener, w, registry, app.Log)
 	c.welcome(app, specs, url, listener, w, rules)
 
-	select {
-	case <-app.Context.Done():
-		app.Log.Info().Msg("stopping: shares go back, and the rest is reported")
-	case err = <-w.Fatal():
+	for running := true; running; {
+		select {
+		case <-app.Context.Done():
+			app.Log.Info().Dur("within_ms", c.StopWithin).Msg("stopping: shares go back, and the rest is reported; a second signal ends the process at once")
+			running = false
+		case err = <-w.Fatal():
+			running = false
+		case <-hangups:
+			app.Log.Info().Msg("SIGHUP changes nothing: rules are changed by 'tributary rules apply', settings by another start")
+		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), c.StopWithin)
 	defer cancel()
 	err = errors.Join(err, w.Stop(ctx))
 	stopHTTP(ctx)

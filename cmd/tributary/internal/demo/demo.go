@@ -145,10 +145,12 @@ func dial(server *transport.Server, p tiers.Place) (*nats.Conn, *transport.Clien
 	return nc, c, nil
 }
 
-// StopPeople ends the voting, and waits for the answers.
-func (d *Demo) StopPeople() {
+// StopPeople ends the voting, waits for the answers, and says how long people voted.
+func (d *Demo) StopPeople() time.Duration {
+	took := time.Since(d.began)
 	d.stop()
 	d.people.Wait()
+	return took
 }
 
 // Stop ends the demo. Links that are cut are mended first: a place that

@@ -1,6 +1,6 @@
 // Package world runs the places of one process: each on a folder and a NATS
 // connection of its own, started parents first, started again when its store
-// fails, and stopped leaves first.
+// fails, and stopped leaves first, within a time.
 package world
 
 import (
@@ -105,48 +105,6 @@ func (w *World) Node(p tiers.Place) *Node {
 // Fatal delivers an error after which the process should end: one of its
 // places runs elsewhere.
 func (w *World) Fatal() <-chan error { return w.fatal }
-
-// Stop stops all places in good order, leaves first, as far as ctx allows. A
-// tier whose parents do not answer leaves each of the others its part of the
-// time.
-func (w *World) Stop(ctx context.Context) error {
-	w.cancel()
-	w.wait.Wait()
-	var errs []error
-	all := w.tiers()
-	for i, tier := range all {
-		errs = append(errs, stopTier(ctx, tier, len(all)-i))
-	}
-	return errors.Join(errs...)
-}
-
-// tiers returns the places by depth, the deepest first.
-func (w *World) tiers() (all [][]*Node) {
-	for _, n := range slices.Backward(w.nodes) {
-		if last := len(all) - 1; last >= 0 && all[last][0].Place.Depth() == n.Place.Depth() {
-			all[last] = append(all[last], n)
-		} else {
-			all = append(all, []*Node{n})
-		}
-	}
-	return all
-}
-
-// stopTier stops the places of one tier in one of so many parts of the time.
-func stopTier(ctx context.Context, tier []*Node, parts int) error {
-	if end, ok := ctx.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(parts))
-		defer cancel()
-	}
-	errs := make([]error, len(tier))
-	var stopped sync.WaitGroup
-	for i, n := range tier {
-		stopped.Go(func() { errs[i] = n.stop(ctx) })
-	}
-	stopped.Wait()
-	return errors.Join(errs...)
-}
 
 // start starts the place on its folder, over a connection of its own, unless
 // it runs.
