@@ -66,10 +66,9 @@ func (m *Machine) fillFromDisk(now limiter.Time, r *Report) {
 	p.next, p.sent, p.last = p.after, r.Sequence, false
 	found, to, ended := m.changedAfter(p.after, p.to)
 	for _, f := range found {
-		if len(u.firsts) == maxFirsts || u.size >= reportBytes {
+		if len(u.firsts) == maxFirsts || !m.fillCount(r, m.counted(m.object(now, m.space(f.name.Namespace), f.name.Key))) {
 			return
 		}
-		m.fillCount(r, m.counted(m.object(now, m.space(f.name.Namespace), f.name.Key)))
 		p.next = f.last
 	}
 	if p.next = to; ended {
@@ -127,7 +126,7 @@ func (m *Machine) passed(r *Report, a *Ack) {
 	u := &m.upper
 	p := u.pass
 	switch {
-	case p == nil || p.sent != r.Sequence || a.Full:
+	case p == nil || p.sent != r.Sequence || a.Full || a.MorePairs:
 	case !p.last:
 		p.after = p.next
 	case u.acked < p.to:

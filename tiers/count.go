@@ -17,12 +17,17 @@ type count struct {
 	object  *object
 	sources []source // sorted by place
 	total   Total
-	mark    uint64 // of the last change
-	handed  bool   // earlier sessions' pairs went up and came back, this session
+	mark    uint64   // of the last change
+	handed  bool     // earlier sessions' pairs went up and came back, this session
+	part    partTold // or so many of them
 
 	dirty      bool // in the dirty list
 	prev, next *count
 }
+
+// A partTold is how much went up and came back of a count that has more pairs than
+// a report holds: those of sessions up to one, to one session of the parent.
+type partTold struct{ upto, parent uint64 }
 
 type source struct {
 	place  Place

@@ -16,12 +16,20 @@ type lower struct {
 	order    []*child // by place
 	lines    uint64   // the last line's number
 	lastAt   limiter.Time
-	calls    map[*child]*Recall
+	calls    map[*child]*call
 	recalled []*child // who has an entry in calls, in the order of the first
 
 	// strangers are places that were refused before they were known, and why:
 	// each is told of once, as long as they are few.
 	strangers map[Place]string
+
+	room room // what is left of the answer that is being built
+}
+
+// A call is a Recall that is being built, and what is left of it.
+type call struct {
+	recall *Recall
+	room   room
 }
 
 const maxStrangers = 64
@@ -49,7 +57,7 @@ type child struct {
 }
 
 func (m *Machine) startLower() error {
-	m.lower = lower{children: map[Place]*child{}, calls: map[*child]*Recall{}, strangers: map[Place]string{}, lastAt: m.began - limiter.Time(time.Minute)}
+	m.lower = lower{children: map[Place]*child{}, calls: map[*child]*call{}, strangers: map[Place]string{}, lastAt: m.began - limiter.Time(time.Minute)}
 	return m.reader.Scan(childPrefix, "", func(k Key, r Record) bool {
 		c := m.addChild(Place(k[len(childPrefix):]), r.(*ChildRecord))
 		c.seenAt = m.began
@@ -104,10 +112,14 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	c.refused = ""
 	m.hearLease(now, r.Longest)
 	heard := m.heardBy(now, r, a)
-	follows := m.rulesFor(c, r, a) && heard
 	m.toldFolded(now, c, r.Folded)
+	m.lower.room = m.answerRoom(a)
 	if r.Number == 0 {
-		return m.hello(c, r, a)
+		m.hello(c, r, a)
+	}
+	follows := m.rulesFor(c, r, a) && heard
+	if r.Number == 0 {
+		return a
 	}
 	progress, known := m.session(now, c, r)
 	if !known {
@@ -123,7 +135,7 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	a.Number, a.Fenced = r.Number, r.Session != c.session
 
 	m.mergeCounts(now, c, r, a)
-	if r.From <= progress.Acked && r.To > progress.Acked {
+	if r.From <= progress.Acked && r.To > progress.Acked && !a.MorePairs {
 		progress.Acked = r.To
 		m.saveProgress(now, c, progress)
 	}
@@ -178,12 +190,13 @@ func (m *Machine) noteRefusal(place Place, c *child, why string) bool {
 
 // hello gives a session its number, and tells how far the changes on its
 // disk are known here.
-func (m *Machine) hello(c *child, r *Report, a *Ack) *Ack {
+func (m *Machine) hello(c *child, r *Report, a *Ack) {
 	a.Acked = c.progress(r.Previous).Acked
 	if known := c.progress(r.Session); known.Session != 0 {
 		a.Acked = known.Acked
 	}
 	a.Pause, a.Folded = 0, c.record.Folded
+	m.lower.room.take(listSize(a.Folded), 0)
 	// The first to use it has it; another that was given the same is told to
 	// ask again. One that this place cannot know to be new is not the first:
 	// 1 says that there was none before.
@@ -191,7 +204,6 @@ func (m *Machine) hello(c *child, r *Report, a *Ack) *Ack {
 	if m.meta.Lost > 0 {
 		a.Number = max(a.Number, 2)
 	}
-	return a
 }
 
 // progress returns what is known of a session's changes, zero if nothing is.
@@ -259,6 +271,7 @@ func (m *Machine) saveProgress(now limiter.Time, c *child, s ChildSession) {
 // mergeCounts takes the totals of a report, and hands back what is known of
 // the child's other sessions.
 func (m *Machine) mergeCounts(now limiter.Time, c *child, r *Report, a *Ack) {
+	keep := m.lower.room / 2 // for lines
 	for _, entry := range r.Counts {
 		n := m.counted(m.object(now, m.space(entry.Name.Namespace), entry.Name.Key))
 		s := n.source(c.place)
@@ -275,7 +288,7 @@ func (m *Machine) mergeCounts(now limiter.Time, c *child, r *Report, a *Ack) {
 		c.noteEnded(now, s.pairs)
 		back := Count{Name: entry.Name}
 		if entry.First {
-			if back.Pairs = unknown(s.pairs, entry.Pairs, r.Session); entry.Folded != s.folded {
+			if back.Pairs = unknown(s.pairs, &entry, r.Session); entry.Folded != s.folded {
 				back.Folded = s.folded
 			}
 		}
@@ -283,17 +296,41 @@ func (m *Machine) mergeCounts(now limiter.Time, c *child, r *Report, a *Ack) {
 			back.Kept = s.kept
 		}
 		if len(back.Pairs) > 0 || back.Folded != (Total{}) || back.Kept != (Total{}) {
-			a.Pairs = append(a.Pairs, back)
-			a.Folded = c.record.Folded
+			m.handBack(c, back, a, keep)
 		}
 	}
 }
 
-// unknown returns the pairs that the one who told does not know.
-func unknown(have, told []Pair, session uint64) []Pair {
+// handBack puts into an answer what is known of a count beside what was told,
+// as far as it has room.
+func (m *Machine) handBack(c *child, back Count, a *Ack, keep room) {
+	left := &m.lower.room
+	if a.Folded == nil && !left.take(listSize(c.record.Folded), keep) {
+		a.MorePairs = true
+		return
+	}
+	a.Folded = c.record.Folded
+	if fits := left.pairs(back.Name, keep); fits < len(back.Pairs) {
+		a.MorePairs = true
+		back.Pairs = back.Pairs[:fits]
+	}
+	if left.take(countSize(back.Name, len(back.Pairs)), keep) {
+		a.Pairs = append(a.Pairs, back)
+	} else {
+		a.MorePairs = true
+	}
+}
+
+// unknown returns the pairs that the one who told does not know, of those that
+// it told of.
+func unknown(have []Pair, told *Count, session uint64) []Pair {
+	known := make(map[Pair]bool, len(told.Pairs))
+	for _, p := range told.Pairs {
+		known[p] = true
+	}
 	var others []Pair
 	for _, p := range have {
-		if p.Session != session && !slices.Contains(told, p) {
+		if p.Session > told.After && (told.Upto == 0 || p.Session <= told.Upto) && p.Session != session && !known[p] {
 			others = append(others, p)
 		}
 	}
@@ -366,6 +403,11 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 				lease = max(lease, m.lease())
 			}
 			n.expires = max(n.expires, now.Add(lenderLease(lease)))
+			if !m.lower.room.take(grantSize(l.Name), 0) { // the child reports it again, or a Recall tells it
+				a.MoreLines = true
+				m.balance(now, p, nil)
+				break
+			}
 			m.balance(now, p, n)
 			// A line that the report did not name, and the child has not left, is
 			// one that was opened just now, or in a message that never came.
@@ -384,8 +426,9 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 		u.line.recalled = !u.pool.gone && u.line.number != 0 && u.line.session == c.session && (u.line.said == 0 || r.Got < u.line.said)
 		return !u.line.recalled
 	})
+	keep := m.lower.room / 2 // for views
 	for _, u := range c.unheard {
-		if u.line.said != r.Sequence && len(a.Lines) < 2*maxEntries {
+		if u.line.said != r.Sequence && len(a.Lines) < 2*maxEntries && m.lower.room.take(grantSize(u.pool.object.name), keep) {
 			a.Lines = append(a.Lines, m.grant(now, u.pool, u.line))
 			u.line.said = r.Sequence
 			m.arm(now, u.pool.object)
@@ -585,22 +628,25 @@ func (m *Machine) call(now limiter.Time, p *pool, l *line) {
 	}
 	l.called = l.called || !l.keep.All
 	l.repeat(p)
-	r := m.lower.calls[l.child]
-	if r == nil {
-		r = &Recall{Parent: m.cfg.Session, Session: l.session, Sequence: l.child.sequence}
-		m.lower.calls[l.child] = r
+	size := grantSize(p.object.name)
+	c := m.lower.calls[l.child]
+	if c != nil && (len(c.recall.Lines) >= maxEntries || !c.room.take(size, 0)) {
+		m.sendCalls()
+		c = nil
+	}
+	if c == nil {
+		r := &Recall{Parent: m.cfg.Session, Session: l.session, Sequence: l.child.sequence}
+		c = &call{r, m.roomFor(r.size() + size)}
+		m.lower.calls[l.child] = c
 		m.lower.recalled = append(m.lower.recalled, l.child)
 	}
-	r.Lines = append(r.Lines, m.grant(now, p, l))
-	if len(r.Lines) >= maxEntries {
-		m.sendCalls()
-	}
+	c.recall.Lines = append(c.recall.Lines, m.grant(now, p, l))
 }
 
 // sendCalls hands the Recalls out.
 func (m *Machine) sendCalls() {
 	for _, c := range m.lower.recalled {
-		m.out.Recalls = append(m.out.Recalls, ChildRecall{c.place, m.lower.calls[c]})
+		m.out.Recalls = append(m.out.Recalls, ChildRecall{c.place, m.lower.calls[c].recall})
 		delete(m.lower.calls, c)
 	}
 	m.lower.recalled = m.lower.recalled[:0]

@@ -11,16 +11,15 @@ import (
 
 // Limits: everything has one.
 const (
-	maxChildren = 1000      // of one place; fewer than 2⁶³ / MaxTokens, so sums of demands fit
-	maxWaiters  = 1 << 16   // checks that wait for a share
-	maxWatched  = 256       // keys whose totals above are asked for; one answer holds them all
-	maxSessions = 16        // of one child, whose progress a parent remembers
-	maxNumber   = 1 << 62   // of a session; each start takes one
-	markBlock   = 1 << 20   // marks reserved on disk at a time
-	maxEntries  = 500       // counts, and lines, in one report
-	maxFirsts   = 100       // of the counts, those that ask for pairs back
-	maxBusy     = 64        // objects that a step finds busy when it looks for idle ones
-	reportBytes = 384 << 10 // what the counts of one report may take, about; a message is at most 1 MiB
+	maxChildren = 1000    // of one place; fewer than 2⁶³ / MaxTokens, so sums of demands fit
+	maxWaiters  = 1 << 16 // checks that wait for a share
+	maxWatched  = 256     // keys whose totals above are asked for; one answer holds them all
+	maxSessions = 16      // of one child, whose progress a parent remembers
+	maxNumber   = 1 << 62 // of a session; each start takes one
+	markBlock   = 1 << 20 // marks reserved on disk at a time
+	maxEntries  = 500     // counts, and lines, in one report
+	maxFirsts   = 100     // of the counts, those that ask for pairs back
+	maxBusy     = 64      // objects that a step finds busy when it looks for idle ones
 )
 
 // Config is what a Machine is started with.
@@ -40,6 +39,7 @@ type Config struct {
 	ReportInterval time.Duration // the least pause that a busy parent asks for
 	FoldAfter      time.Duration // counts of a child's session are folded so long after its end; 0: as the rules say
 	MaxAwake       int           // objects kept in memory, about
+	MaxMessage     int           // bytes that a message may have; 0: [DefaultMaxMessage]
 	MaxWalk        int           // records that one report walks through, where the disk alone knows what the parent lacks; 0: [DefaultMaxWalk]
 }
 
@@ -199,6 +199,7 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 		panic("tiers: a session and a new world need numbers other than 0")
 	}
 	m := &Machine{cfg: cfg, reader: r, began: now, wallAt: now, wall: cfg.Wall, usedAt: limiter.Never, spaces: map[string]*space{}, retired: map[limitOf]limiter.Time{}, holds: map[limitOf]longHold{}}
+	m.SetMaxMessage(cfg.MaxMessage)
 	if err := m.startRules(); err != nil {
 		return nil, err
 	}
@@ -710,7 +711,7 @@ func (m *Machine) sleep(now limiter.Time) {
 
 // canSleep says that nothing of o is lost with its memory.
 func (m *Machine) canSleep(o *object, now limiter.Time) bool {
-	if len(o.waiters) > 0 || o.view.until > now || o.view.watched || o.count != nil && o.count.dirty {
+	if len(o.waiters) > 0 || o.view.until > now || o.view.watched || o.count != nil && (o.count.dirty || o.count.part.upto != 0) {
 		return false
 	}
 	if o.used > 0 {

@@ -55,8 +55,11 @@ type Count struct {
 	Pairs  []Pair
 	Folded Total // what folded sessions counted, of a leaf
 	Kept   Total // what forgotten children counted, of an interior place; its pair has it too
-	// First asks for what the parent has of the child beside the session.
-	First bool
+	// First asks for what the parent has of the child beside the session: of
+	// the sessions above After, and where Upto is not 0, up to that. A count
+	// with more pairs than a message holds is told in such parts.
+	First       bool
+	After, Upto uint64
 }
 
 // A LineReport names one line (or asks for one: Line is 0), says what was
@@ -101,10 +104,15 @@ type Ack struct {
 	Pause    time.Duration
 	Folded   []uint64 // what the child's Meta.Folded should have, in the answer to a hello and where Pairs have Folded or Kept
 	Pairs    []Count  // handed back: what this child's other sessions counted
-	Lines    []Grant
-	Above    []Watermark // the parent and its ancestors, upwards
-	Views    []Totals
-	Stamp    limiter.Time // the parent's clock when it built this
+	// MorePairs: not all that is to be handed back had room, and MoreLines: not
+	// all lines of the report are answered. What is missing follows when it is
+	// asked for again.
+	MorePairs, MoreLines bool
+
+	Lines []Grant
+	Above []Watermark // the parent and its ancestors, upwards
+	Views []Totals
+	Stamp limiter.Time // the parent's clock when it built this
 }
 
 // A Grant is what the lender's ledger says of one line, in running totals.

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -48,9 +49,9 @@ type upper struct {
 	inFlight *Report
 	builtAt  limiter.Time
 	full     bool // inFlight holds all changes
-	size     int  // of the counts in it, about
+	room     room // what is left of the report that is being built
 	pools    []*pool
-	firsts   []*count
+	firsts   []firstCount
 	timeout  time.Duration
 	failures int
 	resumeAt limiter.Time // no report leaves before
@@ -65,6 +66,13 @@ type upper struct {
 	gotAt   limiter.Time // when it was built: what answers it counts from then
 	rules   uint64       // the parent's
 	above   []aboveMark  // the parent and its ancestors, as the last Ack said
+}
+
+// A firstCount is one of the report that is in flight whose First is set, and
+// the After and Upto of its entry.
+type firstCount struct {
+	count       *count
+	after, upto uint64
 }
 
 // A lender is a session of the parent.
@@ -200,15 +208,16 @@ func (m *Machine) flush(now limiter.Time) {
 	if u.stamp != 0 {
 		r.Echo, r.EchoOf = u.stamp.Add(now.Sub(u.stampAt)), u.parent
 	}
-	u.full, u.size = false, 0
+	u.full = false
 	if u.number == 0 {
 		r.Folded = m.meta.Folded
 	} else {
-		m.fillCounts(now, r)
-		if !u.fenced {
-			m.fillLines(now, r)
-			m.fillWatch(now, r)
+		u.room = m.roomFor(r.size() + listSize(m.meta.Folded))
+		if !u.fenced { // what holds leases comes first, but however much that is, counts have their part
+			m.fillLines(now, r, u.room/2)
+			m.fillWatch(now, r, u.room/2)
 		}
+		m.fillCounts(now, r)
 		if u.full {
 			u.complete, u.whole = now, true
 		}
@@ -235,8 +244,7 @@ func (m *Machine) fillCounts(now limiter.Time, r *Report) {
 		return
 	}
 	c := u.dirty.first
-	for ; c != nil && len(r.Counts) < maxEntries && len(u.firsts) < maxFirsts && u.size < reportBytes; c = c.next {
-		m.fillCount(r, c)
+	for ; c != nil && len(r.Counts) < maxEntries && len(u.firsts) < maxFirsts && m.fillCount(r, c); c = c.next {
 		r.To = c.mark
 	}
 	if c == nil {
@@ -244,8 +252,9 @@ func (m *Machine) fillCounts(now limiter.Time, r *Report) {
 	}
 }
 
-// fillCount puts a count into r.
-func (m *Machine) fillCount(r *Report, c *count) {
+// fillCount puts a count into r, if it has room, or a part of it, if it is the
+// first one. False: not all of it is told.
+func (m *Machine) fillCount(r *Report, c *count) bool {
 	u := &m.upper
 	entry := Count{Name: c.object.name}
 	if !m.cfg.Leaf {
@@ -254,25 +263,83 @@ func (m *Machine) fillCount(r *Report, c *count) {
 			entry.Kept = own.kept
 		}
 	} else if own := &c.sources[0]; c.handed {
-		entry.Pairs = slices.DeleteFunc(slices.Clone(own.pairs), func(p Pair) bool { return p.Session != m.cfg.Session })
+		entry.Pairs = m.ownPair(own)
 	} else {
 		entry.Pairs, entry.Folded, entry.First = own.pairs, own.folded, true
-		u.firsts = append(u.firsts, c)
+		m.cutPairs(c, &entry, len(r.Counts) == 0)
+	}
+	if !u.room.take(countSize(entry.Name, len(entry.Pairs)), 0) {
+		return false
+	}
+	if entry.First {
+		u.firsts = append(u.firsts, firstCount{c, entry.After, entry.Upto})
 	}
 	if entry.Folded != (Total{}) || entry.Kept != (Total{}) {
 		r.Folded = m.meta.Folded
 	}
 	r.Counts = append(r.Counts, entry)
-	u.size += len(entry.Name.Namespace) + len(entry.Name.Key) + 16 + 32*len(entry.Pairs)
+	return entry.Upto == 0
 }
 
-// fillLines puts the pools that are due into r.
-func (m *Machine) fillLines(now limiter.Time, r *Report) {
+// ownPair is what this session counted of a source.
+func (m *Machine) ownPair(s *source) []Pair {
+	for _, p := range s.pairs {
+		if p.Session == m.cfg.Session {
+			return []Pair{p}
+		}
+	}
+	return nil
+}
+
+// cutPairs leaves out of an entry the pairs that the parent has and handed
+// back, and if it may be cut, those that have no room. The session's own is in
+// all parts: it may have grown since.
+func (m *Machine) cutPairs(c *count, entry *Count, cut bool) {
+	if c.part.upto != 0 && c.part.parent == m.upper.parent {
+		entry.After = c.part.upto
+	}
+	from, _ := slices.BinarySearchFunc(entry.Pairs, entry.After+1, func(p Pair, session uint64) int { return cmp.Compare(p.Session, session) })
+	whole := entry.Pairs
+	entry.Pairs = whole[from:]
+	if fits := m.upper.room.pairs(entry.Name, 0); cut && fits > 1 && fits <= len(entry.Pairs) {
+		entry.Pairs = entry.Pairs[:fits-1] // and the own
+		entry.Upto = entry.Pairs[fits-2].Session
+	}
+	if len(entry.Pairs) == len(whole) {
+		return
+	}
+	entry.Pairs = slices.DeleteFunc(slices.Clone(entry.Pairs), func(p Pair) bool { return p.Session == m.cfg.Session })
+	entry.Pairs = append(entry.Pairs, m.ownPair(&c.sources[0])...)
+}
+
+// handedOver notes that the parent has the pairs of a count that a report said,
+// and has handed back what it has beside.
+func (m *Machine) handedOver(f firstCount) {
+	c := f.count
+	switch {
+	case f.after != 0 && c.part != (partTold{f.after, m.upper.parent}):
+		// The parts before went to another session of the parent, on whose disk they may not be.
+		c.part = partTold{}
+		m.changed(c, c.source(""))
+	case f.upto != 0:
+		c.part = partTold{f.upto, m.upper.parent}
+	default:
+		c.handed, c.part = true, partTold{}
+	}
+}
+
+// fillLines puts the pools that are due into r, as long as more than keep of
+// its room is left.
+func (m *Machine) fillLines(now limiter.Time, r *Report, keep room) {
 	u := &m.upper
-	n := min(len(u.due), maxEntries)
-	for _, p := range u.due[:n] {
+	n := 0
+	for ; n < len(u.due) && len(r.Lines) < maxEntries; n++ {
+		p := u.due[n]
 		if p.gone {
 			continue
+		}
+		if !u.room.take(lineSize(p.object.name), keep) {
+			break
 		}
 		p.due, p.queued = false, false
 		p.giveSpent(now)
@@ -359,9 +426,9 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	m.progress(r, a)
 	m.adoptFolded(now, a.Folded)
-	if u.acked >= r.To && !a.Full { // else it took no counts, or this session sends the same once more
-		for _, c := range firsts {
-			c.handed = true
+	if u.acked >= r.To && !a.Full && !a.MorePairs { // else it took no counts, or this session sends the same once more
+		for _, f := range firsts {
+			m.handedOver(f)
 		}
 	}
 	for _, back := range a.Pairs {
@@ -376,7 +443,10 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	for _, g := range a.Lines {
 		m.granted(now, g)
 	}
-	for _, p := range pools {
+	for i, p := range pools {
+		if a.MoreLines && !slices.ContainsFunc(a.Lines, r.Lines[i].answeredBy) {
+			m.tell(p)
+		}
 		m.arm(now, p.object)
 	}
 	m.rulesOf(now, a)
@@ -386,6 +456,9 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		m.out.Exit = ErrFenced
 	}
 }
+
+// answeredBy says that a grant is of the same limit.
+func (l *LineReport) answeredBy(g Grant) bool { return g.Name == l.Name && g.Limit == l.Limit }
 
 // number takes the session's number from the parent; 0 asks for a hello.
 func (m *Machine) number(now limiter.Time, n uint64) {
@@ -446,7 +519,7 @@ func (m *Machine) progress(r *Report, a *Ack) {
 func (m *Machine) unhand() {
 	for o := m.idle.first; o != nil; o = o.idle.next {
 		if o.count != nil {
-			o.count.handed = false
+			o.count.handed, o.count.part = false, partTold{}
 		}
 	}
 }

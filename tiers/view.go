@@ -87,7 +87,7 @@ func (m *Machine) watch(o *object, until limiter.Time) {
 }
 
 // fillWatch names the watched keys in a report, each once in a while.
-func (m *Machine) fillWatch(now limiter.Time, r *Report) {
+func (m *Machine) fillWatch(now limiter.Time, r *Report, keep room) {
 	m.watched = slices.DeleteFunc(m.watched, func(o *object) bool {
 		if now >= o.view.until {
 			o.view = view{}
@@ -97,7 +97,7 @@ func (m *Machine) fillWatch(now limiter.Time, r *Report) {
 	})
 	m.upper.watchAt = limiter.Never
 	for _, o := range m.watched {
-		if o.view.said == 0 || now.Sub(o.view.said) >= sayEach {
+		if (o.view.said == 0 || now.Sub(o.view.said) >= sayEach) && m.upper.room.take(nameSize(o.name), keep) {
 			o.view.said = now
 			r.Watch = append(r.Watch, o.name)
 		}
@@ -146,6 +146,10 @@ func (m *Machine) viewsFor(now limiter.Time, c *child, r *Report, a *Ack) {
 			totals = totals[:1] // not known above yet
 		}
 		if r.Got != c.sent || !slices.Equal(totals, w.last) {
+			if !m.lower.room.take(totalsSize(n, len(totals)), 0) {
+				w.last = nil // so that another answer tells it
+				continue
+			}
 			a.Views = append(a.Views, Totals{n, totals})
 		}
 		w.last = totals

@@ -72,8 +72,9 @@ func (l *link) listen(r *place.Runner, leaf bool) error {
 }
 
 // again sends without waiting for the last report's timeout: it was lost with
-// the link that is back now.
+// the link that is back now, perhaps to a server that takes smaller messages.
 func (l *link) again() {
+	l.runner.SetMaxMessage(int(l.nc.MaxPayload()))
 	if sequence := l.last.Load(); sequence > 0 {
 		l.runner.Failed(sequence)
 	}
@@ -106,6 +107,15 @@ func (l *link) report(r *tiers.Report) {
 	}
 	if err != nil {
 		l.log.Debug().Err(err).Msg("a report was not sent")
+		l.tooLarge(err)
+		l.runner.Failed(r.Sequence)
+	}
+}
+
+// tooLarge has messages be smaller from now on, if that is why one did not leave.
+func (l *link) tooLarge(err error) {
+	if errors.Is(err, nats.ErrMaxPayload) {
+		l.runner.SetMaxMessage(int(l.nc.MaxPayload()))
 	}
 }
 
@@ -156,6 +166,7 @@ func (l *link) answer(m *nats.Msg, a *tiers.Ack) {
 	}
 	if err != nil {
 		l.log.Debug().Err(err).Msg("an answer was not sent")
+		l.tooLarge(err)
 	}
 }
 
@@ -166,6 +177,7 @@ func (l *link) recall(child tiers.Place, r *tiers.Recall) {
 	}
 	if err != nil {
 		l.log.Debug().Err(err).Msg("a recall was not sent")
+		l.tooLarge(err)
 	}
 }
 

@@ -92,7 +92,7 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 	p.runner, err = place.Start(tiers.Config{
 		Place: cfg.Place, Partition: 0, Partitions: 1, Leaf: cfg.Leaf, Rules: cfg.Rules,
 		Session: p.session, NewWorld: random(), Lease: cfg.Lease, Heartbeat: cfg.Heartbeat,
-		ReportInterval: cfg.ReportInterval, MaxAwake: cmp.Or(cfg.MaxAwake, tiers.DefaultMaxAwake), Restored: p.store.store.Restored(),
+		ReportInterval: cfg.ReportInterval, MaxAwake: cmp.Or(cfg.MaxAwake, tiers.DefaultMaxAwake), MaxMessage: int(cfg.Conn.MaxPayload()), Restored: p.store.store.Restored(),
 	}, p.store, sender{p}, p.clock.Now, func() int64 { return time.Now().UnixNano() })
 	if err == nil { // what the machine makes of it is durable
 		err = p.store.store.ClearRestored(context.Background())

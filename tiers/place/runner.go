@@ -560,6 +560,21 @@ func (r *Runner) crashed() error {
 	return nil
 }
 
+// SetMaxMessage says how many bytes a message between places may have, as
+// [tiers.Machine.SetMaxMessage] says.
+func (r *Runner) SetMaxMessage(bytes int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.machine.SetMaxMessage(bytes)
+}
+
+// NeedsMessage is [tiers.Machine.NeedsMessage].
+func (r *Runner) NeedsMessage() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.machine.NeedsMessage()
+}
+
 // Stats returns the machine's figures.
 func (r *Runner) Stats() tiers.Stats {
 	r.mu.Lock()

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"hash/fnv"
 	"slices"
 	"strings"
 
@@ -264,6 +265,7 @@ func (l *laws) countedFor(n *Node, session uint64, t *target, delta int64) {
 // handed back is kept, once the report says that it came.
 func (l *laws) reports(p *process, r *tiers.Report) {
 	n := p.node
+	l.fits(n, "report", r.Size())
 	if a := p.handed; a != nil && r.Got >= a.Sequence {
 		if p.handed = nil; r.Got == a.Sequence && n.Leaf {
 			l.keeps(n, a)
@@ -294,6 +296,27 @@ func (l *laws) reports(p *process, r *tiers.Report) {
 	}
 }
 
+// leastMessage is where a message has room for a few entries only.
+const leastMessage = 2 << 10
+
+// maxMessage is how many bytes a message of a node may have: where messages are
+// small, each place has a bound of its own, under which many are cut.
+func (l *laws) maxMessage(n *Node) int {
+	if !l.small {
+		return tiers.DefaultMaxMessage
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(n.Place))
+	return leastMessage + int(h.Sum32()%leastMessage)
+}
+
+// fits checks that a message is not larger than what a node may send.
+func (l *laws) fits(n *Node, what string, size int) {
+	if l.checks++; size > l.maxMessage(n) {
+		l.broken("a message fits", n, "a %s has %d bytes, at most %d may be sent", what, size, l.maxMessage(n))
+	}
+}
+
 // keeps checks that a leaf has on its disk what an Ack handed back.
 func (l *laws) keeps(n *Node, a *tiers.Ack) {
 	for i := range a.Pairs {
@@ -314,6 +337,13 @@ func (l *laws) keeps(n *Node, a *tiers.Ack) {
 
 // acknowledges checks that what is acknowledged is durable at the parent.
 func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
+	l.fits(n, "answer", a.Size())
+	if a.MorePairs {
+		l.path(pathMorePairs)
+	}
+	if a.MoreLines {
+		l.path(pathMoreLines)
+	}
 	if len(a.Pairs) > 0 {
 		l.path(pathHandedBack)
 	}

@@ -24,6 +24,7 @@ type laws struct {
 	keys     map[tiers.Key]recordKey
 	oracles  []*oracle
 	maxAwake int
+	small    bool // messages are
 	async    bool // adds are answered before they are durable
 
 	paths    map[string]uint64

@@ -101,7 +101,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a parent whose disk was full is taken to have what it was told from the child's",
-		edits:   []edit{{"tiers/backlog.go", "p.sent != r.Sequence || a.Full:", "p.sent != r.Sequence:"}},
+		edits:   []edit{{"tiers/backlog.go", "p.sent != r.Sequence || a.Full ||", "p.sent != r.Sequence ||"}},
 		test:    "tiers TestBacklogIsToldAgainWhereItsAnswerIsLost",
 	},
 	{
@@ -113,6 +113,26 @@ var mutants = []mutant{
 		mistake: "what is handed back is no news to another session of the parent",
 		edits:   []edit{{"tiers/upper.go", "c.handed = false\n\t\tm.changed(c, s)", "m.record(c, s)"}},
 		test:    "tiers TestWhatIsHandedBackIsTold",
+	},
+	{
+		mistake: "what had no room in an answer is taken to be handed back",
+		edits:   []edit{{"tiers/lower.go", "r.To > progress.Acked && !a.MorePairs {", "r.To > progress.Acked {"}, {"tiers/upper.go", "!a.Full && !a.MorePairs {", "!a.Full {"}},
+		test:    "tiers TestAllIsHandedBackHoweverMuch",
+	},
+	{
+		mistake: "parts of a count that another session of the parent was told are taken to be on the disk of this one",
+		edits:   []edit{{"tiers/upper.go", "c.part.upto != 0 && c.part.parent == m.upper.parent {", "c.part.upto != 0 {"}, {"tiers/upper.go", "f.after != 0 && c.part != (partTold{f.after, m.upper.parent}):", "false:"}},
+		test:    "tiers TestCountOfManySessionsIsToldInParts",
+	},
+	{
+		mistake: "a report holds more than fits", quick: true,
+		edits: []edit{{"tiers/size.go", "if *r-room(n) < keep {", "if false {"}},
+		test:  "tiers TestBacklogFitsItsMessages",
+	},
+	{
+		mistake: "lines that an answer had no room for are asked for no more",
+		edits:   []edit{{"tiers/upper.go", "if a.MoreLines && ", "if false && "}},
+		test:    "tiers TestLinesWithoutRoomAreAskedForAgain",
 	},
 	{
 		mistake: "an owner whose disk was lost is silent for as long as its own rules say",

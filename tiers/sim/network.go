@@ -160,6 +160,7 @@ func (p *process) Recall(to tiers.Place, r *tiers.Recall) {
 	p.node.sent.Recalls++
 	if w.laws != nil {
 		w.laws.lends(p.node, r.Lines)
+		w.laws.fits(p.node, "Recall", r.Size())
 	}
 	if w.Trace != nil {
 		w.say(p.node, "recalls %s", showRecall(to, r))

@@ -85,6 +85,7 @@ func (n *Node) Start() {
 		FoldAfter: w.FoldAfter, Restored: n.restored,
 	}
 	if w.laws != nil {
+		cfg.MaxMessage = w.laws.maxMessage(n)
 		cfg.MaxAwake, cfg.MaxWalk = w.laws.maxAwake, min(w.laws.maxAwake, tiers.DefaultMaxWalk)
 	}
 	p := &process{node: n, session: cfg.Session}

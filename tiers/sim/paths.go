@@ -44,6 +44,8 @@ const (
 	pathRootSetBack   = "root learned that it was set back"
 	pathJoinedWorld   = "world joined to another"
 	pathFigure        = "figure of a lost budget told"
+	pathMorePairs     = "pairs handed back in parts"
+	pathMoreLines     = "lines without room asked for again"
 )
 
 // paths are all that a thorough run takes.
@@ -51,6 +53,7 @@ var paths = []string{
 	pathHandedOver, pathHandedBack, pathFolded, pathForgotten, pathFenced, pathFencedExit, pathTwin, pathRefill, pathLost, pathRefused, pathSilent, pathLineEnded, pathLateAnswer,
 	pathWindow, pathDebt, pathRetired, pathRules, pathRulesDiffer, pathFull, pathRemembered, pathRelease, pathRenewal, pathExpired, pathEndedPermit,
 	pathRefund, pathReset, pathCountedChecks, pathFromDisk, pathRootClean, pathRootSetBack, pathJoinedWorld, pathFigure,
+	pathMorePairs, pathMoreLines,
 }
 
 // Paths are the recovery paths that a thorough run takes.

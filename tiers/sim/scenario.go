@@ -57,6 +57,7 @@ func newScenario(o Options) *scenario {
 		s.active = o.For
 	}
 	s.pace()
+	s.laws.small = source(4).IntN(3) == 0
 	s.rules()
 	s.places()
 	return s
@@ -158,9 +159,13 @@ func (s *scenario) rules() {
 	if s.laws.async = s.seed%8 == 3; s.laws.async {
 		ns["votes"] = limiter.NamespaceSpec{Durability: "async"}
 	}
+	pad := ""
+	if s.laws.small { // so that few of them fill a message
+		pad = strings.Repeat("-", 200)
+	}
 	keys := func(namespace string, n int, counted, limited bool) {
 		for i := range n {
-			t := s.laws.target(tiers.Name{Namespace: namespace, Key: "k" + strconv.Itoa(i)}, counted, limited)
+			t := s.laws.target(tiers.Name{Namespace: namespace, Key: "k" + strconv.Itoa(i) + pad}, counted, limited)
 			if counted {
 				s.counted = append(s.counted, t)
 			}

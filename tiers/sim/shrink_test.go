@@ -12,7 +12,7 @@ import (
 func TestShrinkFindsTheSmallestWorld(t *testing.T) {
 	crashed := Options{Seed: 28, For: 4 * time.Second, Faults: 1<<Loss | 1<<Crash | 1<<Stop, also: func(w *World) string {
 		if w.hurt[Crash] > 0 {
-			return "votes/k0: somebody crashed"
+			return fmt.Sprintf("%s: somebody crashed", w.laws.targets[0].name)
 		}
 		return ""
 	}}

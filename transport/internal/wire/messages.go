@@ -108,7 +108,7 @@ func MarshalAck(a *tiers.Ack) ([]byte, error) {
 	return proto.Marshal(&Ack{
 		Version: Version, World: a.World, RulesVersion: a.Version, Rules: a.Hash, NewRules: rules, Session: a.Session, Sequence: a.Sequence,
 		Parent: a.Parent, Root: a.Root, Number: a.Number, Longest: int64(a.Longest), Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full,
-		Pause: int64(a.Pause), Folded: a.Folded,
+		Pause: int64(a.Pause), Folded: a.Folded, MorePairs: a.MorePairs, MoreLines: a.MoreLines,
 		Pairs: each(a.Pairs, fromCount),
 		Lines: each(a.Lines, fromGrant),
 		Above: each(a.Above, func(w tiers.Watermark) *Watermark {
@@ -134,7 +134,7 @@ func UnmarshalAck(data []byte) (*tiers.Ack, error) {
 	out := &tiers.Ack{
 		World: a.World, Version: a.RulesVersion, Hash: a.Rules, Rules: toRules(a.NewRules, &problem), Session: a.Session, Sequence: a.Sequence,
 		Parent: a.Parent, Root: a.Root, Number: a.Number, Longest: time.Duration(a.Longest), Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full,
-		Pause: time.Duration(a.Pause), Folded: a.Folded,
+		Pause: time.Duration(a.Pause), Folded: a.Folded, MorePairs: a.MorePairs, MoreLines: a.MoreLines,
 		Pairs: each(a.Pairs, func(c *Count) tiers.Count { return toCount(c, &problem) }),
 		Lines: each(a.Lines, func(g *Grant) tiers.Grant { return toGrant(g, &problem) }),
 		Above: each(a.Above, func(w *Watermark) tiers.Watermark {
@@ -215,11 +215,11 @@ func toPlace(s string, problem *error) tiers.Place {
 }
 
 func fromCount(c tiers.Count) *Count {
-	return &Count{Name: fromName(c.Name), Pairs: each(c.Pairs, fromPair), Folded: fromSum(c.Folded), Kept: fromSum(c.Kept), First: c.First}
+	return &Count{Name: fromName(c.Name), Pairs: each(c.Pairs, fromPair), Folded: fromSum(c.Folded), Kept: fromSum(c.Kept), First: c.First, After: c.After, Upto: c.Upto}
 }
 
 func toCount(c *Count, problem *error) tiers.Count {
-	return tiers.Count{Name: toName(c.Name, problem), Pairs: each(c.Pairs, toPair), Folded: toTotal(c.Folded), Kept: toTotal(c.Kept), First: c.First}
+	return tiers.Count{Name: toName(c.Name, problem), Pairs: each(c.Pairs, toPair), Folded: toTotal(c.Folded), Kept: toTotal(c.Kept), First: c.First, After: c.After, Upto: c.Upto}
 }
 
 func fromPair(p tiers.Pair) *Pair {

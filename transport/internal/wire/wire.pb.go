@@ -337,6 +337,8 @@ type Ack struct {
 	Full          bool                   `protobuf:"varint,20,opt,name=full,proto3" json:"full,omitempty"`
 	Root          uint64                 `protobuf:"varint,21,opt,name=root,proto3" json:"root,omitempty"`
 	Longest       int64                  `protobuf:"varint,22,opt,name=longest,proto3" json:"longest,omitempty"` // ns
+	MorePairs     bool                   `protobuf:"varint,23,opt,name=more_pairs,json=morePairs,proto3" json:"more_pairs,omitempty"`
+	MoreLines     bool                   `protobuf:"varint,24,opt,name=more_lines,json=moreLines,proto3" json:"more_lines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -523,6 +525,20 @@ func (x *Ack) GetLongest() int64 {
 		return x.Longest
 	}
 	return 0
+}
+
+func (x *Ack) GetMorePairs() bool {
+	if x != nil {
+		return x.MorePairs
+	}
+	return false
+}
+
+func (x *Ack) GetMoreLines() bool {
+	if x != nil {
+		return x.MoreLines
+	}
+	return false
 }
 
 type Recall struct {
@@ -772,6 +788,8 @@ type Count struct {
 	First         bool                   `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`
 	Folded        *Total                 `protobuf:"bytes,4,opt,name=folded,proto3" json:"folded,omitempty"` // absent: nothing
 	Kept          *Total                 `protobuf:"bytes,5,opt,name=kept,proto3" json:"kept,omitempty"`     // absent: nothing
+	After         uint64                 `protobuf:"fixed64,6,opt,name=after,proto3" json:"after,omitempty"`
+	Upto          uint64                 `protobuf:"fixed64,7,opt,name=upto,proto3" json:"upto,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -839,6 +857,20 @@ func (x *Count) GetKept() *Total {
 		return x.Kept
 	}
 	return nil
+}
+
+func (x *Count) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *Count) GetUpto() uint64 {
+	if x != nil {
+		return x.Upto
+	}
+	return 0
 }
 
 type Share struct {
@@ -2217,7 +2249,7 @@ const file_wire_proto_rawDesc = "" +
 	"\alongest\x18\x19 \x01(\x03R\alongest\";\n" +
 	"\aWitness\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x04R\x06number\"\x97\x05\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\xd5\x05\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -2241,7 +2273,11 @@ const file_wire_proto_rawDesc = "" +
 	"\x06folded\x18\x13 \x03(\x06R\x06folded\x12\x12\n" +
 	"\x04full\x18\x14 \x01(\bR\x04full\x12\x12\n" +
 	"\x04root\x18\x15 \x01(\x04R\x04root\x12\x18\n" +
-	"\alongest\x18\x16 \x01(\x03R\alongest\"\xa3\x01\n" +
+	"\alongest\x18\x16 \x01(\x03R\alongest\x12\x1d\n" +
+	"\n" +
+	"more_pairs\x18\x17 \x01(\bR\tmorePairs\x12\x1d\n" +
+	"\n" +
+	"more_lines\x18\x18 \x01(\bR\tmoreLines\"\xa3\x01\n" +
 	"\x06Recall\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\x06R\x06parent\x12\x18\n" +
@@ -2257,13 +2293,15 @@ const file_wire_proto_rawDesc = "" +
 	"\x04Pair\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x14\n" +
 	"\x05added\x18\x02 \x01(\x04R\x05added\x12\x18\n" +
-	"\aremoved\x18\x03 \x01(\x04R\aremoved\"\xcd\x01\n" +
+	"\aremoved\x18\x03 \x01(\x04R\aremoved\"\xf7\x01\n" +
 	"\x05Count\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12*\n" +
 	"\x05pairs\x18\x02 \x03(\v2\x14.tributary.wire.PairR\x05pairs\x12\x14\n" +
 	"\x05first\x18\x03 \x01(\bR\x05first\x12-\n" +
 	"\x06folded\x18\x04 \x01(\v2\x15.tributary.wire.TotalR\x06folded\x12)\n" +
-	"\x04kept\x18\x05 \x01(\v2\x15.tributary.wire.TotalR\x04kept\"O\n" +
+	"\x04kept\x18\x05 \x01(\v2\x15.tributary.wire.TotalR\x04kept\x12\x14\n" +
+	"\x05after\x18\x06 \x01(\x06R\x05after\x12\x12\n" +
+	"\x04upto\x18\a \x01(\x06R\x04upto\"O\n" +
 	"\x05Share\x12\x16\n" +
 	"\x06tokens\x18\x01 \x01(\x03R\x06tokens\x12\x1a\n" +
 	"\bcapacity\x18\x02 \x01(\x03R\bcapacity\x12\x12\n" +
