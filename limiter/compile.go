@@ -88,21 +88,21 @@ func (c *compiler) rule(name string, spec NamespaceSpec) *Rule {
 	if len(spec.Limits) > MaxLimits {
 		c.wrong(at("limits"), "%d limits are too many (at most %d)", len(spec.Limits), MaxLimits)
 	}
-	equals := map[string]int{} // how many limits have an identity
+	var ordinals []int // that the spec says, by index of the limit; 0: it does not
 	for i, l := range spec.Limits {
 		path, before := at("limits", strconv.Itoa(i)), len(c.problems)
 		limit := c.limit(path, l)
 		if len(c.problems) > before {
 			continue
 		}
-		if slices.ContainsFunc(rule.Limits, func(o Limit) bool { return o.String() == limit.String() }) {
+		if slices.ContainsFunc(rule.Limits, func(o Limit) bool { return o.Equal(&limit) }) {
 			c.wrong(path, "the same limit stands here twice; remove one")
 			continue
 		}
-		identity := limit.identity()
-		limit.ID = limitID(identity, equals[identity])
-		equals[identity]++
-		rule.Limits = append(rule.Limits, limit)
+		rule.Limits, ordinals = append(rule.Limits, limit), append(ordinals, l.Ordinal)
+	}
+	if err := rule.identify(ordinals); err != nil {
+		c.wrong(at("limits"), "%v", err)
 	}
 	if zero, err := time.ParseDuration(spec.Dedupe); spec.Dedupe != "" && (err != nil || zero != 0) {
 		rule.Dedupe = c.duration(at("dedupe"), spec.Dedupe, "1h", time.Second, MaxDedupe)
@@ -129,24 +129,6 @@ func (c *compiler) rule(name string, spec NamespaceSpec) *Rule {
 		}
 	}
 	return rule
-}
-
-// identity is what makes it the same limit when its figures change.
-func (l *Limit) identity() string {
-	s := l.Scope.String() + " " + l.Kind.String()
-	switch l.Kind {
-	case Rate:
-		s += " " + l.Period.String()
-	case Quota:
-		s += " " + l.Window.Unit.String() + " " + l.Window.Zone.String()
-	}
-	return s
-}
-
-func limitID(identity string, ordinal int) uint64 {
-	hash := fnv.New64a()
-	_, _ = fmt.Fprintf(hash, "%s %d", identity, ordinal) // a hash.Hash never fails
-	return hash.Sum64()
 }
 
 func (c *compiler) limit(at []string, spec LimitSpec) (limit Limit) {
@@ -216,7 +198,7 @@ func (c *compiler) rate(field func(string) []string, spec LimitSpec, limit *Limi
 	if err != nil {
 		c.wrong(field("rate"), "%v", err)
 	} else {
-		limit.Rate, limit.Period = count, period
+		limit.Rate, limit.Period, limit.Written = count*int64(RatePeriod/period), RatePeriod, period
 		limit.Burst = max(1, ceilDiv(count, int64(period/time.Second)))
 	}
 	if spec.Burst != nil {

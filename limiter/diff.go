@@ -13,6 +13,7 @@ type Change struct {
 	What      string `json:"what"`               // the field: "limit", "shadow", "weight eu.de"
 	Old       string `json:"old,omitzero"`       // empty: it was not there
 	New       string `json:"new,omitzero"`       // empty: it is gone
+	Forgets   bool   `json:"forgets,omitzero"`   // what was spent of it is not known any more
 }
 
 // String is one line: "api: changed shadow false to true".
@@ -28,14 +29,19 @@ func (c Change) String() string {
 	if c.Namespace != "" {
 		line = c.Namespace + ": " + line
 	}
+	if c.Forgets {
+		line += " (forgets what was spent)"
+	}
 	return line
 }
 
-// Diff returns what has to be changed in before to make it say what after says:
-// nothing exactly when their hashes are equal. Changes are sorted by
-// namespace, those of the top first. A limit is the same when its ID is.
+// Diff returns what has to be changed in before to make it say what after says,
+// if after follows it ([Succeed]): nothing exactly when their hashes are equal
+// then. Changes are sorted by namespace, those of the top first. A limit is the
+// same when its ID is.
 func Diff(before, after *Rules) []Change {
 	var d differ
+	after = Succeed(before, after)
 	d.note("lease", FormatDuration(before.Lease), FormatDuration(after.Lease))
 	d.note("fold_after", FormatDuration(before.FoldAfter), FormatDuration(after.FoldAfter))
 	for _, name := range union(before.byName, after.byName) {
@@ -53,7 +59,7 @@ type differ struct {
 // note notes a change, if it is one.
 func (d *differ) note(what, before, after string) {
 	if before != after {
-		d.changes = append(d.changes, Change{d.namespace, what, before, after})
+		d.changes = append(d.changes, Change{Namespace: d.namespace, What: what, Old: before, New: after, Forgets: what == "limit" && after == ""})
 	}
 }
 

@@ -54,19 +54,29 @@ func (k Kind) String() string { return kindNames[k] }
 
 // A Limit is one token bucket for each key of its namespace.
 type Limit struct {
-	Kind   Kind
-	Scope  Scope
-	Rate   int64         // tokens per Period; 0 where nothing refills
-	Period time.Duration // one second, minute, hour or day; a second where nothing refills
-	Burst  int64         // the bucket's capacity: the burst, quota, budget or concurrency
-	Window Window        // of a quota
-	Hold   time.Duration // of a concurrency: how long a permit lives that is not renewed
-	Soft   bool          // rather open than exact
-	// ID names this limit between places: it stands for its kind, scope and
-	// period or window, and its place among equals in the namespace. A limit
-	// whose figures change stays the same limit.
+	Kind    Kind
+	Scope   Scope
+	Rate    int64         // tokens per Period; 0 where nothing refills
+	Period  time.Duration // the unit of Rate: a day, whatever the rule writes; a second where nothing refills
+	Written time.Duration // the unit in which the rule writes its rate: one second, minute, hour or day
+	Burst   int64         // the bucket's capacity: the burst, quota, budget or concurrency
+	Window  Window        // of a quota
+	Hold    time.Duration // of a concurrency: how long a permit lives that is not renewed
+	Soft    bool          // rather open than exact
+	// ID names this limit between places and on disk. It stands for its kind,
+	// its scope, the unit of a quota's windows, and which of the namespace's
+	// limits it is that have these in common ([LimitSpec.Ordinal]). So a
+	// limit whose figures change, or are written in another way, stays the
+	// same limit.
 	ID uint64
+	// FormerID is the ID that versions before format 2 of a place's store
+	// gave a quota, which had the time zone in it; 0 where it is the same.
+	FormerID uint64
 }
+
+// RatePeriod is the unit of all rates: a count in any unit that a rule may
+// write is a whole number a day, so equal rates are equal numbers.
+const RatePeriod = 24 * time.Hour
 
 // Whole returns the full bucket of the limit as a share.
 func (l *Limit) Whole() Share { return Share{l.Burst, l.Burst, l.Rate} }
@@ -78,9 +88,26 @@ func (l *Limit) Durable() bool { return l.Kind == Quota || l.Kind == Budget }
 // Figure is the number that the rule names.
 func (l *Limit) Figure() int64 {
 	if l.Kind == Rate {
-		return l.Rate
+		return l.InWritten(l.Rate)
 	}
 	return l.Burst
+}
+
+// InWritten says a number of tokens per Period in the unit that the rule
+// writes, rounded to the nearest whole one.
+func (l *Limit) InWritten(n int64) int64 {
+	if l.Written == 0 || l.Written == l.Period {
+		return n
+	}
+	parts := int64(l.Period / l.Written)
+	return n/parts + (n%parts+parts/2)/parts
+}
+
+// Equal says that two limits ask for the same, however their rules write it.
+func (l *Limit) Equal(o *Limit) bool {
+	a, b := *l, *o
+	a.ID, a.FormerID, a.Written, a.Window = b.ID, b.FormerID, b.Written, b.Window
+	return a == b && l.Window.Unit == o.Window.Unit && l.Window.zone() == o.Window.zone()
 }
 
 // String says all that the limit says: "global rate 1000/s burst 2000".
@@ -88,7 +115,7 @@ func (l *Limit) String() string {
 	s := fmt.Sprintf("%s %s %d", l.Scope, l.Kind, l.Figure())
 	switch l.Kind {
 	case Rate:
-		s += fmt.Sprintf("/%s burst %d", periodNames[l.Period], l.Burst)
+		s += fmt.Sprintf("/%s burst %d", periodNames[l.Written], l.Burst)
 	case Quota:
 		s += fmt.Sprintf("/%s %s", l.Window.Unit, l.Window.Zone)
 	case Concurrency:

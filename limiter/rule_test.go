@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func TestCompile(t *testing.T) {
 			continue
 		}
 		l := rules.Rule("api").Limits[0]
-		if l.Rate != test.count || l.Period != test.period || l.Burst != test.want || l.Scope != Country {
+		if l.Figure() != test.count || l.Written != test.period || l.Rate != test.count*int64(RatePeriod/test.period) || l.Period != RatePeriod || l.Burst != test.want || l.Scope != Country {
 			t.Errorf("%q: %+v", test.rate, l)
 		}
 	}
@@ -219,13 +220,10 @@ func TestIDIsNotOfTheFigures(t *testing.T) {
 	n, m := new(int64(10)), new(int64(20))
 	seen := map[uint64]string{}
 	for _, same := range [][]LimitSpec{
-		{{Scope: "city", Rate: "1/s"}, {Scope: "city", Rate: "2/second"}, {Scope: "city", Rate: "1/s", Burst: n}, {Scope: "city", Rate: "1/s", Mode: "soft"}},
+		{{Scope: "city", Rate: "1/s"}, {Scope: "city", Rate: "2/second"}, {Scope: "city", Rate: "1/s", Burst: n}, {Scope: "city", Rate: "1/s", Mode: "soft"}, {Scope: "city", Rate: "60/m"}, {Scope: "city", Rate: "7/h"}},
 		{{Scope: "global", Rate: "1/s"}},
-		{{Scope: "city", Rate: "1/m"}},
 		{{Scope: "city", Quota: "1/minute"}, {Scope: "city", Quota: "2/minute", Zone: "UTC", Mode: "soft"}},
-		{{Scope: "city", Quota: "1/day"}},
-		{{Scope: "city", Quota: "1/day", Zone: "Europe/Berlin"}, {Scope: "city", Quota: "5/day", Zone: "Europe/Berlin"}},
-		{{Scope: "city", Quota: "1/day", Zone: "Europe/Paris"}},
+		{{Scope: "city", Quota: "1/day"}, {Scope: "city", Quota: "1/day", Zone: "Etc/UTC"}, {Scope: "city", Quota: "5/day", Zone: "Europe/Berlin"}},
 		{{Scope: "city", Budget: n}, {Scope: "city", Budget: m}},
 		{{Scope: "city", Concurrency: n}, {Scope: "city", Concurrency: m}, {Scope: "city", Concurrency: n, Hold: "1m"}, {Scope: "city", Concurrency: n, Mode: "soft"}},
 		{{Scope: "country", Concurrency: n}},
@@ -262,8 +260,62 @@ func TestEqualLimitsAreNumbered(t *testing.T) {
 	if three[0] == three[1] || three[1] == three[2] || three[0] == three[2] {
 		t.Errorf("one ID for several: %v", three)
 	}
-	if mixed := ids("9/s", "1/m", "8/s"); mixed[0] != three[0] || mixed[2] != three[1] || slices.Contains(three, mixed[1]) {
-		t.Errorf("%v, and with another between %v", three, mixed)
+	if turned := ids("3/s", "1/s", "2/s"); turned[0] != three[2] || turned[1] != three[0] || turned[2] != three[1] {
+		t.Errorf("%v, and in another order in the file %v", three, turned)
+	}
+}
+
+// TestLimitKeepsItsIdentityAmongEquals follows three rates of one scope through rules that change.
+func TestLimitKeepsItsIdentityAmongEquals(t *testing.T) {
+	rates := func(rates ...string) *Rules {
+		var spec NamespaceSpec
+		for _, r := range rates {
+			spec.Limits = append(spec.Limits, LimitSpec{Scope: "city", Rate: r})
+		}
+		return compile(t, said(spec))
+	}
+	ids := func(r *Rules) map[string]uint64 {
+		all := map[string]uint64{}
+		for _, l := range r.Rule("api").Limits {
+			all[fmt.Sprintf("%d/%s", l.Figure(), periodNames[l.Written])] = l.ID
+		}
+		return all
+	}
+	before := rates("10/s", "100/m", "1000/h")
+	was := ids(before)
+	for _, test := range []struct {
+		name  string
+		after []string
+		same  map[string]string // the limit after, and which it was; "": none
+	}{
+		{"another order", []string{"1000/h", "10/s", "100/m"}, map[string]string{"10/s": "10/s", "100/m": "100/m", "1000/h": "1000/h"}},
+		{"one less", []string{"100/m", "1000/h"}, map[string]string{"100/m": "100/m", "1000/h": "1000/h"}},
+		{"other figures", []string{"2000/h", "5/s", "50/m"}, map[string]string{"5/s": "10/s", "50/m": "100/m", "2000/h": "1000/h"}},
+		{"one less, and another figure", []string{"100/m", "2000/h"}, map[string]string{"100/m": "100/m", "2000/h": "1000/h"}},
+		{"one more", []string{"1/s", "10/s", "100/m", "1000/h"}, map[string]string{"1/s": "", "10/s": "10/s", "100/m": "100/m", "1000/h": "1000/h"}},
+		{"another spelling", []string{"600/m", "100/m", "1000/h"}, map[string]string{"600/m": "10/s", "100/m": "100/m", "1000/h": "1000/h"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			after := Succeed(before, rates(test.after...))
+			is := ids(after)
+			for rate, old := range test.same {
+				if old == "" {
+					for _, id := range was {
+						if is[rate] == id {
+							t.Errorf("%s is new, and has the ID of a limit that was there", rate)
+						}
+					}
+				} else if is[rate] != was[old] {
+					t.Errorf("%s does not continue %s: %v, then %v", rate, old, was, is)
+				}
+			}
+			if again := compile(t, after.Spec()); again.Hash != after.Hash {
+				t.Error("what the spec says, compiled again, is something else")
+			}
+			if again := Succeed(after, compile(t, said(NamespaceSpec{Limits: rates(test.after...).Spec().Namespaces["api"].Limits}))); again.Hash != after.Hash {
+				t.Error("the same file, applied again, is a change")
+			}
+		})
 	}
 }
 

@@ -33,4 +33,8 @@ type LimitSpec struct {
 	Hold        string `json:"hold,omitzero"`  // of a concurrency
 	Zone        string `json:"zone,omitzero"`  // of a quota: "Europe/Berlin"
 	Mode        string `json:"mode,omitzero"`  // hard or soft
+	// Ordinal says which it is, from 1 on, of the namespace's limits of one
+	// kind and scope (and unit, if they are quotas). The root sets it where
+	// rules follow others (see [Succeed]); a rules file leaves it out.
+	Ordinal int `json:"ordinal,omitzero"`
 }

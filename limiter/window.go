@@ -40,6 +40,9 @@ func (u Unit) String() string { return unitNames[u] }
 
 const daySeconds = 24 * 60 * 60
 
+// zone is the name of its time zone.
+func (w Window) zone() string { return w.Zone.String() }
+
 // Begin returns the begin of the window that holds t, in Unix seconds.
 func (w Window) Begin(t int64) int64 {
 	length := w.clock()

@@ -132,7 +132,15 @@ func (m *Machine) calendarOf(now limiter.Time, s *space, l *limiter.Limit) *cale
 	}
 	if !c.read {
 		c.read = true
-		if r, _ := m.read(windowKey(s.name, l)).(*WindowRecord); r != nil {
+		r, _ := m.read(windowKey(s.name, l)).(*WindowRecord)
+		if former := *l; r == nil && l.FormerID != 0 {
+			former.ID = l.FormerID
+			if r, _ = m.read(windowKey(s.name, &former)).(*WindowRecord); r != nil {
+				m.write(windowKey(s.name, &former), nil)
+				m.write(windowKey(s.name, l), r)
+			}
+		}
+		if r != nil {
 			c.begin, c.end, c.lost = r.Begin, l.Window.End(r.Begin), r.Lost
 		}
 	}

@@ -614,7 +614,7 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 	// the parent has said whether to believe the store, it is a credit.
 	quiet := m.quiet(p)
 	whole, from := l.Whole(), max(m.began, quiet)
-	saved, _ := m.read(p.savedKey()).(*SavedBucket)
+	saved := m.savedOf(p)
 	if l.Durable() {
 		m.recall(now, p, saved)
 		return p
@@ -667,7 +667,24 @@ func (m *Machine) recall(now limiter.Time, p *pool, saved *SavedBucket) {
 	}
 }
 
-func (p *pool) savedKey() Key { return bucketKey(p.object.name, fmt.Sprintf("%016x", p.limit.ID)) }
+func (p *pool) savedKey() Key { return savedKey(p.object.name, p.limit.ID) }
+
+func savedKey(n Name, limit uint64) Key { return bucketKey(n, fmt.Sprintf("%016x", limit)) }
+
+// savedOf reads what is written of a pool; nil: nothing is. What a version
+// before wrote under another ID is the limit's from now on.
+func (m *Machine) savedOf(p *pool) *SavedBucket {
+	saved, _ := m.read(p.savedKey()).(*SavedBucket)
+	if saved != nil || p.limit.FormerID == 0 {
+		return saved
+	}
+	former := savedKey(p.object.name, p.limit.FormerID)
+	if saved, _ = m.read(former).(*SavedBucket); saved != nil {
+		m.write(former, nil)
+		m.write(p.savedKey(), saved)
+	}
+	return saved
+}
 
 // objects returns all that are awake, sorted by name.
 func (m *Machine) objects() []*object { return m.objectsThat(func(*object) bool { return true }) }

@@ -68,6 +68,7 @@ func (m *Machine) Apply(now limiter.Time, rules *limiter.Rules) (version uint64,
 	if m.cfg.Place != Root {
 		return 0, ErrNotRoot
 	}
+	rules = limiter.Succeed(m.rules, rules)
 	if rules.Hash != m.rules.Hash || m.newest > m.version {
 		m.adopt(now, rules, max(m.version, m.newest)+1)
 	}

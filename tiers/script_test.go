@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -446,7 +447,7 @@ func (s *script) sayReport(n, to *scripted, r *Report) bool {
 		says = append(says, fmt.Sprintf("%s %s%s", c.Name, s.pairs(c.Pairs), first))
 	}
 	for _, l := range r.Lines {
-		says = append(says, fmt.Sprintf("%s line %d%s%s%s", l.Name, l.Line, ended(l.Ended), demand(l.Demand), returned(l.Returned)))
+		says = append(says, fmt.Sprintf("%s line %d%s%s%s", l.Name, l.Line, ended(l.Ended), demand(n.m.rules.Rule(l.Name.Namespace).Limit(l.Limit), l.Demand), returned(l.Returned)))
 	}
 	if r.Bye {
 		says = append(says, "goodbye")
@@ -489,7 +490,7 @@ func grants(lines []Grant) (says []string) {
 		if g.Line != 0 {
 			line = fmt.Sprintf("line %d lent %s for %s", g.Line, share(g.Lent), g.Lease.Round(time.Millisecond))
 			if !g.Keep.All {
-				line += fmt.Sprintf(", keep %d at %d/s", g.Keep.Capacity, g.Keep.Rate)
+				line += fmt.Sprintf(", keep %d at %s/s", g.Keep.Capacity, perSecond(g.Keep.Rate))
 			}
 		}
 		switch {
@@ -573,15 +574,21 @@ func ended(is bool) string {
 	return ""
 }
 
-func demand(d Demand) string {
+func demand(l *limiter.Limit, d Demand) string {
 	if d.none() {
 		return ", no demand"
 	}
-	return fmt.Sprintf(", demand %d peak %d ask %d", d.Now, d.Peak, d.Ask)
+	shown := func(n int64) string {
+		if l == nil || l.Kind != limiter.Rate {
+			return strconv.FormatInt(n, 10)
+		}
+		return perSecond(n)
+	}
+	return fmt.Sprintf(", demand %s peak %s ask %d", shown(d.Now), shown(d.Peak), d.Ask)
 }
 
 func share(s limiter.Share) string {
-	return fmt.Sprintf("%d of %d at %d/s", s.Tokens, s.Capacity, s.Rate)
+	return fmt.Sprintf("%d of %d at %s/s", s.Tokens, s.Capacity, perSecond(s.Rate))
 }
 
 func returned(s limiter.Share) string {
@@ -642,4 +649,9 @@ func (s *script) ledger(of Name) {
 			s.printf("%s", says)
 		}
 	}
+}
+
+// perSecond shows a rate, which is of a day, as of a second.
+func perSecond(rate int64) string {
+	return strconv.FormatFloat(float64(rate)*float64(time.Second)/float64(limiter.RatePeriod), 'g', 5, 64)
 }

@@ -172,12 +172,12 @@ func explainLimit(e *tiers.Explanation, s *tiers.LimitState, child string) Limit
 	left := func(until limiter.Time) int64 { return milliseconds(max(0, until.Sub(e.Now))) }
 	x := LimitExplanation{
 		Limit: s.Limit.String(), Owner: string(e.Place.Ancestor(int(s.Limit.Scope))),
-		Holds: figures(s.Holding), Here: figures(s.Bucket), Demand: demandFigures(s.Demand),
+		Holds: figures(s.Limit, s.Holding), Here: figures(s.Limit, s.Bucket), Demand: demandFigures(s.Limit, s.Demand),
 		Out: s.Frozen, Waiting: s.Waiting, Pooled: s.Pooled, NeedsReset: s.Waits, Spent: s.Next == limiter.Never,
 	}
 	x.Here.Tokens += s.Stored
 	if s.Limit.Kind == limiter.Rate {
-		x.PeriodMS = s.Limit.Period.Milliseconds()
+		x.PeriodMS = s.Limit.Written.Milliseconds()
 	}
 	if s.Owner {
 		x.Owner, x.SilentMS = string(e.Place), left(s.Quiet)
@@ -189,10 +189,10 @@ func explainLimit(e *tiers.Explanation, s *tiers.LimitState, child string) Limit
 		x.Window = time.Unix(s.Window, 0).UTC()
 	}
 	if s.Held != nil {
-		x.Borrowed = &BorrowedLine{LeaseMS: left(s.Held.Expires), Ended: s.Held.Ended, Keep: keepFigures(s.Held.Keep)}
+		x.Borrowed = &BorrowedLine{LeaseMS: left(s.Held.Expires), Ended: s.Held.Ended, Keep: keepFigures(s.Limit, s.Held.Keep)}
 	}
 	if s.Recalls > 0 {
-		x.Recall = &RecallNote{AgoMS: milliseconds(e.Now.Sub(s.Recalled)), Count: s.Recalls, Keep: keepFigures(s.Recall)}
+		x.Recall = &RecallNote{AgoMS: milliseconds(e.Now.Sub(s.Recalled)), Count: s.Recalls, Keep: keepFigures(s.Limit, s.Recall)}
 	}
 	x.Children = len(s.Lines)
 	for _, l := range s.Lines {
@@ -200,26 +200,27 @@ func explainLimit(e *tiers.Explanation, s *tiers.LimitState, child string) Limit
 			continue
 		}
 		x.Lines = append(x.Lines, LentLine{
-			Child: string(l.Child), Session: fmt.Sprintf("%016x", l.Session), Lent: figures(l.Lent.Minus(l.Returned)),
-			LeaseMS: left(l.Expires), Demand: demandFigures(l.Demand), Keep: keepFigures(l.Keep), Recalled: l.Called,
+			Child: string(l.Child), Session: fmt.Sprintf("%016x", l.Session), Lent: figures(s.Limit, l.Lent.Minus(l.Returned)),
+			LeaseMS: left(l.Expires), Demand: demandFigures(s.Limit, l.Demand), Keep: keepFigures(s.Limit, l.Keep), Recalled: l.Called,
 		})
 	}
 	return x
 }
 
-func figures(s limiter.Share) ShareFigures {
-	return ShareFigures{Tokens: s.Tokens, Capacity: s.Capacity, Rate: s.Rate}
+// figures says a share of a limit with its rate in the unit that the limit is written in, as its demand is.
+func figures(l *limiter.Limit, s limiter.Share) ShareFigures {
+	return ShareFigures{Tokens: s.Tokens, Capacity: s.Capacity, Rate: l.InWritten(s.Rate)}
 }
 
-func demandFigures(d tiers.Demand) DemandFigures {
-	return DemandFigures{Now: d.Now, Peak: d.Peak, Ask: d.Ask}
+func demandFigures(l *limiter.Limit, d tiers.Demand) DemandFigures {
+	return DemandFigures{Now: l.InWritten(d.Now), Peak: l.InWritten(d.Peak), Ask: d.Ask}
 }
 
-func keepFigures(k tiers.Keep) *KeepFigures {
+func keepFigures(l *limiter.Limit, k tiers.Keep) *KeepFigures {
 	if k.All {
 		return nil
 	}
-	return &KeepFigures{Capacity: k.Capacity, Rate: k.Rate}
+	return &KeepFigures{Capacity: k.Capacity, Rate: l.InWritten(k.Rate)}
 }
 
 // An Explanation is what the places from one up to the root know of a key's limits.

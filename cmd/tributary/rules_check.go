@@ -164,7 +164,7 @@ func checkLimit(l *limiter.Limit) checkedLimit {
 	c := checkedLimit{Scope: l.Scope.String(), Reads: readLimit(l)}
 	switch l.Kind {
 	case limiter.Rate:
-		c.Rate, c.Burst = fmt.Sprintf("%d/%s", l.Rate, periodName(l.Period)[:1]), l.Burst
+		c.Rate, c.Burst = fmt.Sprintf("%d/%s", l.Figure(), periodName(l.Written)[:1]), l.Burst
 	case limiter.Quota:
 		c.Quota, c.Zone = fmt.Sprintf("%d/%s", l.Burst, l.Window.Unit), l.Window.Zone.String()
 	case limiter.Budget:
@@ -243,7 +243,7 @@ func readLimit(l *limiter.Limit) (reads string) {
 	}
 	switch l.Kind {
 	case limiter.Rate:
-		reads = fmt.Sprintf("%d a %s %s, %d at once", l.Rate, periodName(l.Period), where, l.Burst)
+		reads = fmt.Sprintf("%d a %s %s, %d at once", l.Figure(), periodName(l.Written), where, l.Burst)
 	case limiter.Quota:
 		reads = fmt.Sprintf("%d a %s %s, by the calendar of %s", l.Burst, l.Window.Unit, where, l.Window.Zone)
 	case limiter.Budget:

@@ -159,7 +159,7 @@ func (s *scenario) useful() {
 		return
 	}
 	offered, taken = o.offered-offered, o.taken-taken
-	want := min(offered, o.limit.Rate*int64(span/time.Second))
+	want := min(offered, o.limit.Rate*int64(span/time.Second)/int64(o.limit.Period/time.Second))
 	s.laws.checks++
 	if taken*100 < want*95 {
 		s.laws.broken("demand is met", nil, "%s: %d were offered in %s, %d admitted, %d expected, at %d of %d leaves", s.steady.name, offered, span, taken, want, len(s.steadyAt), len(s.leaves))

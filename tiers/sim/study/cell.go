@@ -86,7 +86,8 @@ func (l *Limit) rules() *limiter.Rules {
 		case i == 1:
 			return rules
 		}
-		spec.Burst = &rules.Rule(key.Namespace).Limits[0].Rate
+		burst := rules.Rule(key.Namespace).Limits[0].Figure()
+		spec.Burst = &burst
 	}
 	return nil
 }

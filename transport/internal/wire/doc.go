@@ -9,5 +9,9 @@ package wire
 // Version is the one version of the messages between places that is spoken.
 const Version = 1
 
-// Format is the one format of records that is written.
-const Format = 1
+// Format is the one format of records that is written. Format 1 is read too:
+// its limits of rates had other IDs, and its quotas may have (limiter.Limit).
+const Format = 2
+
+// formerFormat is the oldest that is read.
+const formerFormat = 1

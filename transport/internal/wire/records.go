@@ -99,12 +99,14 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 		if err := parse(&m); err != nil {
 			return nil, err
 		}
-		if m.Format != Format {
-			return nil, fmt.Errorf("the store is of format %d, this program knows %d: use the version that wrote it, or a newer one", m.Format, Format)
+		if m.Format < formerFormat || m.Format > Format {
+			return nil, fmt.Errorf("the store is of format %d, this program knows %d to %d: use the version that wrote it, or a newer one", m.Format, formerFormat, Format)
 		}
+		// What a place of a former format wrote of rates when it was stopped in good order has IDs that no limit has now:
+		// it starts as after a crash, once.
 		return &tiers.Meta{
 			World: m.World, Place: tiers.Place(m.Place), Partition: m.Partition, Partitions: m.Partitions, Session: m.Session,
-			Number: m.Number, Marks: m.Marks, Lease: m.Lease, Clean: m.Clean, Lost: m.Lost, Folded: m.Folded, Leaf: m.Leaf,
+			Number: m.Number, Marks: m.Marks, Lease: m.Lease, Clean: m.Clean && m.Format == Format, Lost: m.Lost, Folded: m.Folded, Leaf: m.Leaf,
 			Witness: toWitness(m.Witness),
 		}, nil
 	case "child":

@@ -92,7 +92,7 @@ func TestOldRecordsAreRead(t *testing.T) {
 	}{
 		{
 			"meta", "08011107000000000000001a0565752e6465200229040000000000000030053806400848015003",
-			&tiers.Meta{World: 7, Place: "eu.de", Partition: 2, Partitions: 3, Session: 4, Number: 5, Marks: 6, Lease: 8, Clean: true},
+			&tiers.Meta{World: 7, Place: "eu.de", Partition: 2, Partitions: 3, Session: 4, Number: 5, Marks: 6, Lease: 8}, // its limits have other IDs now: nothing is made of a clean stop
 		},
 		{
 			"child/eu.de", "0802120d09030000000000000010041805",
@@ -110,6 +110,9 @@ func TestOldRecordsAreRead(t *testing.T) {
 		}
 		if got, err := ParseRecord(test.key, data); err != nil || !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%q is\n%+v, %v, want\n%+v", test.key, got, err, test.want)
+		}
+		if test.key == "meta" {
+			continue // it is written in the format of today
 		}
 		if written, err := AppendRecord(nil, test.want); err != nil || !bytes.Equal(written, data) {
 			t.Errorf("%q is written as\n%x, %v, want\n%x", test.key, written, err, data)
@@ -165,7 +168,7 @@ func TestOtherVersionsAreRefused(t *testing.T) {
 func TestOtherFormatsAreRefused(t *testing.T) {
 	for _, format := range []uint32{0, Format + 1} {
 		_, err := ParseRecord("meta", encode(t, &Meta{Format: format, Place: "eu"}))
-		if want := fmt.Sprintf("the store is of format %d, this program knows %d", format, Format); err == nil || !strings.Contains(err.Error(), want) {
+		if want := fmt.Sprintf("the store is of format %d, this program knows 1 to %d", format, Format); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
