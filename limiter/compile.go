@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"math/big"
 	"path"
 	"slices"
 	"strconv"
@@ -258,12 +259,35 @@ func parseRate(s string) (count int64, period time.Duration, err error) {
 	}
 	count, err = strconv.ParseInt(strings.TrimSpace(number), 10, 64)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%q is no rate: %q is not a whole number", s, number)
+		return 0, 0, fmt.Errorf("%q is no rate: %q is not a whole number%s", s, number, wholeRate(strings.TrimSpace(number), period))
 	}
 	if most := MaxRate * int64(period/time.Second); count < 1 || count > most {
 		return 0, 0, fmt.Errorf("%q is out of range (1 to %d in this unit)", s, most)
 	}
 	return count, period, nil
+}
+
+// wholeRate says how to write a rate that is no whole number, such as "0.5" a
+// second, if a longer period makes it one.
+func wholeRate(number string, period time.Duration) string {
+	const most = 20 // characters; nobody means more
+	if len(number) > most || strings.Trim(number, "0123456789.") != "" {
+		return ""
+	}
+	value, ok := new(big.Rat).SetString(number)
+	if !ok {
+		return ""
+	}
+	for _, longer := range []time.Duration{time.Minute, time.Hour, 24 * time.Hour} {
+		if longer <= period {
+			continue
+		}
+		count := new(big.Rat).Mul(value, big.NewRat(int64(longer/period), 1))
+		if count.IsInt() && count.Sign() > 0 {
+			return fmt.Sprintf("; write %s/%s", count.Num(), periodNames[longer])
+		}
+	}
+	return "; write how many in a longer time, such as 30/m for one each 2 seconds; the least is 1/d"
 }
 
 // parseQuota reads "10000/day". Its units have no short names: m could be a
