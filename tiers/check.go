@@ -67,7 +67,7 @@ func (m *Machine) Check(now limiter.Time, name Name, hits int64, deadline limite
 }
 
 // CheckAwake is Check for a key that is in memory: it reads no disk. Awake is
-// false, and nothing was done, if the key is not there. The decision is
+// false, and nothing was done, if the key is not there, or lacks what is to be done with all. The decision is
 // written to d, whatever was in it; an error writes none.
 func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline limiter.Time, id uint64, d *Decision) (decided, awake bool, err error) {
 	s := m.checked // most checks follow one of the same namespace
@@ -85,7 +85,7 @@ func (m *Machine) CheckAwake(now limiter.Time, name Name, hits int64, deadline l
 	}
 	m.checked = s
 	o := s.objects[name.Key]
-	if o == nil {
+	if o == nil || o.swept != m.sweep.given { // what it lacks may have to be read
 		return false, false, nil
 	}
 	m.idle.touch(o)
@@ -387,7 +387,7 @@ func (m *Machine) unused(now limiter.Time, p *pool) bool {
 // keeps says that a line outlives its lease: what was lent of a budget or
 // quota is the child's until its session ends.
 func (p *pool) keeps(l *line) bool {
-	return p.limit.Durable() && l.session == l.child.session && !l.forfeit && !l.child.record.Forgotten
+	return p.limit.Durable() && l.session == l.child.session && (l.number == 0 || l.number > l.child.keepFrom) && !l.child.record.Forgotten
 }
 
 // arm sets an object's timer to what is due next.

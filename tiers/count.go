@@ -18,16 +18,24 @@ type count struct {
 	sources []source // sorted by place
 	total   Total
 	mark    uint64   // of the last change
-	handed  bool     // earlier sessions' pairs went up and came back, this session
+	handed  uint64   // upper.handings when earlier sessions' pairs went up and came back, this session; 0: they did not
 	part    partTold // or so many of them
 
-	dirty      bool // in the dirty list
+	dirty      uint64 // in the dirty list; see its has
 	prev, next *count
 }
 
 // A partTold is how much went up and came back of a count that has more pairs than
 // a report holds: those of sessions up to one, to one session of the parent.
-type partTold struct{ upto, parent uint64 }
+type partTold struct{ upto, parent, handings uint64 }
+
+// partly is how much went up of a count that has to be handed over.
+func (u *upper) partly(c *count) partTold {
+	if c.part.handings != u.handings {
+		return partTold{}
+	}
+	return c.part
+}
 
 type source struct {
 	place  Place

@@ -108,10 +108,11 @@ func (p *pool) foreseen(now limiter.Time, young bool) *pool {
 }
 
 // Inspect says in e what is known of a key that is awake, and reuses e. It
-// changes nothing; false: the key is not awake.
+// changes nothing; false: the key is not awake, or lacks what is to be done
+// with all that are.
 func (m *Machine) Inspect(now limiter.Time, name Name, e *Explanation) bool {
 	s := m.spaces[name.Namespace]
-	if s == nil || s.objects[name.Key] == nil {
+	if s == nil || s.objects[name.Key] == nil || s.objects[name.Key].swept != m.sweep.given {
 		return false
 	}
 	limits := e.Limits
@@ -220,21 +221,11 @@ type ChildState struct {
 
 // Children says what is known of the places below, sorted by name.
 func (m *Machine) Children(now limiter.Time) []ChildState {
-	lines := map[*child]int{}
-	for _, o := range m.withLimits() {
-		for _, p := range o.pools {
-			for _, l := range p.lines {
-				if l.number != 0 {
-					lines[l.child]++
-				}
-			}
-		}
-	}
 	all := make([]ChildState, 0, len(m.lower.children))
 	for _, c := range m.lower.children { // sorted below
 		state := ChildState{
 			Place: c.place, Session: c.session, Number: c.record.Number, Reported: c.reported, Behind: c.behind,
-			Rules: c.version, Refused: c.refused, Lines: lines[c], Forgotten: c.record.Forgotten,
+			Rules: c.version, Refused: c.refused, Lines: c.lines, Forgotten: c.record.Forgotten,
 		}
 		if c.reported {
 			state.Seen = now.Sub(c.seenAt)

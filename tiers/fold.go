@@ -201,17 +201,16 @@ func (m *Machine) leave(now limiter.Time, c *child) {
 			m.event(EventOverflow, c.place, err.Error())
 		}
 	}
-	for _, o := range m.withLimits() {
+	m.forAll(now, taskForget, func(at limiter.Time, o *object) {
 		for _, p := range o.pools {
 			for _, l := range p.lines {
-				if l.child == c {
+				if l.child.record.Forgotten {
 					l.demand = Demand{}
 				}
 			}
-			p.drop(now)
+			p.drop(at)
 		}
-		m.arm(now, o)
-	}
+	})
 	m.event(EventForgotten, c.place, fmt.Sprintf("what it counted of %d keys is kept here; its reports are refused", len(names)))
 }
 

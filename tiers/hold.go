@@ -35,22 +35,26 @@ func (m *Machine) rememberHold(now limiter.Time, of limitOf, hold time.Duration)
 // hearHolds takes what the parent remembers, with its rules: a disk that is lost
 // knew it.
 func (m *Machine) hearHolds(now limiter.Time, holds []LongHold) {
+	heard := map[limitOf]bool{}
 	for _, h := range holds {
 		if h.Hold <= 0 || h.Hold > limiter.MaxHold {
 			continue
 		}
 		of := limitOf{h.Namespace, h.Limit}
 		m.rememberHold(now, of, h.Hold)
-		if m.spaces[h.Namespace] == nil {
-			continue
-		}
-		for _, o := range m.spaces[h.Namespace].objects {
-			if p := poolOf(o.pools, h.Limit); p != nil {
-				p.runOn = m.holds[of].until
+		heard[of] = true
+	}
+	if len(heard) == 0 {
+		return
+	}
+	m.forAll(now, taskHolds, func(_ limiter.Time, o *object) {
+		for _, p := range o.pools {
+			if of := (limitOf{o.name.Namespace, p.limit.ID}); heard[of] {
+				p.runOn = max(p.runOn, m.holds[of].until)
 				p.stayFrozen(p.runOn)
 			}
 		}
-	}
+	})
 }
 
 // shortened remembers the holds of a namespace that other rules shorten, or that

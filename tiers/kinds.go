@@ -79,6 +79,7 @@ func (m *Machine) draw(p *pool, need int64) {
 func (m *Machine) Committed(now limiter.Time, n uint64) {
 	left := m.drawing[:0]
 	for _, p := range m.drawing {
+		m.current(now, p.object)
 		v := &p.vault
 		if v.commit == 0 || v.commit > n {
 			if v.commit > 0 {
@@ -337,7 +338,7 @@ func (p *pool) thaw(now limiter.Time, n int64) (back int64) {
 // Release gives back a permit of a check that was admitted in this session.
 // False: there is no such permit, or it ended.
 func (m *Machine) Release(now limiter.Time, name Name, serial uint64) (released bool, err error) {
-	o, err := m.limited(name)
+	o, err := m.limited(now, name)
 	if o == nil {
 		return false, err
 	}
@@ -381,7 +382,7 @@ func (o *object) parts(serial uint64) (n int) {
 // ended, or the place's own lease did, of one of its limits: who has ended a
 // part of it may have given that to another.
 func (m *Machine) Renew(now limiter.Time, name Name, serial uint64) (renewed bool, err error) {
-	o, err := m.limited(name)
+	o, err := m.limited(now, name)
 	if o == nil {
 		return false, err
 	}
@@ -426,7 +427,7 @@ func (m *Machine) relend(now limiter.Time, p *pool) {
 // nothing while a share that it was spent from is not here. Permits are
 // released instead.
 func (m *Machine) Refund(now limiter.Time, name Name, hits int64) (refunded int64, err error) {
-	o, err := m.limited(name)
+	o, err := m.limited(now, name)
 	if o == nil || hits <= 0 {
 		return 0, err
 	}
@@ -469,7 +470,7 @@ func (p *pool) owed(refunded int64) int64 {
 }
 
 // limited returns the object of a limited key that is awake at a leaf, or nil.
-func (m *Machine) limited(name Name) (*object, error) {
+func (m *Machine) limited(now limiter.Time, name Name) (*object, error) {
 	s := m.spaces[name.Namespace]
 	switch {
 	case s == nil || s.rule == nil:
@@ -477,7 +478,7 @@ func (m *Machine) limited(name Name) (*object, error) {
 	case !m.cfg.Leaf:
 		return nil, ErrNotLeaf
 	}
-	return s.objects[name.Key], nil
+	return m.awakeObject(now, name), nil
 }
 
 // keepSpare is how long a soft limit remembers what it let pass while its
@@ -561,12 +562,17 @@ func (m *Machine) use(now limiter.Time, o *object, hits int64) {
 // useEach is how long admitted checks may wait to be counted.
 const useEach = 100 * time.Millisecond
 
-// countUsed counts them.
-func (m *Machine) countUsed() {
-	for _, o := range m.used {
+// countUsed counts them, some at a time.
+func (m *Machine) countUsed(now limiter.Time) {
+	n := min(len(m.used), m.maxStep())
+	for _, o := range m.used[:n] {
+		m.work++
 		m.countUse(o)
 	}
-	m.used, m.usedAt = nil, limiter.Never
+	clear(m.used[:n])
+	if m.used, m.usedAt = m.used[n:], now; len(m.used) == 0 {
+		m.used, m.usedAt = nil, limiter.Never
+	}
 }
 
 // countUse counts those of one key.

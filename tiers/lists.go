@@ -9,13 +9,23 @@ import (
 // links hold an object in a list.
 type links struct{ prev, next *object }
 
-// lru is the list of awake objects, the longest unused first.
-type lru struct{ first, last *object }
+// An object stands in several lists, each with links of its own.
+const (
+	byUse   = iota // all that are awake
+	bySweep        // those that lack a task, or those that lack none
+	numLists
+)
+
+// lru is a list of awake objects, the longest untouched first.
+type lru struct {
+	first, last *object
+	of          int // which of an object's links it uses
+}
 
 func (l *lru) push(o *object) {
-	o.idle = links{prev: l.last}
+	o.links[l.of] = links{prev: l.last}
 	if l.last != nil {
-		l.last.idle.next = o
+		l.last.links[l.of].next = o
 	} else {
 		l.first = o
 	}
@@ -23,17 +33,33 @@ func (l *lru) push(o *object) {
 }
 
 func (l *lru) remove(o *object) {
-	if o.idle.prev != nil {
-		o.idle.prev.idle.next = o.idle.next
+	at := &o.links[l.of]
+	if at.prev != nil {
+		at.prev.links[l.of].next = at.next
 	} else {
-		l.first = o.idle.next
+		l.first = at.next
 	}
-	if o.idle.next != nil {
-		o.idle.next.idle.prev = o.idle.prev
+	if at.next != nil {
+		at.next.links[l.of].prev = at.prev
 	} else {
-		l.last = o.idle.prev
+		l.last = at.prev
 	}
-	o.idle = links{}
+	*at = links{}
+}
+
+// take appends all of another list's, which is then empty.
+func (l *lru) take(other *lru) {
+	switch {
+	case other.first == nil:
+		return
+	case l.last == nil:
+		l.first = other.first
+	default:
+		l.last.links[l.of].next = other.first
+		other.first.links[l.of].prev = l.last
+	}
+	l.last = other.last
+	other.first, other.last = nil, nil
 }
 
 func (l *lru) touch(o *object) {
@@ -47,14 +73,18 @@ func (l *lru) touch(o *object) {
 type dirtyList struct {
 	first, last *count
 	length      int
+	cleared     uint64 // how often
 }
+
+// has says that a count is in the list.
+func (l *dirtyList) has(c *count) bool { return c.dirty == l.cleared+1 }
 
 // push appends a count, whose mark is the largest, taking it from where it was.
 func (l *dirtyList) push(c *count) {
-	if c.dirty {
+	if l.has(c) {
 		l.remove(c)
 	}
-	c.dirty, c.prev, c.next = true, l.last, nil
+	c.dirty, c.prev, c.next = l.cleared+1, l.last, nil
 	if l.last != nil {
 		l.last.next = c
 	} else {
@@ -75,14 +105,15 @@ func (l *dirtyList) remove(c *count) {
 	} else {
 		l.last = c.prev
 	}
-	c.dirty, c.prev, c.next = false, nil, nil
+	c.dirty, c.prev, c.next = 0, nil, nil
 	l.length--
 }
 
+// clear empties the list without a look at what is in it: that is known by
+// when it was put there.
 func (l *dirtyList) clear() {
-	for l.first != nil {
-		l.remove(l.first)
-	}
+	l.first, l.last, l.length = nil, nil, 0
+	l.cleared++
 }
 
 // A timer is when an object wants to be looked at.

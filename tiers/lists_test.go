@@ -39,8 +39,8 @@ func TestDirtyListIsAList(t *testing.T) {
 				t.Fatalf("forward %v, backward %v, length %d; want %v", forward, backward, list.length, model)
 			}
 			for i := range counts {
-				if counts[i].dirty != slices.Contains(model, &counts[i]) {
-					t.Fatalf("count %d: dirty is %v", i, counts[i].dirty)
+				if list.has(&counts[i]) != slices.Contains(model, &counts[i]) {
+					t.Fatalf("count %d: in the list: %v", i, list.has(&counts[i]))
 				}
 			}
 		}
@@ -70,10 +70,10 @@ func TestLongestUnusedComesFirst(t *testing.T) {
 				list.remove(o)
 			}
 			var forward, backward []*object
-			for o := list.first; o != nil; o = o.idle.next {
+			for o := list.first; o != nil; o = o.links[list.of].next {
 				forward = append(forward, o)
 			}
-			for o := list.last; o != nil; o = o.idle.prev {
+			for o := list.last; o != nil; o = o.links[list.of].prev {
 				backward = append(backward, o)
 			}
 			slices.Reverse(backward)

@@ -54,6 +54,36 @@ type child struct {
 	ended   []endedSession // that wait for being folded, the longest known first
 	watch   map[Name]*watched
 	sent    uint64 // sequence of the report whose Ack carried the last totals
+
+	lines    int    // that are lent to it, of all its sessions
+	kept     int    // of them, those of budgets and quotas that outlive their leases
+	keepFrom uint64 // which are numbered after this one
+}
+
+// opens counts a line that something is lent on from now on, and closes one
+// that it no longer is.
+func (c *child) opens(l *line) {
+	c.lines++
+	if l.durable {
+		c.kept++
+	}
+}
+
+func (c *child) closes(l *line) {
+	if l.number == 0 {
+		return
+	}
+	c.lines--
+	if l.durable && l.number > c.keepFrom {
+		c.kept--
+	}
+}
+
+// keepNone has none of the lines so far outlive its lease, and says how many
+// would have.
+func (c *child) keepNone(last uint64) (lines int) {
+	lines, c.kept, c.keepFrom = c.kept, 0, last
+	return lines
 }
 
 func (m *Machine) startLower() error {
@@ -237,24 +267,13 @@ func (m *Machine) session(now limiter.Time, c *child, r *Report) (ChildSession, 
 	s.Number = r.Number
 	if r.Number > c.record.Number {
 		c.session, c.sequence = r.Session, 0
+		c.keepNone(m.lower.lines)
 		c.record = c.record.with(func(record *ChildRecord) { record.Number = r.Number })
 		m.event(EventChild, c.place, fmt.Sprintf("session %016x, number %d", r.Session, r.Number))
-		m.endOlder(now, c)
+		m.look(now) // its older sessions' lines of budgets and quotas had no end as long as theirs was the newest
 	}
 	m.saveProgress(now, c, s)
 	return s, true
-}
-
-// endOlder has the lines looked at that older sessions of a child hold: those
-// of budgets and quotas had no end as long as theirs was the newest.
-func (m *Machine) endOlder(now limiter.Time, c *child) {
-	for o := m.idle.first; o != nil; o = o.idle.next {
-		if slices.ContainsFunc(o.pools, func(p *pool) bool {
-			return p.limit.Durable() && slices.ContainsFunc(p.lines, func(l *line) bool { return l.child == c })
-		}) {
-			m.arm(now, o)
-		}
-	}
 }
 
 func (m *Machine) saveProgress(now limiter.Time, c *child, s ChildSession) {
@@ -422,18 +441,24 @@ func (m *Machine) ledger(now limiter.Time, c *child, r *Report, a *Ack, follows 
 	if a.Fenced || !follows {
 		return
 	}
-	c.unheard = slices.DeleteFunc(c.unheard, func(u unheardLine) bool {
-		u.line.recalled = !u.pool.gone && u.line.number != 0 && u.line.session == c.session && (u.line.said == 0 || r.Got < u.line.said)
-		return !u.line.recalled
-	})
 	keep := m.lower.room / 2 // for views
-	for _, u := range c.unheard {
+	n := min(len(c.unheard), 2*maxEntries)
+	for _, u := range c.unheard[:n] { // the others next time
+		m.work++
+		m.current(now, u.pool.object)
+		u.line.recalled = !u.pool.gone && u.line.number != 0 && u.line.session == c.session && (u.line.said == 0 || r.Got < u.line.said)
+		if !u.line.recalled {
+			continue
+		}
+		c.unheard = append(c.unheard, u)
 		if u.line.said != r.Sequence && len(a.Lines) < 2*maxEntries && m.lower.room.take(grantSize(u.pool.object.name), keep) {
 			a.Lines = append(a.Lines, m.grant(now, u.pool, u.line))
 			u.line.said = r.Sequence
 			m.arm(now, u.pool.object)
 		}
 	}
+	clear(c.unheard[:n])
+	c.unheard = c.unheard[n:]
 }
 
 // An unheardLine is one of which a Recall told, or an Ack that may not have come.
@@ -616,6 +641,7 @@ func (m *Machine) lend(now limiter.Time, p *pool, l *line, more limiter.Share) b
 	if l.number == 0 {
 		m.lower.lines++
 		l.number, l.expires = m.lower.lines, expires
+		l.child.opens(l)
 	}
 	p.lend(now, l, more)
 	return true

@@ -41,6 +41,7 @@ type Config struct {
 	MaxAwake       int           // objects kept in memory, about
 	MaxMessage     int           // bytes that a message may have; 0: [DefaultMaxMessage]
 	MaxWalk        int           // records that one report walks through, where the disk alone knows what the parent lacks; 0: [DefaultMaxWalk]
+	MaxStep        int           // objects or records that a step looks at beside those that it is about; 0: [DefaultMaxStep]
 }
 
 // Defaults of a Config.
@@ -60,6 +61,7 @@ var (
 	ErrTotalRange       = errors.New("the total would pass 2^53-1")
 	ErrNotRoot          = errors.New("rules are applied at the root")
 	ErrNotOwner         = errors.New("this place owns no limit of the namespace")
+	ErrRulesCome        = errors.New("keys still wait for the rules that were applied last: apply these in a few seconds")
 )
 
 // A Machine is one place. Its methods take the time, which never runs
@@ -86,6 +88,8 @@ type Machine struct {
 	spaces  map[string]*space
 	checked *space // of the last check
 	idle    lru
+	sweep   sweep
+	work    int // objects and records that the step under way looked at beside those that it is about
 	timers  timers
 	mark    uint64
 
@@ -93,9 +97,13 @@ type Machine struct {
 	lower lower // not used at a leaf
 
 	stirred bool // since the last Output
-	waiting int
-	watched []*object
-	awake   int
+
+	closing  bool
+	closedAt limiter.Time // when that began
+	lent     bool         // something is, of what was closed
+	waiting  int
+	watched  []*object
+	awake    int
 
 	wall     int64                         // what the wall clock showed at wallAt, Unix nanoseconds
 	wallAt   limiter.Time                  //
@@ -137,7 +145,8 @@ type object struct {
 	used      int64 // admitted, and not counted yet
 
 	view  view
-	idle  links
+	links [numLists]links
+	swept uint64 // the last task that it was brought up to
 	timer timer
 }
 
@@ -198,7 +207,7 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	if cfg.Session == 0 || cfg.Place == Root && cfg.NewWorld == 0 {
 		panic("tiers: a session and a new world need numbers other than 0")
 	}
-	m := &Machine{cfg: cfg, reader: r, began: now, wallAt: now, wall: cfg.Wall, usedAt: limiter.Never, spaces: map[string]*space{}, retired: map[limitOf]limiter.Time{}, holds: map[limitOf]longHold{}}
+	m := &Machine{cfg: cfg, reader: r, began: now, wallAt: now, wall: cfg.Wall, usedAt: limiter.Never, sweep: newSweep(), spaces: map[string]*space{}, retired: map[limitOf]limiter.Time{}, holds: map[limitOf]longHold{}}
 	m.SetMaxMessage(cfg.MaxMessage)
 	if err := m.startRules(); err != nil {
 		return nil, err
@@ -307,21 +316,18 @@ func (m *Machine) believe(now limiter.Time, last, intact bool) {
 	} else if m.promises() {
 		m.tellSilent(now)
 	}
-	for _, o := range m.withLimits() {
+	m.forAll(now, taskBelieve, func(at limiter.Time, o *object) {
 		for _, p := range o.pools {
-			if intact && now < m.quiet(p) && !p.limit.Durable() {
+			if intact && at < m.quiet(p) && !p.limit.Durable() {
 				p.credit = 0 // it left the rules meanwhile, and is back
 			} else {
-				p.settleCredit(now, intact)
+				p.settleCredit(at, intact)
 			}
 			if !last && p.owner && p.limit.Durable() && !m.cfg.Restored {
-				p.forget(now)
+				p.forget(at)
 			}
-			m.balance(now, p, nil)
 		}
-		m.decideAll(o, now)
-		m.arm(now, o)
-	}
+	})
 }
 
 // hearLease has an owner that is silent be so for as long as a neighbour may
@@ -333,14 +339,13 @@ func (m *Machine) hearLease(now limiter.Time, longest time.Duration) {
 		return
 	}
 	m.silent = until
-	for _, o := range m.withLimits() {
+	m.forAll(now, taskHush, func(_ limiter.Time, o *object) {
 		for _, p := range o.pools {
 			if p.owner {
 				m.hush(p)
 			}
 		}
-		m.arm(now, o)
-	}
+	})
 	if m.judged || !m.promises() {
 		m.tellSilent(now)
 	}
@@ -372,7 +377,10 @@ func (m *Machine) saved() *Meta {
 func (m *Machine) Output(now limiter.Time) Output {
 	m.stirred = false
 	if now >= m.usedAt {
-		m.countUsed()
+		m.countUsed(now)
+	}
+	if now >= m.sweepAt() {
+		m.goOn(now)
 	}
 	m.flush(now)
 	m.overflow()
@@ -380,7 +388,7 @@ func (m *Machine) Output(now limiter.Time) Output {
 	m.sleep(now)
 	out := m.out
 	out.Err = m.err
-	out.Wake = min(m.timers.next(), m.upper.wake(m), m.usedAt, m.longEnds, m.holdsEnd())
+	out.Wake = min(m.timers.next(), m.upper.wake(m), m.usedAt, m.longEnds, m.holdsEnd(), m.sweepAt())
 	if m.cfg.Place == Root && !m.judged {
 		out.Wake = min(out.Wake, m.silent)
 	}
@@ -389,6 +397,7 @@ func (m *Machine) Output(now limiter.Time) Output {
 	}
 	m.out = Output{Writes: make([]Write, 0, min(len(out.Writes), maxEntries))} // the next step writes about as much
 	clear(m.answered)
+	m.work = 0
 	return out
 }
 
@@ -408,12 +417,13 @@ func (m *Machine) Stirred() bool { return m.stirred }
 
 // Tick does what is due at now.
 func (m *Machine) Tick(now limiter.Time) {
-	for {
+	for range m.maxStep() { // the others are due in the next step
 		o := m.timers.due(now)
 		if o == nil {
 			break
 		}
-		m.tickObject(now, o)
+		m.work++
+		m.tickObject(now, m.current(now, o))
 		m.arm(now, o)
 	}
 	m.upper.tick(m, now)
@@ -431,17 +441,16 @@ func (m *Machine) Tick(now limiter.Time) {
 // and the next report says goodbye. Stopped says when it is done; a machine
 // that is stopped takes no more operations.
 func (m *Machine) Stop(now limiter.Time) {
-	m.countUsed()
+	m.usedAt = min(m.usedAt, now)
 	m.upper.stopping = true
-	for _, o := range m.withLimits() {
-		m.decideAll(o, now)
+	m.forAll(now, taskStop, func(at limiter.Time, o *object) {
 		for _, p := range o.pools {
 			if !p.owner && p.held.number != 0 && !p.held.ended {
 				p.held.keep = Keep{}
-				m.giveBack(now, p)
+				m.giveBack(at, p)
 			}
 		}
-	}
+	})
 	m.upper.hurry = true
 }
 
@@ -450,26 +459,26 @@ func (m *Machine) Stop(now limiter.Time) {
 func (m *Machine) Stopped() bool {
 	// What children report after the goodbye is durable: the next start tells it.
 	u := &m.upper
-	return m.cfg.Place == Root || u.inFlight == nil && (u.said || u.refused != "")
+	return m.idleNow() && (m.cfg.Place == Root || u.inFlight == nil && (u.said || u.refused != ""))
 }
 
+// idleNow says that nothing is left to do with what is awake.
+func (m *Machine) idleNow() bool { return m.swept() && len(m.used) == 0 }
+
 // Close writes the buckets that are not full and marks the store as stopped
-// in good order, unless something is still lent.
-func (m *Machine) Close(now limiter.Time) {
-	lent := false
-	for _, o := range m.withLimits() {
-		for _, p := range o.pools {
-			for _, l := range p.lines {
-				out := l.out()
-				lent = lent || out.Capacity > 0 || out.Rate > 0
-			}
-			// More permits are out than a lowered limit has: the next session could not tell, if it is raised again.
-			lent = lent || p.owner && p.limit.Kind == limiter.Concurrency && p.own.Capacity > p.limit.Burst
-			if p.owner && (m.filling(now) || p.limit.Durable()) {
-				m.rest(now, p)
-			}
-		}
+// in good order, unless something is still lent. It does so in steps: the
+// caller calls it, and nothing else, until it is done.
+func (m *Machine) Close(now limiter.Time) (done bool) {
+	if !m.closing {
+		m.closing, m.closedAt = true, now
+		m.forAll(now, taskClose, m.close)
 	}
+	m.goOn(now)
+	if !m.swept() {
+		return false
+	}
+	now = m.closedAt // what was written is as of then
+	lent := m.lent
 	// After a crash, keys that nobody asked for are empty too, and nothing is
 	// written of them: only when every bucket is full again is that the truth.
 	known := m.intact || now.Sub(max(m.began, m.silent)) >= m.longestFill()
@@ -478,6 +487,23 @@ func (m *Machine) Close(now limiter.Time) {
 	}
 	m.meta.Clean = !lent && m.filling(now) && known
 	m.write(metaKey, m.saved())
+	return true
+}
+
+// close writes what the next session needs of an object, and notes if
+// something of it is still lent.
+func (m *Machine) close(now limiter.Time, o *object) {
+	for _, p := range o.pools {
+		for _, l := range p.lines {
+			out := l.out()
+			m.lent = m.lent || out.Capacity > 0 || out.Rate > 0
+		}
+		// More permits are out than a lowered limit has: the next session could not tell, if it is raised again.
+		m.lent = m.lent || p.owner && p.limit.Kind == limiter.Concurrency && p.own.Capacity > p.limit.Burst
+		if p.owner && (m.filling(now) || p.limit.Durable()) {
+			m.rest(now, p)
+		}
+	}
 }
 
 // rest writes down what an owner's bucket holds, if that is not what a bucket
@@ -574,7 +600,7 @@ func (m *Machine) space(name string) *space {
 func (m *Machine) object(now limiter.Time, s *space, key string) *object {
 	if o := s.objects[key]; o != nil {
 		m.idle.touch(o)
-		return o
+		return m.current(now, o)
 	}
 	o := &object{name: Name{s.name, key}, space: s, timer: timer{index: -1, at: limiter.Never}}
 	if s.rule != nil {
@@ -586,6 +612,7 @@ func (m *Machine) object(now limiter.Time, s *space, key string) *object {
 	}
 	s.objects[key] = o
 	m.idle.push(o)
+	m.sweep.awaken(o)
 	m.awake++
 	if slices.ContainsFunc(o.pools, func(p *pool) bool { return len(p.frozen) > 0 }) { // it comes back, whoever asks
 		m.arm(now, o)
@@ -686,25 +713,6 @@ func (m *Machine) savedOf(p *pool) *SavedBucket {
 	return saved
 }
 
-// objects returns all that are awake, sorted by name.
-func (m *Machine) objects() []*object { return m.objectsThat(func(*object) bool { return true }) }
-
-// withLimits returns those that have limits here: shares, lines and waiters.
-func (m *Machine) withLimits() []*object {
-	return m.objectsThat(func(o *object) bool { return len(o.pools) > 0 })
-}
-
-func (m *Machine) objectsThat(are func(*object) bool) []*object {
-	var all []*object
-	for o := m.idle.first; o != nil; o = o.idle.next {
-		if are(o) {
-			all = append(all, o)
-		}
-	}
-	slices.SortFunc(all, func(a, b *object) int { return compareNames(a.name, b.name) })
-	return all
-}
-
 // sleep lets the longest unused objects go, if there are too many. Busy ones
 // go to the end of the list; a step looks at a few of them only, since all may
 // be busy.
@@ -714,12 +722,16 @@ func (m *Machine) sleep(now limiter.Time) {
 		if o == m.idle.last {
 			break // in use
 		}
-		if !m.canSleep(o, now) {
+		if !m.canSleep(m.current(now, o), now) {
 			m.idle.touch(o)
 			busy++
 			continue
 		}
 		m.idle.remove(o)
+		m.sweep.fresh.remove(o)
+		if o.count != nil {
+			o.count.prev, o.count.next = nil, nil // those of a list that was cleared
+		}
 		m.timers.remove(o)
 		delete(o.space.objects, o.name.Key)
 		m.awake--
@@ -728,7 +740,7 @@ func (m *Machine) sleep(now limiter.Time) {
 
 // canSleep says that nothing of o is lost with its memory.
 func (m *Machine) canSleep(o *object, now limiter.Time) bool {
-	if len(o.waiters) > 0 || o.view.until > now || o.view.watched || o.count != nil && (o.count.dirty || o.count.part.upto != 0) {
+	if len(o.waiters) > 0 || o.view.until > now || o.view.watched || o.count != nil && (m.upper.dirty.has(o.count) || m.upper.partly(o.count).upto != 0) {
 		return false
 	}
 	if o.used > 0 {
@@ -787,6 +799,9 @@ func (m *Machine) Stats(now limiter.Time) Stats {
 		for _, o := range sp.objects {
 			for _, p := range o.pools {
 				sum := sums[p.limit.ID]
+				if sum == nil { // it left the rules
+					continue
+				}
 				sum.Held = sum.Held.Plus(p.holding())
 				for _, l := range p.lines {
 					sum.Lent = sum.Lent.Plus(l.out())

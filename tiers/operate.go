@@ -21,24 +21,14 @@ var ErrNothingWaits = errors.New("no budget or quota of the key waits for a figu
 // Forfeit ends what a child was lent and may not spend at present: of budgets
 // and quotas, whose lines outlive their leases. What was out counts as spent.
 // What it may still spend is forfeited when the lease ends. It returns how
-// many lines that were.
+// many lines that are.
 func (m *Machine) Forfeit(now limiter.Time, place Place) (lines int, err error) {
 	c := m.lower.children[place]
 	if c == nil {
 		return 0, ErrNoChild
 	}
-	for _, o := range m.withLimits() {
-		for _, p := range o.pools {
-			for _, l := range p.lines {
-				if l.child == c && l.number != 0 && p.keeps(l) {
-					l.forfeit = true
-					lines++
-				}
-			}
-		}
-		m.tickObject(now, o)
-		m.arm(now, o)
-	}
+	lines = c.keepNone(m.lower.lines)
+	m.look(now)
 	m.event(EventForfeit, place, fmt.Sprintf("%d lines: what was out of them counts as spent", lines))
 	return lines, nil
 }

@@ -86,7 +86,7 @@ type line struct {
 	recalled bool         // it is among its child's unheard ones
 	said     uint64       // the report whose Ack said the same as the last Recall; 0: none
 	resets   uint64       // how often it was reset: a running total
-	forfeit  bool         // it does not outlive its lease, whatever it is of
+	durable  bool         // it is of a budget or quota
 	unaware  bool         // the child had not heard of the last reset when it reported
 }
 
@@ -134,7 +134,7 @@ func (p *pool) line(c *child, session uint64) *line {
 		return cmp.Or(cmp.Compare(l.child.place, place), cmp.Compare(l.session, session))
 	})
 	if !found {
-		p.lines = slices.Insert(p.lines, i, &line{child: c, session: session, keep: Keep{All: true}})
+		p.lines = slices.Insert(p.lines, i, &line{child: c, session: session, durable: p.limit.Durable(), keep: Keep{All: true}})
 	}
 	return p.lines[i]
 }
@@ -212,8 +212,17 @@ func (p *pool) end(now limiter.Time, l *line) {
 
 // close makes the next share a new line, which starts at zero.
 func (l *line) close() {
+	l.child.closes(l)
 	l.number, l.lent, l.returned = 0, limiter.Share{}, limiter.Share{}
-	l.keep, l.called, l.forfeit = Keep{All: true}, false, false
+	l.keep, l.called = Keep{All: true}, false
+}
+
+// leave is called when the limit left the rules.
+func (p *pool) leave() {
+	p.due, p.gone = false, true
+	for _, l := range p.lines {
+		l.child.closes(l)
+	}
 }
 
 // drop removes the lines that nothing is lent on and nothing was demanded for

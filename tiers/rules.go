@@ -70,6 +70,9 @@ func (m *Machine) Apply(now limiter.Time, rules *limiter.Rules) (version uint64,
 	}
 	rules = limiter.Succeed(m.rules, rules)
 	if rules.Hash != m.rules.Hash || m.newest > m.version {
+		if m.crowded() {
+			return 0, ErrRulesCome
+		}
 		m.adopt(now, rules, max(m.version, m.newest)+1)
 	}
 	return m.version, nil
@@ -99,6 +102,9 @@ func (m *Machine) rulesFor(c *child, r *Report, a *Ack) bool {
 
 // rulesOf takes the parent's rules from its answer.
 func (m *Machine) rulesOf(now limiter.Time, a *Ack) {
+	if m.crowded() { // the next answer says it again
+		return
+	}
 	if a.Rules != nil && a.Rules.Version > m.version {
 		m.hearHolds(now, a.Rules.Holds)
 	}
@@ -119,7 +125,6 @@ func (m *Machine) rulesOf(now limiter.Time, a *Ack) {
 // bucket with other figures; one that is gone is forgotten, and if it comes
 // back its owner lends it only when what it lent before has ended.
 func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) {
-	m.countUsed()
 	old, again := m.rules, m.newest > m.version
 	m.rules, m.version = rules, version
 	if before := m.meta.Lease; m.followLease(now) != before {
@@ -147,19 +152,18 @@ func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) 
 			s.weight = s.rule.Weight(string(m.cfg.Place))
 		}
 	}
-	for _, o := range m.objects() {
-		m.refit(now, o, again)
-	}
+	m.forAll(now, taskRules, func(at limiter.Time, o *object) { m.refit(at, o, rules.Rule(o.name.Namespace), again) })
 }
 
-// refit gives an awake object the pools that the rules ask for now. Again says
+// refit gives an awake object the pools that a rule asks for. Again says
 // that this root was set back to a time before it applied such rules.
-func (m *Machine) refit(now limiter.Time, o *object, again bool) {
+func (m *Machine) refit(now limiter.Time, o *object, rule *limiter.Rule, again bool) {
+	m.countUse(o)
 	before := o.pools
 	o.pools = nil
-	if o.space.rule != nil {
-		for i := range o.space.rule.Limits {
-			l := &o.space.rule.Limits[i]
+	if rule != nil {
+		for i := range rule.Limits {
+			l := &rule.Limits[i]
 			if p := poolOf(before, l.ID); p != nil {
 				m.resize(now, p, l, again)
 				o.pools = append(o.pools, p)
@@ -170,18 +174,15 @@ func (m *Machine) refit(now limiter.Time, o *object, again bool) {
 	}
 	for _, p := range before {
 		if poolOf(o.pools, p.limit.ID) == nil {
-			p.due, p.gone = false, true
+			p.leave()
 		}
 	}
-	m.decideAll(o, now)
 	for _, p := range o.pools {
-		m.balance(now, p, nil)
 		if !p.owner && (p.held.number != 0 || !p.told.none()) {
 			m.tell(p)
 		}
 		p.check()
 	}
-	m.arm(now, o)
 }
 
 // resize gives a pool's limit other figures. What is more is there at once,

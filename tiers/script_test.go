@@ -291,7 +291,7 @@ func (s *script) tick(n *scripted) {
 func (s *script) step(n *scripted, do func(*Machine) func()) {
 	n.m.SetWall(s.now, s.unix())
 	send := do(n.m)
-	for _, o := range n.m.objects() {
+	for o := n.m.idle.first; o != nil; o = o.links[byUse].next {
 		for _, p := range o.pools {
 			p.check()
 		}

@@ -115,7 +115,7 @@ func TestCountOfManySessionsIsToldInParts(t *testing.T) {
 					b.parent = start(t, old, Root, false, 8)
 					b.parent.SetMaxMessage(LeastMessage)
 				}
-				if c := b.city.spaces["votes"].objects["alice"].count; at(b.city) == want && at(b.parent) == want && c.handed {
+				if c := b.city.spaces["votes"].objects["alice"].count; at(b.city) == want && at(b.parent) == want && c.handed == b.city.upper.handings {
 					break
 				}
 			}

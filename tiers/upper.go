@@ -39,11 +39,12 @@ type upper struct {
 	stopping bool
 	said     bool // goodbye was acknowledged
 
-	dirty   dirtyList
-	pass    *pass // or else all changes after acked are in dirty
-	due     []*pool
-	hurry   bool // something else has to be told
-	watchAt limiter.Time
+	dirty    dirtyList
+	handings uint64 // 1, and once more each time that earlier sessions' pairs have to be handed over again
+	pass     *pass  // or else all changes after acked are in dirty
+	due      []*pool
+	hurry    bool // something else has to be told
+	watchAt  limiter.Time
 
 	sequence uint64
 	inFlight *Report
@@ -119,7 +120,7 @@ func (a *aboveMark) mark(now limiter.Time) Watermark {
 }
 
 func newUpper(m *Machine) upper {
-	return upper{start: m.meta.Marks, timeout: firstTimeout, hurry: true, resumeAt: m.began, beatAt: m.began, watchAt: limiter.Never}
+	return upper{handings: 1, start: m.meta.Marks, timeout: firstTimeout, hurry: true, resumeAt: m.began, beatAt: m.began, watchAt: limiter.Never}
 }
 
 // urgent says that something should be told without waiting for a heartbeat.
@@ -221,7 +222,7 @@ func (m *Machine) flush(now limiter.Time) {
 		if u.full {
 			u.complete, u.whole = now, true
 		}
-		r.Bye = u.stopping && u.full && len(u.due) == 0
+		r.Bye = u.stopping && u.full && len(u.due) == 0 && m.idleNow()
 	}
 	switch {
 	case !u.whole:
@@ -262,7 +263,7 @@ func (m *Machine) fillCount(r *Report, c *count) bool {
 		if own := &c.sources[0]; own.place == "" {
 			entry.Kept = own.kept
 		}
-	} else if own := &c.sources[0]; c.handed {
+	} else if own := &c.sources[0]; c.handed == u.handings {
 		entry.Pairs = m.ownPair(own)
 	} else {
 		entry.Pairs, entry.Folded, entry.First = own.pairs, own.folded, true
@@ -295,8 +296,8 @@ func (m *Machine) ownPair(s *source) []Pair {
 // back, and if it may be cut, those that have no room. The session's own is in
 // all parts: it may have grown since.
 func (m *Machine) cutPairs(c *count, entry *Count, cut bool) {
-	if c.part.upto != 0 && c.part.parent == m.upper.parent {
-		entry.After = c.part.upto
+	if part := m.upper.partly(c); part.upto != 0 && part.parent == m.upper.parent {
+		entry.After = part.upto
 	}
 	from, _ := slices.BinarySearchFunc(entry.Pairs, entry.After+1, func(p Pair, session uint64) int { return cmp.Compare(p.Session, session) })
 	whole := entry.Pairs
@@ -315,16 +316,16 @@ func (m *Machine) cutPairs(c *count, entry *Count, cut bool) {
 // handedOver notes that the parent has the pairs of a count that a report said,
 // and has handed back what it has beside.
 func (m *Machine) handedOver(f firstCount) {
-	c := f.count
+	c, u := f.count, &m.upper
 	switch {
-	case f.after != 0 && c.part != (partTold{f.after, m.upper.parent}):
+	case f.after != 0 && c.part != (partTold{f.after, u.parent, u.handings}):
 		// The parts before went to another session of the parent, on whose disk they may not be.
 		c.part = partTold{}
 		m.changed(c, c.source(""))
 	case f.upto != 0:
-		c.part = partTold{f.upto, m.upper.parent}
+		c.part = partTold{f.upto, u.parent, u.handings}
 	default:
-		c.handed, c.part = true, partTold{}
+		c.handed, c.part = u.handings, partTold{}
 	}
 }
 
@@ -333,9 +334,9 @@ func (m *Machine) handedOver(f firstCount) {
 func (m *Machine) fillLines(now limiter.Time, r *Report, keep room) {
 	u := &m.upper
 	n := 0
-	for ; n < len(u.due) && len(r.Lines) < maxEntries; n++ {
+	for ; n < min(len(u.due), 2*maxEntries) && len(r.Lines) < maxEntries; n++ {
 		p := u.due[n]
-		if p.gone {
+		if m.current(now, p.object); p.gone {
 			continue
 		}
 		if !u.room.take(lineSize(p.object.name), keep) {
@@ -360,7 +361,8 @@ func (m *Machine) fillLines(now limiter.Time, r *Report, keep room) {
 		h.renewAt = limiter.Never
 		u.pools = append(u.pools, p)
 	}
-	u.due = slices.Delete(u.due, 0, n)
+	clear(u.due[:n])
+	u.due = u.due[n:]
 }
 
 // Acknowledged takes the parent's answer to a report.
@@ -405,10 +407,10 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		// A parent that starts has forgotten its lines: ask for new ones, and
 		// use the old ones until they end.
 		u.turn(a.Parent)
-		m.retell()
+		m.retell(now)
 		if u.pass != nil { // what it was told before may not be on its disk
 			u.pass.after, u.pass.sent = "", 0
-			m.unhand()
+			u.unhand()
 		}
 	}
 	u.stamp, u.stampAt = a.Stamp, now
@@ -420,9 +422,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	if a.Fenced && !u.fenced {
 		u.fenced = true
 		m.event(EventFenced, m.cfg.Place, "a newer session of this place runs elsewhere: this one takes no more requests, reports what it has, and exits")
-		for _, o := range m.withLimits() {
-			m.decideAll(o, now)
-		}
+		m.look(now)
 	}
 	m.progress(r, a)
 	m.adoptFolded(now, a.Folded)
@@ -435,6 +435,9 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		m.handedBack(now, back)
 	}
 	for i, p := range pools { // in the order of r.Lines
+		if m.current(now, p.object); p.gone {
+			continue
+		}
 		p.toldOf = r.Lines[i].Demand.Single
 		if said := r.Lines[i]; said.Ended && said.Line == p.held.number && said.Lender == p.held.lender {
 			p.held = held{} // the parent knows
@@ -475,19 +478,19 @@ func (m *Machine) number(now limiter.Time, n uint64) {
 		m.write(metaKey, m.saved())
 	}
 	m.event(EventJoined, m.cfg.Place.Parent(), "")
-	m.retell()
+	m.retell(now)
 }
 
 // retell asks for every share that is demanded and not held from the parent
 // as it runs now.
-func (m *Machine) retell() {
-	for _, o := range m.withLimits() {
+func (m *Machine) retell(now limiter.Time) {
+	m.forAll(now, taskRetell, func(_ limiter.Time, o *object) {
 		for _, p := range o.pools {
 			if !p.owner && (p.held.number != 0 || !p.told.none() || len(o.waiters) > 0) {
 				m.tell(p)
 			}
 		}
-	}
+	})
 }
 
 // progress drops what the parent's disk has from what is to be sent.
@@ -503,7 +506,7 @@ func (m *Machine) progress(r *Report, a *Ack) {
 			m.event(EventRefill, m.cfg.Place.Parent(), "it lacks changes that it had acknowledged; sending them again")
 		}
 		u.acked, u.whole = acked, false
-		m.unhand() // it lacks the earlier sessions' pairs as well
+		u.unhand() // it lacks the earlier sessions' pairs as well
 		m.beginPass()
 	default:
 		u.acked = acked
@@ -516,13 +519,7 @@ func (m *Machine) progress(r *Report, a *Ack) {
 }
 
 // unhand has the pairs of earlier sessions sent up once more, of all counts.
-func (m *Machine) unhand() {
-	for o := m.idle.first; o != nil; o = o.idle.next {
-		if o.count != nil {
-			o.count.handed, o.count.part = false, partTold{}
-		}
-	}
-}
+func (u *upper) unhand() { u.handings++ }
 
 // handedBack takes what the parent knows of this place's other sessions.
 func (m *Machine) handedBack(now limiter.Time, back Count) {
@@ -541,7 +538,7 @@ func (m *Machine) handedBack(now limiter.Time, back Count) {
 	}
 	switch {
 	case changed: // another session of the parent may not know of it
-		c.handed = false
+		c.handed = 0
 		m.changed(c, s)
 	case moved:
 		m.record(c, s)
@@ -680,11 +677,11 @@ func (m *Machine) Recalled(now limiter.Time, r *Recall) {
 		return
 	}
 	for _, g := range r.Lines {
-		s := m.spaces[g.Name.Namespace]
-		if s == nil || s.objects[g.Name.Key] == nil {
+		o := m.awakeObject(now, g.Name)
+		if o == nil {
 			continue
 		}
-		p := poolOf(s.objects[g.Name.Key].pools, g.Limit)
+		p := poolOf(o.pools, g.Limit)
 		if p == nil || p.owner {
 			continue
 		}

@@ -52,6 +52,7 @@ type Runner struct {
 	waiting map[uint64]func(tiers.Decision, error)
 	checks  uint64
 	broken  error
+	closing bool // nothing but the close goes on
 	killed  bool
 }
 
@@ -85,6 +86,11 @@ func Start(cfg tiers.Config, store Store, sender Sender, clock func() limiter.Ti
 // step runs one step and does what it wants done. A store may refuse to run
 // it, when too much waits: then done gets the error and nothing happened.
 func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(error)) {
+	r.run(f, false, done)
+}
+
+// run runs a step, or one of those that close the machine: then no others run.
+func (r *Runner) run(f func(m *tiers.Machine, now limiter.Time), closes bool, done func(error)) {
 	var out tiers.Output
 	ran := false
 	r.store.Update(func(rd tiers.Reader) ([]tiers.Write, error) {
@@ -92,6 +98,9 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 		defer r.mu.Unlock()
 		if r.broken != nil {
 			return nil, r.broken
+		}
+		if r.closing = r.closing || closes; r.closing != closes {
+			return nil, ErrStopped
 		}
 		ran = true
 		now := r.clock()
@@ -132,6 +141,14 @@ func (r *Runner) step(f func(m *tiers.Machine, now limiter.Time), done func(erro
 		r.sender.Event(e)
 	}
 	r.tell(out.Decided, false)
+}
+
+// ended is why no check is decided any more, if so. The caller holds mu.
+func (r *Runner) ended() error {
+	if r.closing {
+		return ErrStopped
+	}
+	return r.broken
 }
 
 // tell answers checks that waited: those whose decision needs no disk at
@@ -183,8 +200,7 @@ func (r *Runner) Tick() {
 // Check decides a check; done is called once, at once or within wait.
 func (r *Runner) Check(name tiers.Name, hits int64, wait time.Duration, done func(tiers.Decision, error)) {
 	r.mu.Lock()
-	if r.broken != nil {
-		err := r.broken
+	if err := r.ended(); err != nil {
 		r.mu.Unlock()
 		done(tiers.Decision{}, err)
 		return
@@ -259,8 +275,7 @@ func (r *Runner) CheckID(name tiers.Name, hits int64, wait time.Duration, reques
 // would cost a sixth of what the check does.
 func (r *Runner) TryCheck(name tiers.Name, hits int64, d *tiers.Decision) error {
 	r.mu.Lock()
-	if r.broken != nil {
-		err := r.broken
+	if err := r.ended(); err != nil {
 		r.mu.Unlock()
 		return err
 	}
@@ -532,9 +547,12 @@ func (r *Runner) Stopped() bool {
 
 // Close writes what a start after a good stop needs, and ends the runner.
 func (r *Runner) Close() error {
-	closed := make(chan error, 1)
-	r.step(func(m *tiers.Machine, now limiter.Time) { m.Close(now) }, func(err error) { closed <- err })
-	err := <-closed
+	var err error
+	for done := false; !done && err == nil; {
+		closed := make(chan error, 1)
+		r.run(func(m *tiers.Machine, now limiter.Time) { done = m.Close(now) }, true, func(err error) { closed <- err })
+		err = <-closed
+	}
 	r.stop(ErrStopped)
 	if errors.Is(err, ErrStopped) {
 		return nil // it had stopped before

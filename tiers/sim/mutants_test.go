@@ -91,7 +91,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a parent acknowledges across a gap",
-		edits:   []edit{{"tiers/lower.go", "if r.From <= progress.Acked && r.To > progress.Acked {", "if r.To > progress.Acked {"}},
+		edits:   []edit{{"tiers/lower.go", "if r.From <= progress.Acked && r.To > progress.Acked", "if r.To > progress.Acked"}},
 		test:    "tiers/sim TestLostDiskOfACountry",
 	},
 	{
@@ -111,7 +111,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "what is handed back is no news to another session of the parent",
-		edits:   []edit{{"tiers/upper.go", "c.handed = false\n\t\tm.changed(c, s)", "m.record(c, s)"}},
+		edits:   []edit{{"tiers/upper.go", "c.handed = 0\n\t\tm.changed(c, s)", "m.record(c, s)"}},
 		test:    "tiers TestWhatIsHandedBackIsTold",
 	},
 	{
@@ -121,7 +121,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "parts of a count that another session of the parent was told are taken to be on the disk of this one",
-		edits:   []edit{{"tiers/upper.go", "c.part.upto != 0 && c.part.parent == m.upper.parent {", "c.part.upto != 0 {"}, {"tiers/upper.go", "f.after != 0 && c.part != (partTold{f.after, m.upper.parent}):", "false:"}},
+		edits:   []edit{{"tiers/upper.go", "; part.upto != 0 && part.parent == m.upper.parent {", "; part.upto != 0 {"}, {"tiers/upper.go", "f.after != 0 && c.part != (partTold{f.after, u.parent, u.handings}):", "false:"}},
 		test:    "tiers TestCountOfManySessionsIsToldInParts",
 	},
 	{
@@ -148,6 +148,29 @@ var mutants = []mutant{
 		mistake: "an owner that hears of longer leases has filled until then",
 		edits:   []edit{{"tiers/machine.go", "m.hush(p)\n", ""}},
 		test:    "tiers TestLeasesThatChildrenKnow",
+	},
+	{
+		mistake: "a key is used before it follows the rules that its place follows", quick: true,
+		edits: []edit{
+			{"tiers/machine.go", "return m.current(now, o)", "return o"},
+			{"tiers/check.go", "if o == nil || o.swept != m.sweep.given {", "if o == nil {"},
+		},
+		test: "tiers TestKeyIsBroughtUpBeforeItIsUsed",
+	},
+	{
+		mistake: "a key refills by its old figures until its place comes to it",
+		edits:   []edit{{"tiers/sweep.go", "t.do(t.at, o)", "t.do(now, o)"}},
+		test:    "tiers TestKeyIsBroughtUpBeforeItIsUsed",
+	},
+	{
+		mistake: "a place does with all keys at once what concerns all",
+		edits:   []edit{{"tiers/sweep.go", "n > 0 && !m.swept(); n--", "!m.swept(); n--"}},
+		test:    "tiers TestNoStepGrowsWithTheKeys",
+	},
+	{
+		mistake: "all keys that are due are seen to in one step",
+		edits:   []edit{{"tiers/machine.go", "for range m.maxStep() {", "for {"}},
+		test:    "tiers TestNoStepGrowsWithTheKeys",
 	},
 	{
 		mistake: "an owner forgets its longest lease with the rules that say so",
@@ -339,7 +362,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a stop is clean though shares are lent",
-		edits:   []edit{{"tiers/machine.go", "lent = lent || out.Capacity > 0 || out.Rate > 0", "_ = out"}},
+		edits:   []edit{{"tiers/machine.go", "m.lent = m.lent || out.Capacity > 0 || out.Rate > 0", "_ = out"}},
 		test:    "tiers TestStopWithSharesLentIsNotClean",
 	},
 	{
