@@ -135,6 +135,6 @@ func admin[Q, R any](ctx context.Context, c *Client, v Verb, q Q) (reply R, err 
 	if err != nil {
 		return reply, err
 	}
-	err = at.roundTrip(ctx, &nats.Msg{Subject: at.subject(v), Header: versionOnly, Data: body}, 0, &reply)
+	err = at.roundTrip(ctx, &nats.Msg{Subject: at.subject(v), Header: versionOnly, Data: body}, waiting{}, &reply)
 	return reply, err
 }

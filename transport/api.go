@@ -50,6 +50,9 @@ type CheckRequest struct {
 	// answer, with the same permit, and spends nothing. A denial is not remembered. One that is asked again while the
 	// first still waits is answered with it.
 	ID string
+	// Timeout is how long the asker waits for the answer; 0: not known. The check waits no longer, whatever Wait and the
+	// rule say. It is not a field of the request: a [Client] knows it, and sends it in [TimeoutHeader].
+	Timeout time.Duration
 }
 
 // Why a check was denied.

@@ -57,13 +57,22 @@ func (b backend) Check(req CheckRequest, done func(CheckReply, *Error)) {
 
 // wait is how long a check may wait: what it says, or its rule, or [DefaultWait].
 func (b backend) wait(req CheckRequest) time.Duration {
-	if req.Wait != RuleWait {
-		return req.Wait
+	wait := req.Wait
+	if wait == RuleWait {
+		wait = DefaultWait
+		if rule := b.runner.Current().Rule(req.Namespace); rule != nil && rule.Wait >= 0 {
+			wait = rule.Wait
+		}
 	}
-	if rule := b.runner.Current().Rule(req.Namespace); rule != nil && rule.Wait >= 0 {
-		return rule.Wait
+	if req.Timeout > 0 {
+		wait = min(wait, placeWaits(req.Timeout))
 	}
-	return DefaultWait
+	return wait
+}
+
+// placeWaits is how long a place lets a check wait whose asker waits so long: its answer has to travel.
+func placeWaits(timeout time.Duration) time.Duration {
+	return timeout - min(timeout/10, 250*time.Millisecond)
 }
 
 func (b backend) Release(req ReleaseRequest, done func(ReleaseReply, *Error)) {

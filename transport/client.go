@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -24,11 +25,17 @@ const DefaultTimeout = 5 * time.Second
 // An error that a place answered is an [*Error], to be compared with [errors.Is]. [ErrNoResponders] says that nobody
 // listens. When no answer came in time the error wraps [context.DeadlineExceeded] (or [context.Canceled]): the
 // request may have been done all the same, so retrying an add may count it twice, unless it has an id: see [WithID].
+//
+// A check tells the place how long its asker waits, by the context's deadline or the client's time-out, and the place
+// waits no longer. If the context ends while a check is under way, the client listens on for its answer as long as the
+// place may wait, and releases the permit that comes; not that of a check with an id, which may be asked again, and gets
+// the same one then. Make one client, and keep it.
 type Client struct {
 	nc       *nats.Conn
 	subjects Subjects
 	place    string
 	timeout  time.Duration
+	replies  *replies // to checks
 }
 
 // Option configures a [Client].
@@ -64,12 +71,13 @@ func WithTimeout(d time.Duration) Option {
 
 // NewClient returns a client on a connection.
 func NewClient(nc *nats.Conn, opts ...Option) (*Client, error) {
-	c := &Client{nc: nc, subjects: Subjects{prefix: DefaultPrefix}, timeout: DefaultTimeout}
+	c := &Client{nc: nc, subjects: Subjects{prefix: DefaultPrefix}, timeout: DefaultTimeout, replies: &replies{nc: nc}}
 	for _, opt := range opts {
 		if err := opt(c); err != nil {
 			return nil, err
 		}
 	}
+	runtime.AddCleanup(c, (*replies).collect, c.replies)
 	return c, nil
 }
 
@@ -107,8 +115,9 @@ func (id idOption) add(q *AddRequest) *Error {
 // WithHits asks for more than one hit, or with 0 looks without spending.
 func WithHits(n int64) CheckOption { return checkOption(func(q *CheckRequest) { q.Hits = n }) }
 
-// WithWait sets how long the check may wait for a share. Without it the namespace's rule says, or else it is
-// [DefaultWait]; the client does not know the rule, so where that is more than its timeout, give it here.
+// WithWait sets how long the check may wait for a share, and adds that to the client's time-out. Without it the
+// namespace's rule says, or else it is [DefaultWait]; and since the client does not know the rule, its time-out bounds
+// how long the place waits by it. The context's deadline bounds either.
 func WithWait(d time.Duration) CheckOption { return checkOption(func(q *CheckRequest) { q.Wait = d }) }
 
 // WithID gives a check or an add an id, so that it can be asked again until an answer comes: it is carried out once, and
@@ -124,23 +133,60 @@ func (c *Client) Check(ctx context.Context, namespace, key string, opts ...Check
 			return CheckReply{}, err
 		}
 	}
-	return single(ctx, c, &checkCodec, q, q.mayWait(), (*checkWire).reply)
+	wait := q.mayWait()
+	wait.late = func(msg *nats.Msg) {
+		var w checkWire
+		if json.Unmarshal(msg.Data, &w) == nil {
+			c.giveUp(&q, w.Permit)
+		}
+	}
+	return single(ctx, c, &checkCodec, q, wait, (*checkWire).reply)
+}
+
+// waiting says how the answer to a request is waited for. The zero waiting is that of one that is answered at once.
+type waiting struct {
+	longer time.Duration   // than the client's time-out, where the context has no deadline
+	rule   bool            // by the place's rule it may be longer still
+	late   func(*nats.Msg) // takes an answer that comes when the context has ended; nil: nobody does
+}
+
+// giveUp releases the permit of a check whose asker has given up. A check with an id may be asked again, and is answered
+// with the same permit then.
+func (c *Client) giveUp(q *CheckRequest, permit string) {
+	p, refused := parsePermit(permit)
+	if refused != nil || q.ID != "" {
+		return
+	}
+	// Nobody waits for the answer; what is lost ends with its hold.
+	_ = c.nc.Publish(c.subjects.At(VerbRelease, p.place), releaseCodec.appendRequest(nil, &ReleaseRequest{Namespace: q.Namespace, Key: q.Key, Permit: permit}))
 }
 
 // mayWait is how much longer than its timeout a client waits for the answer.
-func (q *CheckRequest) mayWait() time.Duration {
+func (q *CheckRequest) mayWait() waiting {
 	if q.Wait == RuleWait {
-		return DefaultWait
+		return waiting{longer: DefaultWait, rule: true}
 	}
-	return q.Wait
+	return waiting{longer: q.Wait}
 }
 
 // CheckBatch asks for up to [MaxBatch] checks in one message, which are decided in order. The results are in the same
 // order, each with its own error. Hits and Wait are as given: 0 looks without spending.
 func (c *Client) CheckBatch(ctx context.Context, requests []CheckRequest) ([]Result[CheckReply], error) {
-	var wait time.Duration
+	var wait waiting
 	for i := range requests {
-		wait = max(wait, requests[i].mayWait())
+		each := requests[i].mayWait()
+		wait.longer, wait.rule = max(wait.longer, each.longer), wait.rule || each.rule
+	}
+	wait.late = func(msg *nats.Msg) {
+		var w struct {
+			Responses []checkWire `json:"responses"`
+		}
+		if json.Unmarshal(msg.Data, &w) != nil || len(w.Responses) != len(requests) {
+			return
+		}
+		for i := range requests {
+			c.giveUp(&requests[i], w.Responses[i].Permit)
+		}
 	}
 	return batch(ctx, c, &checkCodec, requests, wait, (*checkWire).reply)
 }
@@ -162,24 +208,24 @@ func (c *Client) release(ctx context.Context, q ReleaseRequest) (ReleaseReply, e
 	if p, err := parsePermit(q.Permit); err == nil && at.place == "" {
 		at.place = p.place
 	}
-	return single(ctx, &at, &releaseCodec, q, 0, (*releaseWire).reply)
+	return single(ctx, &at, &releaseCodec, q, waiting{}, (*releaseWire).reply)
 }
 
 // ReleaseBatch releases or renews up to [MaxBatch] permits in one message. Without [WithPlace] some leaf is asked, and
 // permits of other places get [ErrWrongPlace].
 func (c *Client) ReleaseBatch(ctx context.Context, requests []ReleaseRequest) ([]Result[ReleaseReply], error) {
-	return batch(ctx, c, &releaseCodec, requests, 0, (*releaseWire).reply)
+	return batch(ctx, c, &releaseCodec, requests, waiting{}, (*releaseWire).reply)
 }
 
 // Refund takes back hits that checks spent for nothing, as far as the place that is asked admitted them: ask the one
 // that did, with [WithPlace]. A refund that is repeated counts again.
 func (c *Client) Refund(ctx context.Context, namespace, key string, hits int64) (RefundReply, error) {
-	return single(ctx, c, &refundCodec, RefundRequest{Namespace: namespace, Key: key, Hits: hits}, 0, (*refundWire).reply)
+	return single(ctx, c, &refundCodec, RefundRequest{Namespace: namespace, Key: key, Hits: hits}, waiting{}, (*refundWire).reply)
 }
 
 // RefundBatch is [Client.Refund] for up to [MaxBatch] keys in one message.
 func (c *Client) RefundBatch(ctx context.Context, requests []RefundRequest) ([]Result[RefundReply], error) {
-	return batch(ctx, c, &refundCodec, requests, 0, (*refundWire).reply)
+	return batch(ctx, c, &refundCodec, requests, waiting{}, (*refundWire).reply)
 }
 
 // Add adds delta, which may be negative, to a key, and returns when that is durable.
@@ -190,23 +236,23 @@ func (c *Client) Add(ctx context.Context, namespace, key string, delta int64, op
 			return AddReply{}, err
 		}
 	}
-	return single(ctx, c, &addCodec, q, 0, (*addWire).reply)
+	return single(ctx, c, &addCodec, q, waiting{}, (*addWire).reply)
 }
 
 // AddBatch makes up to [MaxBatch] additions in one message, and returns when all are durable. They are not atomic: the
 // results are in the same order, each with its own error.
 func (c *Client) AddBatch(ctx context.Context, requests []AddRequest) ([]Result[AddReply], error) {
-	return batch(ctx, c, &addCodec, requests, 0, (*addWire).reply)
+	return batch(ctx, c, &addCodec, requests, waiting{}, (*addWire).reply)
 }
 
 // Get returns a key's total at the place, and its views of the tiers above.
 func (c *Client) Get(ctx context.Context, namespace, key string) (GetReply, error) {
-	return single(ctx, c, &getCodec, GetRequest{Namespace: namespace, Key: key}, 0, (*getWire).reply)
+	return single(ctx, c, &getCodec, GetRequest{Namespace: namespace, Key: key}, waiting{}, (*getWire).reply)
 }
 
 // GetBatch is [Client.Get] for up to [MaxBatch] keys in one message.
 func (c *Client) GetBatch(ctx context.Context, requests []GetRequest) ([]Result[GetReply], error) {
-	return batch(ctx, c, &getCodec, requests, 0, (*getWire).reply)
+	return batch(ctx, c, &getCodec, requests, waiting{}, (*getWire).reply)
 }
 
 // List returns a page of a namespace's keys at the place, in byte order. A Limit of 0 is [DefaultList].
@@ -214,7 +260,7 @@ func (c *Client) List(ctx context.Context, q ListRequest) (ListReply, error) {
 	if q.Limit == 0 {
 		q.Limit = DefaultList
 	}
-	return single(ctx, c, &listCodec, q, 0, (*listWire).reply)
+	return single(ctx, c, &listCodec, q, waiting{}, (*listWire).reply)
 }
 
 // Result is one answer of a batch.
@@ -224,7 +270,7 @@ type Result[R any] struct {
 	Err error
 }
 
-func single[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], q Q, wait time.Duration, reply func(*W) (R, error)) (R, error) {
+func single[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], q Q, wait waiting, reply func(*W) (R, error)) (R, error) {
 	var none R
 	if err := valid(c, k, &q); err != nil {
 		return none, err
@@ -243,7 +289,7 @@ func single[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], q Q, wa
 	return r, nil
 }
 
-func batch[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], requests []Q, wait time.Duration, reply func(*W) (R, error)) ([]Result[R], error) {
+func batch[Q, R, W any](ctx context.Context, c *Client, k *codec[Q, R], requests []Q, wait waiting, reply func(*W) (R, error)) ([]Result[R], error) {
 	if len(requests) == 0 || len(requests) > MaxBatch {
 		return nil, ErrOutOfRange.Errorf("the batch has %d requests: send 1 to %d", len(requests), MaxBatch)
 	}
@@ -296,7 +342,7 @@ func (c *Client) subject(v Verb) string {
 }
 
 // roundTrip sends a request of JSON, and reads the answer into reply.
-func (c *Client) roundTrip(ctx context.Context, q *nats.Msg, wait time.Duration, reply any) error {
+func (c *Client) roundTrip(ctx context.Context, q *nats.Msg, wait waiting, reply any) error {
 	msg, err := c.request(ctx, q, wait)
 	if err != nil {
 		return err
@@ -308,15 +354,27 @@ func (c *Client) roundTrip(ctx context.Context, q *nats.Msg, wait time.Duration,
 }
 
 // request sends a request, and returns the answer, if it is no refusal. Where nothing else says that an answer is ours, the
-// request names its version, and so must the answer.
-func (c *Client) request(ctx context.Context, q *nats.Msg, wait time.Duration) (*nats.Msg, error) {
+// request names its version, and so must the answer. One that may wait at the place for longer than its asker says how
+// long that one waits.
+func (c *Client) request(ctx context.Context, q *nats.Msg, wait waiting) (*nats.Msg, error) {
 	subject := q.Subject
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.timeout+wait)
+		ctx, cancel = context.WithTimeout(ctx, c.timeout+wait.longer)
 		defer cancel()
 	}
-	msg, err := c.nc.RequestMsgWithContext(ctx, q)
+	var msg *nats.Msg
+	var err error
+	if wait.late == nil {
+		msg, err = c.nc.RequestMsgWithContext(ctx, q)
+	} else {
+		deadline, _ := ctx.Deadline()
+		left := max(time.Millisecond, time.Until(deadline))
+		if wait.rule || wait.longer > placeWaits(left) {
+			q.Header = nats.Header{TimeoutHeader: []string{strconv.FormatInt(left.Milliseconds(), 10)}}
+		}
+		msg, err = c.replies.ask(ctx, q, left+c.timeout, wait.late)
+	}
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		e := ErrNoResponders.Errorf("nobody listens on %s: is a tributary serving there? Look with \"nats micro ls\", and "+

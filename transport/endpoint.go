@@ -28,6 +28,11 @@ type endpoint[Q, R any] struct {
 	served bool
 	// hurry, if any, makes a request one that is answered without waiting, for when half of the room is taken.
 	hurry func(*Q)
+	// within, if any, tells a request how long its asker waits for the answer.
+	within func(*Q, time.Duration)
+	// holds, if any, says that an answer brings what only its asker can give back; undo does so when nobody gets it.
+	holds func(*Q, *R) bool
+	undo  func(*Q, *R)
 }
 
 func newEndpoint[Q, R any](s *Service, c *codec[Q, R], ask func(Q, func(R, *Error)), served bool) *endpoint[Q, R] {
@@ -92,6 +97,9 @@ func (e *endpoint[Q, R]) accept(req micro.Request, m *message[Q, R]) (err *Error
 	if err := e.identify(req.Headers(), m); err != nil {
 		return err
 	}
+	if err := e.hasten(req.Headers(), m); err != nil {
+		return err
+	}
 	return e.gate.enter(len(m.slots))
 }
 
@@ -139,6 +147,25 @@ func (e *endpoint[Q, R]) identify(h micro.Headers, m *message[Q, R]) *Error {
 		if s.err = e.homeless(*e.codec.id(&s.req)); s.err != nil && !m.batch {
 			return s.err
 		}
+	}
+	return nil
+}
+
+// hasten tells the requests of a message how long its asker waits.
+func (e *endpoint[Q, R]) hasten(h micro.Headers, m *message[Q, R]) *Error {
+	values, has := h[TimeoutHeader]
+	if !has || e.within == nil {
+		return nil
+	}
+	if len(values) != 1 {
+		return ErrMalformed.Errorf("%s has %d values: send one", TimeoutHeader, len(values))
+	}
+	ms, err := strconv.ParseInt(values[0], 10, 64)
+	if err != nil || ms < 1 || ms > MaxInteger {
+		return ErrMalformed.Errorf("%s is %s: it is how long the answer is waited for, in milliseconds, 1 to %d", TimeoutHeader, quote(values[0]), int64(MaxInteger))
+	}
+	for i := range m.slots {
+		e.within(&m.slots[i].req, fromMilliseconds(ms))
 	}
 	return nil
 }
@@ -319,7 +346,10 @@ func (m *message[Q, R]) send(handler bool) {
 		err = m.req.Respond(body, micro.WithHeaders(micro.Headers(header)))
 	default:
 		// NATS has copied the body when this returns.
-		err = e.svc.nc.PublishMsg(&nats.Msg{Subject: m.req.Reply(), Header: replyHeader(header, failed), Data: body})
+		err = e.svc.nc.PublishMsg(&nats.Msg{Subject: m.req.Reply(), Reply: m.returnTo(), Header: replyHeader(header, failed), Data: body})
+	}
+	if err != nil || failed != nil { // nobody gets it, or an error in its stead
+		m.undo()
 	}
 	if cap(body) <= maxPooledBody {
 		*buffer = body
@@ -381,6 +411,20 @@ func (e *endpoint[Q, R]) sendable(size int) *Error {
 func (e *endpoint[Q, R]) unsendable(what string) *Error {
 	return ErrInternal.Errorf("the request was done, but its answer of %s is more than the %d bytes that the NATS server "+
 		"takes: ask for less at a time, or raise max_payload", what, e.svc.nc.MaxPayload())
+}
+
+// undo takes back what was done for requests whose answers nobody gets.
+func (m *message[Q, R]) undo() {
+	for i := range m.slots {
+		if s := &m.slots[i]; s.holds() {
+			m.endpoint.undo(&s.req, &s.reply)
+		}
+	}
+}
+
+// holds says that the answer brings what only its asker can give back.
+func (s *slot[Q, R]) holds() bool {
+	return s.err == nil && s.message != nil && s.message.endpoint.holds != nil && s.message.endpoint.holds(&s.req, &s.reply)
 }
 
 // observe tells the counters and the observer what became of the message.

@@ -18,10 +18,10 @@ func TestRequestDefaultsAndBounds(t *testing.T) {
 		body string
 		want CheckRequest
 	}{
-		{`{"namespace":"api","key":"a"}`, CheckRequest{"api", "a", 1, RuleWait, ""}},
-		{` { "wait_ms" : 0 , "hits" : 0 , "key" : "a" , "namespace" : "api" } `, CheckRequest{"api", "a", 0, 0, ""}},
-		{`{"namespace":"a_-9","key":"` + key + `","hits":9007199254740991,"wait_ms":60000}`, CheckRequest{"a_-9", key, MaxInteger, time.Minute, ""}},
-		{`{"n\u0061mespace":"api","key":"\u0061\"\\/\ud83d\ude00\ufffd","hits":-0}`, CheckRequest{"api", "a\"\\/😀\ufffd", 0, RuleWait, ""}},
+		{`{"namespace":"api","key":"a"}`, CheckRequest{"api", "a", 1, RuleWait, "", 0}},
+		{` { "wait_ms" : 0 , "hits" : 0 , "key" : "a" , "namespace" : "api" } `, CheckRequest{"api", "a", 0, 0, "", 0}},
+		{`{"namespace":"a_-9","key":"` + key + `","hits":9007199254740991,"wait_ms":60000}`, CheckRequest{"a_-9", key, MaxInteger, time.Minute, "", 0}},
+		{`{"n\u0061mespace":"api","key":"\u0061\"\\/\ud83d\ude00\ufffd","hits":-0}`, CheckRequest{"api", "a\"\\/😀\ufffd", 0, RuleWait, "", 0}},
 	} {
 		one, batch, err := decoded([]byte(c.body), &checkCodec)
 		if err != nil || batch != nil || one.req != c.want {
@@ -33,8 +33,8 @@ func TestRequestDefaultsAndBounds(t *testing.T) {
 		t.Errorf("list: %+v, %v", one.req, err)
 	}
 	for body, want := range map[string]CheckRequest{
-		`{"namespace":"api","key":"a","id":"x"}`:                          {"api", "a", 1, RuleWait, "x"},
-		`{"id":"` + key[:128] + `","key":"a","namespace":"api","hits":2}`: {"api", "a", 2, RuleWait, key[:128]},
+		`{"namespace":"api","key":"a","id":"x"}`:                          {"api", "a", 1, RuleWait, "x", 0},
+		`{"id":"` + key[:128] + `","key":"a","namespace":"api","hits":2}`: {"api", "a", 2, RuleWait, key[:128], 0},
 	} {
 		if one, _, err := decoded([]byte(body), &checkCodec); err != nil || one.req != want {
 			t.Errorf("%s: %+v, %v", body, one.req, err)
@@ -69,7 +69,7 @@ func TestDecodedRequestsShareNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (CheckRequest{"api", "b", 1, RuleWait, ""}); batch[1].req != want {
+	if want := (CheckRequest{"api", "b", 1, RuleWait, "", 0}); batch[1].req != want {
 		t.Errorf("second: %+v", batch[1].req)
 	}
 	if batch[2].err == nil {

@@ -40,7 +40,7 @@ func (o *Objects) Ask(ctx context.Context, name string, q ObjectRequest) ([]byte
 	maps.Copy(header, q.Header)
 	header.Set(ObjectHeader, name)
 	header.Set(VersionHeader, wireVersion)
-	reply, err := at.request(ctx, &nats.Msg{Subject: at.subject(objectVerb(o.kind)), Header: header, Data: q.Data}, 0)
+	reply, err := at.request(ctx, &nats.Msg{Subject: at.subject(objectVerb(o.kind)), Header: header, Data: q.Data}, waiting{})
 	if err != nil {
 		return nil, err
 	}

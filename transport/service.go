@@ -21,6 +21,9 @@ const (
 	// VersionHeader carries the version of the wire: optional in a request, and in its reply if the request had it, or
 	// if it is an error. A message without is of version 1.
 	VersionHeader = "Tributary-Version"
+	// TimeoutHeader says in a message of checks how long its asker waits for the answer, in milliseconds. They wait no
+	// longer for a share, so that what comes to one is not taken by nobody.
+	TimeoutHeader = "Tributary-Timeout"
 	// MaxInFlight is how many operations of one verb may be in flight unless configured. Past about ten thousand
 	// durable adds only the latency grows.
 	MaxInFlight = 16384
@@ -107,6 +110,7 @@ type Service struct {
 	backend   Backend
 	micro     micro.Service
 	endpoints map[Verb]*counters
+	unheard   unheard
 }
 
 // counters is what the endpoints of one verb share.
@@ -156,6 +160,10 @@ func NewService(nc *nats.Conn, cfg ServiceConfig, b Backend) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serving %s over NATS: %w", cfg.Place, err)
 	}
+	if err := s.listenForUnheard(); err != nil {
+		_ = s.micro.Stop()
+		return nil, fmt.Errorf("serving %s over NATS: %w", cfg.Place, err)
+	}
 	if err := s.register(); err != nil {
 		_ = s.micro.Stop()
 		return nil, fmt.Errorf("serving %s over NATS: %w", cfg.Place, err)
@@ -167,6 +175,8 @@ func NewService(nc *nats.Conn, cfg ServiceConfig, b Backend) (*Service, error) {
 func (s *Service) register() error {
 	check := newEndpoint(s, &checkCodec, s.backend.Check, s.cfg.Leaf)
 	check.hurry = func(q *CheckRequest) { q.Wait = 0 }
+	check.within = func(q *CheckRequest, timeout time.Duration) { q.Timeout = timeout }
+	check.holds, check.undo = holdsPermit, s.takeBack
 	add := newEndpoint(s, &addCodec, nil, s.cfg.Leaf)
 	add.askAll = s.backend.Add
 	same := func(v Verb, h micro.Handler) verbEndpoints { return verbEndpoints{v, h, h} }

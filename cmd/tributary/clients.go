@@ -149,7 +149,7 @@ func (n *integer) UnmarshalText(text []byte) error {
 type CheckCmd struct {
 	Key  target         `arg:"" name:"namespace/key" help:"What to check, such as api/user-42."`
 	Hits integer        `help:"How much to spend. 0 looks without spending." default:"1" placeholder:"N" operand:""`
-	Wait *time.Duration `help:"How long the check may wait for a share of the limit, at most 1m. Without it the rule says, or it is 250ms." placeholder:"DURATION" operand:""`
+	Wait *time.Duration `help:"How long the check may wait for a share of the limit, at most 1m, beside the time-out. Without it the rule says, but not longer than the time-out, or it is 250ms." placeholder:"DURATION" operand:""`
 	idFlag
 	clientFlags
 }
