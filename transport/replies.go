@@ -76,7 +76,9 @@ func answered(msg *nats.Msg, open bool) (*nats.Msg, error) {
 }
 
 // nobodyListened says that a message is the NATS server's word that nobody listens where one was sent.
-func nobodyListened(msg *nats.Msg) bool { return len(msg.Data) == 0 && msg.Header.Get("Status") == "503" }
+func nobodyListened(msg *nats.Msg) bool {
+	return len(msg.Data) == 0 && msg.Header.Get("Status") == "503"
+}
 
 // open makes room for an answer, and names it in the request.
 func (r *replies) open(q *nats.Msg) (string, *question, error) {

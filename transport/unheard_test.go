@@ -82,7 +82,9 @@ func TestPermitThatNobodyWantsToHearOfIsReleased(t *testing.T) {
 	if err := nc.Publish("tributary.check.eu.de.berlin", []byte(`{"namespace":"desk","key":"a"}`)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it was answered", func() bool { return w.places["eu.de.berlin"].service.endpoints[VerbCheck].gate.inside.Load() == 0 && awake(w) })
+	eventually(t, "it was answered", func() bool {
+		return w.places["eu.de.berlin"].service.endpoints[VerbCheck].gate.inside.Load() == 0 && awake(w)
+	})
 	free(t, w)
 }
 
@@ -131,7 +133,9 @@ func TestPermitOfACheckWithAnIDIsKept(t *testing.T) {
 	}()
 	waits(t, w, 1)
 	cancel()
-	<-failed
+	if err := await(t, failed, "the check gives up"); !errors.Is(err, context.Canceled) {
+		t.Errorf("it was told %v", err)
+	}
 	leave()
 	again := must[CheckReply](t)(client.Check(t.Context(), "desk", "a", WithID("x"), WithWait(MaxWait)))
 	if r := must[ReleaseReply](t)(client.Release(t.Context(), "desk", "a", again.Permit)); !again.Allowed || !r.Done {
