@@ -212,6 +212,7 @@ type ChildState struct {
 	Number    uint64
 	Reported  bool          // since this place's start
 	Seen      time.Duration // how long ago it reported last, where Reported
+	Lag       time.Duration // how old its watermark is; -1: it has none yet
 	Behind    int           // places below it that its totals wait for
 	Rules     uint64        // its version
 	Refused   string        // why its reports are refused; "": they are not
@@ -225,7 +226,10 @@ func (m *Machine) Children(now limiter.Time) []ChildState {
 	for _, c := range m.lower.children { // sorted below
 		state := ChildState{
 			Place: c.place, Session: c.session, Number: c.record.Number, Reported: c.reported, Behind: c.behind,
-			Rules: c.version, Refused: c.refused, Lines: c.lines, Forgotten: c.record.Forgotten,
+			Rules: c.version, Refused: c.refused, Lines: c.lines, Forgotten: c.record.Forgotten, Lag: -1,
+		}
+		if c.known {
+			state.Lag = max(0, now.Sub(c.through))
 		}
 		if c.reported {
 			state.Seen = now.Sub(c.seenAt)

@@ -29,6 +29,7 @@ type PlacesRequest struct{}
 // PlacesReply is what a place knows of those below it, sorted by name.
 type PlacesReply struct {
 	Place  string       `json:"place"`
+	Rules  uint64       `json:"rules"` // the version of the rules that it follows itself
 	Places []ChildPlace `json:"places"`
 }
 
@@ -47,6 +48,8 @@ type ChildPlace struct {
 	Starts uint64 `json:"starts"`
 	// Rules is the version of the rules that it follows.
 	Rules uint64 `json:"rules"`
+	// LagMS is how old the newest total of it is of which this place has all; -1: that is not known.
+	LagMS int64 `json:"lag_ms"`
 	// Behind counts places below it that its totals wait for.
 	Behind int `json:"behind"`
 	// Lines counts the shares that it is lent.
@@ -108,14 +111,18 @@ func (r JoinReply) MarshalJSON() ([]byte, error) {
 
 // Places is [Admin.Places].
 func (b backend) Places(_ PlacesRequest, done func(PlacesReply, *Error)) {
-	reply := PlacesReply{Place: string(b.cfg.Place), Places: []ChildPlace{}}
+	_, version := b.runner.Rules()
+	reply := PlacesReply{Place: string(b.cfg.Place), Rules: version, Places: []ChildPlace{}}
 	for _, c := range b.runner.Children() {
 		p := ChildPlace{
-			Place: string(c.Place), SeenMS: -1, Starts: c.Number, Rules: c.Rules, Behind: c.Behind, Lines: c.Lines,
+			Place: string(c.Place), SeenMS: -1, LagMS: -1, Starts: c.Number, Rules: c.Rules, Behind: c.Behind, Lines: c.Lines,
 			Refused: c.Refused, Forgotten: c.Forgotten,
 		}
 		if c.Reported {
 			p.SeenMS = milliseconds(c.Seen)
+		}
+		if c.Lag >= 0 {
+			p.LagMS = milliseconds(c.Lag)
 		}
 		reply.Places = append(reply.Places, p)
 	}
@@ -196,6 +203,13 @@ func (b backend) Join(q JoinRequest, done func(JoinReply, *Error)) {
 	})
 }
 
+// At is the client, asking a place.
+func (c *Client) At(place string) *Client {
+	at := *c
+	at.place = place
+	return &at
+}
+
 // Places lists the places right below the client's place; without one, below the root.
 func (c *Client) Places(ctx context.Context) (PlacesReply, error) {
 	return admin[PlacesRequest, PlacesReply](ctx, c, VerbPlaces, PlacesRequest{})
@@ -238,7 +252,5 @@ func (c *Client) parentOf(place string) (*Client, error) {
 	if p == tiers.Root {
 		return nil, fmt.Errorf("%s has no parent", p)
 	}
-	at := *c
-	at.place = string(p.Parent())
-	return &at, nil
+	return c.At(string(p.Parent())), nil
 }

@@ -16,7 +16,7 @@ import (
 type BackupCmd struct {
 	Folder string `arg:"" optional:"" name:"folder" help:"Where to, for stores that nobody serves. A running place has a folder of its own (serve --backups)." type:"path"`
 	storeFlags
-	clientFlags
+	clientFlags `set:"at=Running place to back up, such as eu.de.berlin. Without it: the stores of --data, which nobody serves."`
 }
 
 // Help is the command's long help.

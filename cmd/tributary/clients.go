@@ -9,21 +9,38 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/nats-io/nats.go"
 
 	"github.com/tributary-io/tributary/transport"
 )
 
-// clientFlags are what every command has that asks a place.
-type clientFlags struct {
+// serverFlags are what every command has that asks over NATS.
+type serverFlags struct {
 	NATS    string        `name:"nats" help:"NATS server, or several with commas between." default:"nats://127.0.0.1:4222" placeholder:"URL"`
-	At      string        `help:"Place to ask, such as eu.de.berlin. Without it: a city that NATS picks, one near." placeholder:"PLACE"`
 	Prefix  string        `help:"First part of all subjects." default:"tributary" placeholder:"PREFIX"`
 	Timeout time.Duration `help:"How long to wait for the server, and for the answer, such as 500ms or 5s." default:"5s" placeholder:"DURATION"`
 	JSON    bool          `name:"json" help:"Print the answer, or the error, as one JSON object."`
 }
 
-func (f *clientFlags) wantsJSON() bool { return f.JSON }
+func (f *serverFlags) wantsJSON() bool { return f.JSON }
+
+// clientFlags are what every command has that asks a place. What the place is to the command, and which one it is without
+// the flag, differs: a tag of the field says it, set:"at=…", where it is not atAnyCity.
+type clientFlags struct {
+	At string `help:"${at}" placeholder:"PLACE"`
+	serverFlags
+
+	namespace string // that is asked about, where it is one
+}
+
+const atAnyCity = "Place to ask, such as eu.de.berlin. Without it: a city that NATS picks, one near."
+
+// about is the same flags, of a command that asks about a namespace: one that is mistyped is answered with the near one.
+func (f clientFlags) about(namespace string) *clientFlags {
+	f.namespace = namespace
+	return &f
+}
 
 // idFlag is what the commands have whose requests a place remembers.
 type idFlag struct {
@@ -67,12 +84,9 @@ func ask[R interface{ MarshalJSON() ([]byte, error) }](app *App, f *clientFlags,
 		return err
 	}
 	reply, err := call(app.Context, client)
-	refusal, refused := errors.AsType[*transport.Error](err)
 	switch {
-	case refused && errors.Is(err, transport.ErrNoResponders):
-		return nobodyListens(refusal, nc.ConnectedUrlRedacted())
 	case err != nil:
-		return err
+		return f.advise(app.Context, nc, client, err)
 	case f.JSON:
 		printJSON(app.Stdout, reply)
 	default:
@@ -95,11 +109,6 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 		context.AfterFunc(d.ctx, func() { _ = conn.Close() })
 	}
 	return conn, err
-}
-
-// nobodyListens says where, and which flags to look at: the client knows neither.
-func nobodyListens(err *transport.Error, server string) error {
-	return err.Errorf("%s (--at, --prefix, --nats; this was %s)", err.Message, server)
 }
 
 // target is namespace/key. The first slash divides: a key may have more.
@@ -129,26 +138,52 @@ func (k *keys) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// integer is a whole number in decimal.
+// integer is a whole number in decimal. As a flag's value it may be negative: "--delta -3".
 type integer int64
 
-// UnmarshalText is what kong calls.
-func (n *integer) UnmarshalText(text []byte) error {
-	i, err := strconv.ParseInt(string(text), 10, 64)
+// Decode is what kong calls. Kong itself would take a negative number for a flag that it does not know.
+func (n *integer) Decode(ctx *kong.DecodeContext) error {
+	token := ctx.Scan.Peek()
+	if text, ok := token.Value.(string); ok && isNegative(text) {
+		ctx.Scan.Pop()
+	} else {
+		var err error
+		if token, err = ctx.Scan.PopValue("number"); err != nil {
+			return err
+		}
+	}
+	text := token.String()
+	i, err := strconv.ParseInt(text, 10, 64)
 	switch {
 	case errors.Is(err, strconv.ErrRange):
 		return fmt.Errorf("%s is out of range (at most %d)", text, int64(transport.MaxInteger))
 	case err != nil:
-		return fmt.Errorf("%q is no whole number", text)
+		return fmt.Errorf("%q is no whole number; write one such as 1", text)
 	}
 	*n = integer(i)
+	return nil
+}
+
+// amount is a whole number that is not negative.
+type amount int64
+
+// Decode is what kong calls.
+func (n *amount) Decode(ctx *kong.DecodeContext) error {
+	var i integer
+	if err := i.Decode(ctx); err != nil {
+		return err
+	}
+	if i < 0 {
+		return fmt.Errorf("%d is less than nothing; write a number from 0 on, such as 1", i)
+	}
+	*n = amount(i)
 	return nil
 }
 
 // CheckCmd asks whether a hit is allowed.
 type CheckCmd struct {
 	Key  target         `arg:"" name:"namespace/key" help:"What to check, such as api/user-42."`
-	Hits integer        `help:"How much to spend. 0 looks without spending." default:"1" placeholder:"N" operand:""`
+	Hits amount         `help:"How much to spend. 0 looks without spending." default:"1" placeholder:"N" operand:""`
 	Wait *time.Duration `help:"How long the check may wait for a share of the limit, at most 1m, beside the time-out. Without it the rule says, but not longer than the time-out, or it is 250ms." placeholder:"DURATION" operand:""`
 	idFlag
 	clientFlags
@@ -182,7 +217,7 @@ func (c *CheckCmd) Run(app *App) error {
 		options = append(options, transport.WithID(*c.ID))
 	}
 	allowed := false
-	err := ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.CheckReply, error) {
+	err := ask(app, c.about(c.Key.namespace), func(ctx context.Context, client *transport.Client) (transport.CheckReply, error) {
 		reply, err := client.Check(ctx, c.Key.namespace, c.Key.key, options...)
 		allowed = reply.Allowed
 		return reply, err
@@ -195,10 +230,10 @@ func (c *CheckCmd) Run(app *App) error {
 
 // ReleaseCmd gives back a permit.
 type ReleaseCmd struct {
-	Key    target `arg:"" name:"namespace/key" help:"What the check was of, such as api/user-42."`
-	Permit string `arg:"" help:"The permit that the check printed, such as eu.de.berlin/1f3a5c7e9b2d4f60/7."`
-	Renew  bool   `help:"Keep the permit for another hold in place of giving it back." operand:""`
-	clientFlags
+	Key         target `arg:"" name:"namespace/key" help:"What the check was of, such as api/user-42."`
+	Permit      string `arg:"" help:"The permit that the check printed, such as eu.de.berlin/1f3a5c7e9b2d4f60/7."`
+	Renew       bool   `help:"Keep the permit for another hold in place of giving it back." operand:""`
+	clientFlags `set:"at=Place to ask. Without it: the one that the permit names, which alone can answer."`
 }
 
 // Help is the command's long help.
@@ -216,7 +251,7 @@ Examples:
 // Run releases.
 func (c *ReleaseCmd) Run(app *App) error {
 	done := false
-	err := ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.ReleaseReply, error) {
+	err := ask(app, c.about(c.Key.namespace), func(ctx context.Context, client *transport.Client) (transport.ReleaseReply, error) {
 		call := client.Release
 		if c.Renew {
 			call = client.Renew
@@ -233,9 +268,9 @@ func (c *ReleaseCmd) Run(app *App) error {
 
 // RefundCmd takes back hits.
 type RefundCmd struct {
-	Key  target  `arg:"" name:"namespace/key" help:"What was checked, such as api/user-42."`
-	Hits integer `help:"How much to take back." default:"1" placeholder:"N" operand:""`
-	clientFlags
+	Key         target `arg:"" name:"namespace/key" help:"What was checked, such as api/user-42."`
+	Hits        amount `help:"How much to take back." default:"1" placeholder:"N" operand:""`
+	clientFlags `set:"at=Place that admitted them, such as eu.de.berlin. Without it: a city that NATS picks, which takes back only what it admitted itself."`
 }
 
 // Help is the command's long help.
@@ -251,7 +286,7 @@ Examples:
 
 // Run refunds.
 func (c *RefundCmd) Run(app *App) error {
-	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.RefundReply, error) {
+	return ask(app, c.about(c.Key.namespace), func(ctx context.Context, client *transport.Client) (transport.RefundReply, error) {
 		return client.Refund(ctx, c.Key.namespace, c.Key.key, int64(c.Hits))
 	}, func(r transport.RefundReply) { printRefund(app.Stdout, c.Key, r) })
 }
@@ -297,7 +332,7 @@ func (c *AddCmd) Run(app *App) error {
 	if c.ID != nil {
 		options = append(options, transport.WithID(*c.ID))
 	}
-	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.AddReply, error) {
+	return ask(app, c.about(c.Key.namespace), func(ctx context.Context, client *transport.Client) (transport.AddReply, error) {
 		return client.Add(ctx, c.Key.namespace, c.Key.key, int64(delta), options...)
 	}, func(r transport.AddReply) { printAdd(app.Stdout, c.Key, r) })
 }
@@ -322,16 +357,16 @@ Examples:
 
 // Run asks.
 func (c *GetCmd) Run(app *App) error {
-	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.GetReply, error) {
+	return ask(app, c.about(c.Key.namespace), func(ctx context.Context, client *transport.Client) (transport.GetReply, error) {
 		return client.Get(ctx, c.Key.namespace, c.Key.key)
 	}, func(r transport.GetReply) { printGet(app.Stdout, c.Key, r) })
 }
 
 // ListCmd lists keys.
 type ListCmd struct {
-	Keys  keys    `arg:"" name:"namespace[/start]" help:"Namespace whose keys to list, such as votes, or only those that begin so, such as votes/a."`
-	After string  `help:"Only keys after this one, in byte order." placeholder:"KEY" operand:""`
-	Limit integer `help:"How many keys at most, 1 to 1000." default:"100" placeholder:"N" operand:""`
+	Keys  keys   `arg:"" name:"namespace[/start]" help:"Namespace whose keys to list, such as votes, or only those that begin so, such as votes/a."`
+	After string `help:"Only keys after this one, in byte order." placeholder:"KEY" operand:""`
+	Limit amount `help:"How many keys at most, 1 to 1000." default:"100" placeholder:"N" operand:""`
 	clientFlags
 }
 
@@ -349,7 +384,7 @@ func (c *ListCmd) Run(app *App) error {
 	if c.Limit < 1 || c.Limit > transport.MaxList {
 		return fmt.Errorf("--limit %d is out of range (1 to %d)", c.Limit, transport.MaxList)
 	}
-	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.ListReply, error) {
+	return ask(app, c.about(c.Keys.namespace), func(ctx context.Context, client *transport.Client) (transport.ListReply, error) {
 		return client.List(ctx, transport.ListRequest{
 			Namespace: c.Keys.namespace, Prefix: c.Keys.start, After: c.After, Limit: int(c.Limit),
 		})

@@ -14,9 +14,9 @@ import (
 
 // ExplainCmd says why a check is denied.
 type ExplainCmd struct {
-	Key  target  `arg:"" name:"namespace/key" help:"What to explain, such as api/user-42."`
-	Hits integer `help:"Of how many hits the check would be." default:"1" placeholder:"N" operand:""`
-	clientFlags
+	Key         target `arg:"" name:"namespace/key" help:"What to explain, such as api/user-42."`
+	Hits        amount `help:"Of how many hits the check would be." default:"1" placeholder:"N" operand:""`
+	clientFlags `set:"at=Place to explain it at, such as eu.de.berlin. It is needed."`
 }
 
 // Help is the command's long help.
@@ -42,7 +42,7 @@ func (c *ExplainCmd) Run(app *App) error {
 	if c.At == "" {
 		return transport.ErrOutOfRange.Errorf("--at is missing: what there is to explain differs from place to place; name a city, such as --at eu.de.berlin")
 	}
-	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.Explanation, error) {
+	return ask(app, c.about(c.Key.namespace), func(ctx context.Context, client *transport.Client) (transport.Explanation, error) {
 		return client.Explain(ctx, c.Key.namespace, c.Key.key, int64(c.Hits))
 	}, func(e transport.Explanation) { printExplanation(app.Stdout, &e) })
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
 	"github.com/rs/zerolog"
 
 	"github.com/tributary-io/tributary/transport"
@@ -39,35 +40,53 @@ type App struct {
 // cli is the command line. Every flag is a setting as well: see config.go. The tag operand keeps one out of the
 // environment and the file.
 type cli struct {
-	Serve   ServeCmd   `cmd:"" help:"Run one or more places."`
-	Demo    DemoCmd    `cmd:"" help:"Run a world of cities in this process, and show it in a page."`
-	Check   CheckCmd   `cmd:"" help:"Ask whether a hit on a key is allowed, and spend it if so."`
-	Release ReleaseCmd `cmd:"" help:"Give back a permit that a check got, or renew it."`
-	Refund  RefundCmd  `cmd:"" help:"Take back hits that checks spent for nothing."`
-	Add     AddCmd     `cmd:"" help:"Add to a key's count."`
-	Get     GetCmd     `cmd:"" help:"Show a key's total, and its views of the tiers above."`
-	List    ListCmd    `cmd:"" help:"List a namespace's keys with their totals."`
-	Explain ExplainCmd `cmd:"" help:"Say why a check would be denied, and where its share is."`
-	Reset   ResetCmd   `cmd:"" help:"Fill a key's limits again: what was spent of them counts as not."`
-	Places  PlacesCmd  `cmd:"" help:"List the places below one, or forget one that left for good."`
-	Forfeit ForfeitCmd `cmd:"" help:"End what a place was lent of budgets and quotas: it counts as spent."`
-	Join    JoinCmd    `cmd:"" help:"Make a root on a new disk a part of the old one's world."`
-	Backup  BackupCmd  `cmd:"" help:"Make a backup of a running place, or of stores that nobody serves."`
-	Restore RestoreCmd `cmd:"" help:"Make stores of backups."`
-	Verify  VerifyCmd  `cmd:"" help:"Read all of stores or backups, and say what is damaged."`
-	Compact CompactCmd `cmd:"" help:"Rewrite stores without what was deleted or overwritten."`
-	Export  ExportCmd  `cmd:"" help:"Write a store as lines of JSON."`
-	Import  ImportCmd  `cmd:"" help:"Make a store of lines of JSON."`
-	Stats   StatsCmd   `cmd:"" help:"Show what a place's store holds and does."`
-	Rules   RulesCmd   `cmd:"" help:"Work with rules files."`
-	Bench   BenchCmd   `cmd:"" help:"Measure this machine: the object runtime, and adds over NATS."`
-	Sim     SimCmd     `cmd:"" help:"Run simulated worlds, in which everything fails, and check the laws."`
-	Version VersionCmd `cmd:"" help:"Print the version."`
+	Serve ServeCmd `cmd:"" help:"Run one or more places." group:"run"`
+	Demo  DemoCmd  `cmd:"" help:"Run a world of cities in this process, and show it in a page." group:"run"`
 
-	Config    string   `help:"Settings file, YAML: the flags' names without dashes in front. A flag wins over the environment, and that over the file." placeholder:"FILE" group:"Everywhere:"`
-	LogLevel  string   `help:"Least level that is logged: trace, debug, info, warn or error." enum:"trace,debug,info,warn,error" default:"info" placeholder:"LEVEL" group:"Everywhere:"`
-	LogFormat string   `help:"How the log on stderr looks: console, json or auto, which is console on a terminal and else JSON lines." enum:"auto,console,json" default:"auto" placeholder:"FORMAT" group:"Everywhere:"`
-	Help      helpFlag `help:"Show this help." short:"h" operand:"" group:"Everywhere:"`
+	Check   CheckCmd   `cmd:"" help:"Ask whether a hit on a key is allowed, and spend it if so." group:"ask"`
+	Release ReleaseCmd `cmd:"" help:"Give back a permit that a check got, or renew it." group:"ask"`
+	Refund  RefundCmd  `cmd:"" help:"Take back hits that checks spent for nothing." group:"ask"`
+	Add     AddCmd     `cmd:"" help:"Add to a key's count." group:"ask"`
+	Get     GetCmd     `cmd:"" help:"Show a key's total, and its views of the tiers above." group:"ask"`
+	List    ListCmd    `cmd:"" help:"List a namespace's keys with their totals." group:"ask"`
+
+	Explain ExplainCmd `cmd:"" help:"Say why a check would be denied, and where its share is." group:"look"`
+	Rules   RulesCmd   `cmd:"" help:"Work with rules files." group:"rules"`
+	Places  PlacesCmd  `cmd:"" help:"Show the places of the world, or forget one that left for good."`
+	Stats   StatsCmd   `cmd:"" help:"Show what a place's store holds and does." group:"look"`
+
+	Reset   ResetCmd   `cmd:"" help:"Fill a key's limits again: what was spent of them counts as not." group:"operate"`
+	Forfeit ForfeitCmd `cmd:"" help:"End what a place was lent of budgets and quotas: it counts as spent." group:"operate"`
+	Join    JoinCmd    `cmd:"" help:"Make a root on a new disk a part of the old one's world." group:"operate"`
+
+	Backup  BackupCmd  `cmd:"" help:"Make a backup of a running place, or of stores that nobody serves." group:"stores"`
+	Restore RestoreCmd `cmd:"" help:"Make stores of backups." group:"stores"`
+	Verify  VerifyCmd  `cmd:"" help:"Read all of stores or backups, and say what is damaged." group:"stores"`
+	Compact CompactCmd `cmd:"" help:"Rewrite stores without what was deleted or overwritten." group:"stores"`
+	Export  ExportCmd  `cmd:"" help:"Write a store as lines of JSON." group:"stores"`
+	Import  ImportCmd  `cmd:"" help:"Make a store of lines of JSON." group:"stores"`
+
+	Bench      BenchCmd      `cmd:"" help:"Measure this machine: the object runtime, and adds over NATS." group:"program"`
+	Sim        SimCmd        `cmd:"" help:"Run simulated worlds, in which everything fails, and check the laws." group:"program"`
+	Completion CompletionCmd `cmd:"" help:"Print what makes a shell complete commands and flags." group:"program"`
+	Version    VersionCmd    `cmd:"" help:"Print the version." group:"program"`
+
+	Config      string      `help:"Settings file, YAML: the flags' names without dashes in front. A flag wins over the environment, and that over the file." placeholder:"FILE" group:"Everywhere:"`
+	LogLevel    string      `help:"Least level that is logged: trace, debug, info, warn or error." enum:"trace,debug,info,warn,error" default:"info" placeholder:"LEVEL" group:"Everywhere:"`
+	LogFormat   string      `help:"How the log on stderr looks: console, json or auto, which is console on a terminal and else JSON lines." enum:"auto,console,json" default:"auto" placeholder:"FORMAT" group:"Everywhere:"`
+	Help        helpFlag    `help:"Show this help." short:"h" operand:"" group:"Everywhere:"`
+	ShowVersion versionFlag `name:"version" help:"Print the version." operand:"" group:"Everywhere:"`
+}
+
+// groups are the titles of what belongs together in the help.
+var groups = kong.Groups{
+	"run":     "Run:",
+	"ask":     "Ask a place:",
+	"look":    "See how it is:",
+	"rules":   "Rules:",
+	"operate": "What only an operator can say, for ever:",
+	"stores":  "Stores and backups:",
+	"program": "This program:",
 }
 
 const description = `Tributary counts and limits things that happen all over the world, close to where they happen.
@@ -96,6 +115,10 @@ func main() {
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var c cli
 	parser := newParser(&c, environment(environ), stdout, stderr)
+	if environment(environ).get("COMP_LINE") != "" { // a shell asks how the line may go on
+		kongcompletion.Register(parser, kongcompletion.WithExitFunc(func(int) {}))
+		return exitOK
+	}
 	if len(args) == 0 {
 		return usage(parser, stderr)
 	}
@@ -115,6 +138,9 @@ func newParser(c *cli, environ environment, stdout, stderr io.Writer) *kong.Kong
 		kong.Writers(stdout, stderr),
 		kong.Bind(environ),
 		kong.NoDefaultHelp(),
+		kong.Vars{"at": atAnyCity},
+		groups,
+		kong.Exit(func(int) {}), // the exit code is run's
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100, NoAppDescFormat: true}),
 		kong.ValueFormatter(describe),
 		kong.PostBuild(func(k *kong.Kong) error {
@@ -148,34 +174,37 @@ func describe(value *kong.Value) string {
 	return strings.TrimSuffix(value.Help, ".") + " (" + strings.Join(notes, ", ") + ")."
 }
 
+// errPrinted ends a command line on which a flag asked for something to be printed, and nothing else.
+var errPrinted = errors.New("what was asked for was printed")
+
+// versionFlag prints the version.
+type versionFlag bool
+
+// BeforeReset is called by kong when the flag was met.
+func (versionFlag) BeforeReset(ctx *kong.Context) error {
+	_, err := fmt.Fprintln(ctx.Stdout, readBuild(version))
+	return errors.Join(err, errPrinted)
+}
+
 // helpFlag prints the help of the command that it stands beside, before anything of it is checked.
 type helpFlag bool
 
-var errHelp = errors.New("help was printed")
-
 // BeforeReset is called by kong when the flag was met.
 func (helpFlag) BeforeReset(ctx *kong.Context) error {
-	return errors.Join(ctx.PrintUsage(false), errHelp)
+	return errors.Join(ctx.PrintUsage(false), errPrinted)
 }
 
-// negativeDelta lets a negative number follow add as it would any command: "-3" is no flag there.
+// negativeDelta lets a negative number follow add as it would any command: "-3" is no flag there, although kong has no
+// other meaning for it. (What flags take can be negative anyway: see integer.)
 func negativeDelta(args []string) []string {
 	add := slices.Index(args, "add")
 	if add < 0 {
 		return args
 	}
-	out := slices.Clone(args[:add+1])
-	for i, rest := 0, args[add+1:]; i < len(rest); i++ {
-		switch arg := rest[i]; {
-		case arg == "--":
-			return append(out, rest[i:]...)
-		case arg == "--delta" && i+1 < len(rest) && isNegative(rest[i+1]):
-			out = append(out, arg+"="+rest[i+1])
-			i++
-		case isNegative(arg):
-			out = append(out, "--delta="+arg)
-		default:
-			out = append(out, arg)
+	out := slices.Clone(args)
+	for i := add + 1; i < len(out) && out[i] != "--"; i++ {
+		if isNegative(out[i]) && out[i-1] != "--delta" {
+			out[i] = "--delta=" + out[i]
 		}
 	}
 	return out
@@ -208,7 +237,7 @@ func (a *App) exit(err error, chosen *kong.Context, args []string) int {
 		parse *kong.ParseError
 	)
 	switch {
-	case err == nil || errors.Is(err, errHelp):
+	case err == nil || errors.Is(err, errPrinted):
 		return exitOK
 	case errors.As(err, &code):
 		return int(code)

@@ -22,7 +22,7 @@ func TestNegativeDelta(t *testing.T) {
 		"check a/b -3":                  "check a/b -3",
 		"add a/b -3":                    "add a/b --delta=-3",
 		"add -12 a/b":                   "add --delta=-12 a/b",
-		"add a/b --delta -3":            "add a/b --delta=-3",
+		"add a/b --delta -3":            "add a/b --delta -3",
 		"add a/b --delta=-3":            "add a/b --delta=-3",
 		"add a/b --delta":               "add a/b --delta",
 		"add a/b -- -3":                 "add a/b -- -3",
@@ -126,6 +126,35 @@ func TestFlagsAreDescribed(t *testing.T) {
 		}
 		if !strings.HasSuffix(leaf.Help, ".") {
 			t.Errorf("%s: the help is no sentence: %q", leaf.Path(), leaf.Help)
+		}
+	}
+}
+
+// Only what any city can answer says that any city is asked without --at.
+func TestAtIsDescribedForEachCommand(t *testing.T) {
+	anyCity := []string{"check", "add", "get", "list"}
+	seen := 0
+	for _, leaf := range newParser(&cli{}, nil, nil, nil).Model.Leaves(true) {
+		for _, flag := range leaf.Flags {
+			if flag.Name != "at" {
+				continue
+			}
+			seen++
+			if (flag.Help == atAnyCity) != slices.Contains(anyCity, leaf.Path()) {
+				t.Errorf("%s: --at is described as %q", leaf.Path(), flag.Help)
+			}
+		}
+	}
+	if seen < 15 {
+		t.Errorf("only %d commands have --at", seen)
+	}
+}
+
+// The commands are found in groups of what belongs together.
+func TestCommandsAreGrouped(t *testing.T) {
+	for _, leaf := range newParser(&cli{}, nil, nil, nil).Model.Leaves(true) {
+		if group := leaf.ClosestGroup(); group == nil || group.Title == "" || group.Title == group.Key {
+			t.Errorf("%s: is in no group with a title", leaf.Path())
 		}
 	}
 }

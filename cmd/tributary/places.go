@@ -4,51 +4,11 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/tributary-io/tributary/tiers"
 	"github.com/tributary-io/tributary/transport"
 )
-
-// PlacesCmd looks after the places below one.
-type PlacesCmd struct {
-	List   PlacesListCmd   `cmd:"" help:"List the places right below one, and how they are."`
-	Forget PlacesForgetCmd `cmd:"" help:"Forget a place that left for good, and keep what it counted."`
-}
-
-// PlacesListCmd lists places.
-type PlacesListCmd struct {
-	clientFlags
-}
-
-// Help is the command's long help.
-func (*PlacesListCmd) Help() string {
-	return `Without --at, those below the root.
-
-Examples:
-
-    tributary places list
-    tributary places list --at eu.de --json | jq '.places[] | select(.seen_ms > 5000)'`
-}
-
-// Run lists.
-func (c *PlacesListCmd) Run(app *App) error {
-	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.PlacesReply, error) {
-		return client.Places(ctx)
-	}, func(r transport.PlacesReply) {
-		w := tabwriter.NewWriter(app.Stdout, 0, 0, 2, ' ', 0)
-		_, _ = fmt.Fprintln(w, "PLACE\tREPORTED\tSTARTS\tRULES\tBEHIND\tLINES\t")
-		for _, p := range r.Places {
-			seen := reported(p)
-			if p.Forgotten {
-				seen = "forgotten"
-			}
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%s\n", p.Place, seen, p.Starts, p.Rules, p.Behind, p.Lines, p.Refused)
-		}
-		_ = w.Flush()
-	})
-}
 
 // reported says when a place reported last, as its parent knows it.
 func reported(p transport.ChildPlace) string {
@@ -59,7 +19,7 @@ func reported(p transport.ChildPlace) string {
 }
 
 // ofParent has a place's parent asked.
-func (f clientFlags) ofParent(place string) (*clientFlags, error) {
+func (f serverFlags) ofParent(place string) (*clientFlags, error) {
 	p, err := tiers.ParsePlace(place)
 	if err != nil {
 		return nil, err
@@ -67,8 +27,7 @@ func (f clientFlags) ofParent(place string) (*clientFlags, error) {
 	if p == tiers.Root {
 		return nil, fmt.Errorf("%s has no parent", p)
 	}
-	f.At = string(p.Parent())
-	return &f, nil
+	return &clientFlags{At: string(p.Parent()), serverFlags: f}, nil
 }
 
 // knownChild is what the client's place knows of one right below it. Who mistyped it hears what is there.
@@ -95,7 +54,7 @@ func knownChild(ctx context.Context, client *transport.Client, place string) (tr
 type PlacesForgetCmd struct {
 	Place string `arg:"" help:"The place, such as eu.de.hamburg."`
 	yesFlag
-	clientFlags
+	serverFlags
 }
 
 // Help is the command's long help.
@@ -133,7 +92,7 @@ func (c *PlacesForgetCmd) Run(app *App) error {
 type ForfeitCmd struct {
 	Place string `arg:"" help:"The place, such as eu.de.berlin."`
 	yesFlag
-	clientFlags
+	serverFlags
 }
 
 // Help is the command's long help.
@@ -185,7 +144,7 @@ type JoinCmd struct {
 	World worldName `arg:"" help:"The world, 16 hexadecimal digits, as a place that is refused logs them."`
 	Force bool      `help:"Join it although places of its present world deal with it: they are cut off." operand:""`
 	yesFlag
-	clientFlags
+	clientFlags `set:"at=Place whose store to join. Without it: the root."`
 }
 
 // Help is the command's long help.

@@ -248,6 +248,19 @@ func TestReadmeFirstSteps(t *testing.T) {
 	}
 }
 
+// TestReadmeSettings serves by the README's settings file, and asks what it says is there.
+func TestReadmeSettings(t *testing.T) {
+	_, fences := readmeFences(t)
+	inReadersFolder(t, fences)
+	command := strings.Fields(fenceWith(t, fences, "sh", "--config settings.yaml"))
+	url, welcome := serveForReaders(t, command[1:]...)
+	if !strings.Contains(welcome, " serves global, eu, eu.de, eu.de.berlin, eu.de.munich\n") || !strings.Contains(welcome, "settings-data") || !strings.Contains(welcome, "rules.yaml") {
+		t.Errorf("serve says\n%s", welcome)
+	}
+	try(t, example{"tributary add votes/alice --at eu.de.munich", "votes/alice  1  (eu.de.munich)"}, "TRIBUTARY_NATS="+url)
+	try(t, example{"tributary check api/user-42 --at eu.de.berlin", "allowed  city 300, 299 remaining here  (eu.de.berlin)"}, "TRIBUTARY_NATS="+url)
+}
+
 // TestReadmeWithTheNATSCLI needs the nats command line, of which TRIBUTARY_NATS_CLI is the path; .ci/run installs it.
 func TestReadmeWithTheNATSCLI(t *testing.T) {
 	program := os.Getenv("TRIBUTARY_NATS_CLI")
@@ -392,10 +405,14 @@ func plainEnviron(more ...string) []string {
 	return append(append(plain, "GORACE=atexit_sleep_ms=0"), more...)
 }
 
-// serveForReaders runs "tributary serve" on free ports until the test ends, and returns where, and what it said.
-func serveForReaders(t *testing.T) (url, welcome string) {
+// serveForReaders runs "tributary serve", or with other arguments, on free ports until the test ends, and returns where, and
+// what it said.
+func serveForReaders(t *testing.T, args ...string) (url, welcome string) {
 	t.Helper()
-	serve := exec.Command("tributary", "serve")
+	if args == nil {
+		args = []string{"serve"}
+	}
+	serve := exec.Command("tributary", args...)
 	serve.Env = plainEnviron("TRIBUTARY_LISTEN=127.0.0.1:0", "TRIBUTARY_HTTP=127.0.0.1:0", "TRIBUTARY_LOG_LEVEL=warn")
 	serve.Stderr = os.Stderr
 	stdout, err := serve.StdoutPipe()
@@ -412,7 +429,7 @@ func serveForReaders(t *testing.T) (url, welcome string) {
 		}
 	})
 	buffer := make([]byte, 4096)
-	for !strings.Contains(welcome, "nats req") { // its last line
+	for !strings.Contains(welcome, "\n\n") || strings.Contains(welcome, "Try in") && !strings.Contains(welcome, "nats req") { // its last line
 		n, err := stdout.Read(buffer)
 		welcome += string(buffer[:n])
 		if err != nil {

@@ -11,10 +11,10 @@ import (
 
 // ResetCmd fills a key's limits again.
 type ResetCmd struct {
-	Key  target   `arg:"" name:"namespace/key" help:"Whose limits to reset, such as api/user-42."`
-	Left *integer `help:"How much is left of a budget or quota whose owner lost its disk, and that waits to be told." placeholder:"N" operand:""`
+	Key  target  `arg:"" name:"namespace/key" help:"Whose limits to reset, such as api/user-42."`
+	Left *amount `help:"How much is left of a budget or quota whose owner lost its disk, and that waits to be told." placeholder:"N" operand:""`
 	yesFlag
-	clientFlags
+	clientFlags `set:"at=Place whose limits to reset, such as eu.de.berlin. Without it: the root."`
 }
 
 // Help is the command's long help.
@@ -40,7 +40,7 @@ func (c *ResetCmd) Run(app *App) error {
 	if c.Left != nil {
 		happens = fmt.Sprintf("%s takes it that %d are left of the budgets and quotas of %s that it lost count of.", cmp.Or(c.At, string(tiers.Root)), *c.Left, c.Key)
 	}
-	return ask(app, &c.clientFlags, func(ctx context.Context, client *transport.Client) (transport.ResetReply, error) {
+	return ask(app, c.about(c.Key.namespace), func(ctx context.Context, client *transport.Client) (transport.ResetReply, error) {
 		if err := app.agree(c.yesFlag, happens); err != nil {
 			return transport.ResetReply{}, err
 		}

@@ -14,7 +14,7 @@ import (
 
 // RulesGetCmd prints the rules that a place follows.
 type RulesGetCmd struct {
-	clientFlags
+	clientFlags `set:"at=Place whose rules to print, such as eu.de.berlin. Without it: the root."`
 }
 
 // Help is the command's long help.
@@ -48,8 +48,8 @@ func printSpec(w io.Writer, spec limiter.Spec) {
 
 // RulesApplyCmd makes a file the world's rules.
 type RulesApplyCmd struct {
-	File string `arg:"" help:"Rules file, - for stdin."`
-	clientFlags
+	File        string `arg:"" help:"Rules file, - for stdin."`
+	clientFlags `set:"at=Place to ask. Only the root takes rules, and without the flag it is asked."`
 }
 
 // Help is the command's long help.
@@ -79,8 +79,8 @@ func (c *RulesApplyCmd) Run(app *App) error {
 
 // RulesDiffCmd compares a file with a place's rules.
 type RulesDiffCmd struct {
-	File string `arg:"" help:"Rules file, - for stdin."`
-	clientFlags
+	File        string `arg:"" help:"Rules file, - for stdin."`
+	clientFlags `set:"at=Place whose rules to compare with, such as eu.de. Without it: the root."`
 }
 
 // Help is the command's long help.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -214,7 +215,8 @@ func (fakeBackend) List(q transport.ListRequest, done func(transport.ListReply, 
 type fakeAdmin struct{ place string }
 
 func (a fakeAdmin) Rules(_ transport.RulesRequest, done func(transport.RulesReply, *transport.Error)) {
-	done(transport.RulesReply{Place: a.place, Version: 7}, nil)
+	rules := limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{"api": {}, "votes": {}}}
+	done(transport.RulesReply{Place: a.place, Version: 7, Rules: rules}, nil)
 }
 
 func (a fakeAdmin) Reset(q transport.ResetRequest, done func(transport.ResetReply, *transport.Error)) {
@@ -288,23 +290,29 @@ func either(first, second *transport.Error) *transport.Error {
 }
 
 func unknownNamespace(namespace string) *transport.Error {
-	if namespace == "unknown" {
+	if slices.Contains([]string{"unknown", "ap", "vote"}, namespace) {
 		return transport.ErrUnknownNamespace.Errorf("namespace %q is in no rule: add it to the rules", namespace)
 	}
 	return nil
 }
 
 func (a fakeAdmin) Places(_ transport.PlacesRequest, done func(transport.PlacesReply, *transport.Error)) {
-	if a.place != "global" {
-		below := map[string]string{"eu": "eu.de", "eu.de": "eu.de.berlin"}[a.place]
-		done(transport.PlacesReply{Place: a.place, Places: []transport.ChildPlace{{Place: below, SeenMS: 1500, Starts: 1, Rules: 7}}}, nil)
-		return
+	switch a.place {
+	case "global":
+		done(transport.PlacesReply{Place: a.place, Rules: 7, Places: []transport.ChildPlace{
+			{Place: "eu", SeenMS: 120, LagMS: 250, Starts: 3, Rules: 7, Behind: 1, Lines: 4},
+			{Place: "sa", SeenMS: -1, LagMS: -1, Starts: 1, Forgotten: true},
+			{Place: "us", SeenMS: -1, LagMS: -1, Starts: 2, Refused: "of another world"},
+		}}, nil)
+	case berlin:
+		done(transport.PlacesReply{}, transport.ErrDraining)
+	default:
+		below := map[string]string{"eu": "eu.de", "eu.de": berlin}[a.place]
+		done(transport.PlacesReply{Place: a.place, Rules: 7, Places: []transport.ChildPlace{
+			{Place: below, SeenMS: 1500, LagMS: -1, Starts: 1, Rules: 7},
+			{Place: "global", SeenMS: 1, LagMS: 1}, // a lie, of which the tree must not become a circle
+		}}, nil)
 	}
-	done(transport.PlacesReply{Place: a.place, Places: []transport.ChildPlace{
-		{Place: "eu", SeenMS: 120, Starts: 3, Rules: 7, Behind: 1, Lines: 4},
-		{Place: "sa", SeenMS: -1, Starts: 1, Forgotten: true},
-		{Place: "us", SeenMS: -1, Starts: 2, Refused: "of another world"},
-	}}, nil)
 }
 
 func (a fakeAdmin) Forget(q transport.ChildRequest, done func(transport.ForgetReply, *transport.Error)) {

@@ -55,6 +55,22 @@ var defaultPlaces = []string{"global", "eu", "eu.de", "eu.de.berlin"}
 // leaf unless it runs together with places below it.
 const cityDepth = 3
 
+// Help is the command's long help.
+func (*ServeCmd) Help() string {
+	return `Without --nats a NATS server runs in the process; without --place a root and the places down to one city do. A place is
+named by its path, from the region down, and the root is global. SIGTERM and Ctrl-C end it in good order; a second one at
+once.
+
+Examples:
+
+    tributary serve
+    tributary serve --rules rules.yaml --data /var/lib/tributary
+    tributary serve --place global --rules rules.yaml
+    tributary serve --place eu --place eu.de --nats nats://127.0.0.1:4222 --http 127.0.0.1:8081
+    tributary serve --place eu.de.berlin --nats tls://user:password@nats.example.com:4222
+    tributary serve --config settings.yaml`
+}
+
 // Run runs places until it is told to stop.
 func (c *ServeCmd) Run(app *App) error {
 	specs, err := c.specs()

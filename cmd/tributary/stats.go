@@ -13,7 +13,7 @@ import (
 // StatsCmd shows stores' figures.
 type StatsCmd struct {
 	storeFlags
-	clientFlags
+	clientFlags `set:"at=Running place to ask, such as eu.de.berlin. Without it: the stores of --data, which nobody serves."`
 }
 
 // Help is the command's long help.
