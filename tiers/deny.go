@@ -29,12 +29,12 @@ func (p *pool) deny(now limiter.Time, hits int64) (reason Reason, waits bool) {
 		return p.noMore(), false
 	case p.limit.Kind == limiter.Concurrency:
 		return ReasonLimit, true // others may release theirs
-	case p.owner && p.limit.Kind == limiter.Budget && hits > p.whole()+p.credit:
+	case p.owner && p.limit.Kind == limiter.Budget && hits > p.promises(now):
 		return ReasonSpent, false
 	case hits > p.bucket.Capacity() || p.dry():
 		return ReasonLimit, !p.owner
 	}
-	return ReasonLimit, hits <= p.whole()+p.credit
+	return ReasonLimit, hits <= p.promises(now)
 }
 
 // noMore is why a check is denied of which the lender has nothing more for now,
@@ -52,7 +52,7 @@ func (p *pool) passes(now limiter.Time, hits int64, reason Reason) limiter.Time 
 	switch {
 	case reason == ReasonBurst || reason == ReasonSpent:
 		return limiter.Never
-	case p.credit > 0: // when the parent has confirmed the place
+	case p.unconfirmed(): // when the parent has confirmed the place
 		return 0
 	case p.nextAt > now && p.dry(): // as the lender says, of as many as it was asked for
 		if hits > p.nextFor && !p.limit.Durable() {
@@ -162,7 +162,7 @@ func nearestOf(pools []*pool, now limiter.Time) *pool {
 func (p *pool) nearer(o *pool, now limiter.Time) bool {
 	a, b := p.limit, o.limit
 	return cmp.Or(cmp.Compare(p.remaining(now), o.remaining(now)), cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Kind, b.Kind),
-		cmp.Compare(a.Figure(), b.Figure()), cmp.Compare(a.Burst, b.Burst), cmp.Compare(a.Period, b.Period)) < 0
+		cmp.Compare(a.ID, b.ID)) < 0
 }
 
 // remaining is what this place can admit now without asking.

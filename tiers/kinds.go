@@ -287,8 +287,11 @@ func (p *pool) admit(now limiter.Time, hits int64, serial uint64) {
 		p.permits.add(serial, hits, now.Add(p.limit.Hold))
 		return
 	}
-	p.boundCredit(now)
 	p.bucket.Spend(hits)
+	if p.promised != nil {
+		p.promised.Settle(now)
+		p.promised.Spend(hits)
+	}
 	p.spent = saturate(p.spent, hits)
 }
 
@@ -450,6 +453,9 @@ func (m *Machine) Refund(now limiter.Time, name Name, hits int64) (refunded int6
 		if p.limit.Kind != limiter.Concurrency {
 			p.spent -= refunded
 			p.bucket.Add(now, limiter.Share{Tokens: p.owed(refunded)})
+			if p.promised != nil {
+				p.promised.Add(now, limiter.Share{Tokens: refunded})
+			}
 		}
 	}
 	m.decideAll(o, now)
@@ -519,7 +525,7 @@ func (m *Machine) Reset(now limiter.Time, name Name) error {
 		}
 		owned = true
 		m.turn(now, p)
-		p.waits, p.credit, p.debt = false, 0, 0
+		p.waits, p.promised, p.credit, p.debt = false, nil, 0, 0
 		if p.limit.Durable() && m.cfg.Leaf { // spent from when that is written
 			p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{Capacity: p.limit.Burst}, now)
 			p.vault = vault{rest: p.limit.Burst}

@@ -80,10 +80,10 @@ type Machine struct {
 	longEnds limiter.Time // when nothing is out any more by a longer lease than that of the rules
 
 	rules   *limiter.Rules
-	version uint64                   // of the rules; 0: not the root's
-	newest  uint64                   // the newest version that a child follows
-	retired map[limitOf]limiter.Time // limits that this place owned and that left the rules: it lends nothing of them before
-	holds   map[limitOf]longHold     // that were longer
+	version uint64               // of the rules; 0: not the root's
+	newest  uint64               // the newest version that a child follows
+	asleep  map[limitOf]*asleep  // limits of keys that are not in memory, where they are not simply full
+	holds   map[limitOf]longHold // that were longer
 
 	spaces  map[string]*space
 	checked *space // of the last check
@@ -207,9 +207,10 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	if cfg.Session == 0 || cfg.Place == Root && cfg.NewWorld == 0 {
 		panic("tiers: a session and a new world need numbers other than 0")
 	}
-	m := &Machine{cfg: cfg, reader: r, began: now, wallAt: now, wall: cfg.Wall, usedAt: limiter.Never, sweep: newSweep(), spaces: map[string]*space{}, retired: map[limitOf]limiter.Time{}, holds: map[limitOf]longHold{}}
+	m := &Machine{cfg: cfg, reader: r, began: now, wallAt: now, wall: cfg.Wall, usedAt: limiter.Never, sweep: newSweep(), spaces: map[string]*space{}, asleep: map[limitOf]*asleep{}, holds: map[limitOf]longHold{}}
 	m.SetMaxMessage(cfg.MaxMessage)
-	if err := m.startRules(); err != nil {
+	before, err := m.startRules()
+	if err != nil {
 		return nil, err
 	}
 	for _, name := range m.rules.Namespaces() {
@@ -258,6 +259,10 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	m.meta.Session = cfg.Session
 	m.meta.Clean = false
 	m.followLease(now)
+	m.readAsleep()
+	if before != nil {
+		m.changeAllFigures(now, now, before)
+	}
 	for of, h := range m.holds {
 		m.rememberHold(now, of, h.hold)
 	}
@@ -311,18 +316,18 @@ func (m *Machine) judge(now limiter.Time, number uint64) {
 // believe settles whether the store is the place's last, and intact.
 func (m *Machine) believe(now limiter.Time, last, intact bool) {
 	m.judged, m.intact = true, intact
-	if intact {
+	switch {
+	case intact:
 		m.silent = min(m.silent, now)
-	} else if m.promises() {
+	case m.promises():
 		m.tellSilent(now)
+	}
+	if !intact {
+		m.emptyAsleep()
 	}
 	m.forAll(now, taskBelieve, func(at limiter.Time, o *object) {
 		for _, p := range o.pools {
-			if intact && at < m.quiet(p) && !p.limit.Durable() {
-				p.credit = 0 // it left the rules meanwhile, and is back
-			} else {
-				p.settleCredit(at, intact)
-			}
+			p.settleCredit(at, intact)
 			if !last && p.owner && p.limit.Durable() && !m.cfg.Restored {
 				p.forget(at)
 			}
@@ -339,6 +344,9 @@ func (m *Machine) hearLease(now limiter.Time, longest time.Duration) {
 		return
 	}
 	m.silent = until
+	if m.judged || !m.promises() {
+		m.emptyAsleep()
+	}
 	m.forAll(now, taskHush, func(_ limiter.Time, o *object) {
 		for _, p := range o.pools {
 			if p.owner {
@@ -482,10 +490,10 @@ func (m *Machine) Close(now limiter.Time) (done bool) {
 	// After a crash, keys that nobody asked for are empty too, and nothing is
 	// written of them: only when every bucket is full again is that the truth.
 	known := m.intact || now.Sub(max(m.began, m.silent)) >= m.longestFill()
-	for _, until := range m.retired {
-		lent = lent || until > now
+	m.meta.Clean = !lent && !m.leftUntil(now) && m.filling(now) && known
+	if m.meta.Clean {
+		m.meta.Asleep = m.asleepRecords(now, true)
 	}
-	m.meta.Clean = !lent && m.filling(now) && known
 	m.write(metaKey, m.saved())
 	return true
 }
@@ -638,23 +646,29 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 	}
 	// A bucket is taken as it was at this session's start, and refills since:
 	// full on a new store, as written after a clean stop, else empty. Until
-	// the parent has said whether to believe the store, it is a credit.
-	quiet := m.quiet(p)
-	whole, from := l.Whole(), max(m.began, quiet)
+	// the parent has said whether to believe the store, that is a promise.
 	saved := m.savedOf(p)
 	if l.Durable() {
 		m.recall(now, p, saved)
 		return p
 	}
+	whole := l.Whole()
+	var since limiter.Time
+	whole.Tokens, since = m.asleepAt(limitOf{o.name.Namespace, l.ID}, l)
 	if saved != nil {
 		// However old it is, the bucket has gained since, so it is never too much.
-		whole.Tokens = max(0, saved.left(l))
+		whole.Tokens = max(0, min(saved.Tokens, whole.Tokens))
 		m.write(p.savedKey(), nil)
 	}
-	switch {
-	case !m.judged && m.promises() && quiet <= m.silent:
-		p.credit, whole.Tokens = whole.Tokens, 0
-	case !m.intact || quiet > m.silent: // or it was retired, and may still be lent
+	from := max(since, m.quiet(p))
+	if !m.judged && m.promises() {
+		if l.Kind == limiter.Concurrency {
+			p.credit = whole.Tokens
+		} else {
+			promised := limiter.NewBucket(l.Period, whole, since)
+			promised.Settle(now)
+			p.promised = &promised
+		}
 		whole.Tokens = 0
 	}
 	if l.Kind == limiter.Concurrency { // what was out when the last session ended may still be
@@ -748,7 +762,7 @@ func (m *Machine) canSleep(o *object, now limiter.Time) bool {
 	}
 	for _, p := range o.pools {
 		p.bucket.Settle(now)
-		if p.spare != nil && now < p.spareAt.Add(keepSpare) || p.permits.out > 0 || len(p.frozen) > 0 || p.credit > 0 || p.vault.commit != 0 {
+		if p.spare != nil && now < p.spareAt.Add(keepSpare) || p.permits.out > 0 || len(p.frozen) > 0 || p.unconfirmed() || p.vault.commit != 0 {
 			return false
 		}
 		if p.owner && p.limit.Durable() && len(p.lines) == 0 {

@@ -23,7 +23,10 @@ type pool struct {
 	gone   bool          // it left the rules
 	debt   int64         // of a durable limit that was lowered: tokens that are to vanish as they come back
 	bucket limiter.Bucket
-	credit int64 // tokens that are in it too if its store is to be believed: while that is not known
+	// While it is not known whether the store is to be believed: what the
+	// bucket of a rate is if it is, and what is in any other bucket too.
+	promised *limiter.Bucket
+	credit   int64
 
 	held      held
 	meter     meter        // at a leaf
@@ -139,39 +142,39 @@ func (p *pool) line(c *child, session uint64) *line {
 	return p.lines[i]
 }
 
-// boundCredit takes off the credit what the bucket could not hold of it. It
-// is called before tokens leave the bucket, so that what the credit brings is
-// at most what a bucket that was full would still have.
-func (p *pool) boundCredit(now limiter.Time) {
-	if p.credit > 0 && p.limit.Kind == limiter.Rate {
-		p.bucket.Settle(now)
-		p.credit = min(p.credit, p.bucket.Room())
+// unconfirmed says that the pool has more if its store is to be believed.
+func (p *pool) unconfirmed() bool { return p.promised != nil || p.credit > 0 }
+
+// promises is how many tokens there would be, spendable or not, if the store
+// is to be believed.
+func (p *pool) promises(now limiter.Time) int64 {
+	if p.promised != nil {
+		p.promised.Settle(now)
+		return p.promised.Tokens()
 	}
+	return p.whole() + p.credit
 }
 
 // settleCredit ends the credit: it is due, or it is not. Nothing is lent yet.
 func (p *pool) settleCredit(now limiter.Time, due bool) {
 	switch {
 	case !due || !p.owner:
+	case p.promised != nil:
+		p.bucket = *p.promised
+		p.bucket.Settle(now)
 	case p.limit.Kind == limiter.Concurrency:
 		p.thaw(now, p.credit)
 	case p.limit.Durable():
 		p.stock(now, p.credit)
-	default:
-		p.boundCredit(now)
-		whole := p.bucket.Share()
-		whole.Tokens += p.credit
-		p.bucket = limiter.NewBucket(p.limit.Period, whole, now) // it was to fill later, if it was silent
 	}
 	if !due && p.owner && p.credit > 0 && p.limit.Durable() {
 		p.waits = true
 	}
-	p.credit = 0
+	p.promised, p.credit = nil, 0
 }
 
 // lend cuts s off the bucket and adds it to the line.
 func (p *pool) lend(now limiter.Time, l *line, s limiter.Share) {
-	p.boundCredit(now)
 	p.bucket.Cut(now, s)
 	l.lent = l.lent.Plus(s)
 }

@@ -21,16 +21,17 @@ type Meta struct {
 	World      uint64 // made once by the root; 0: not known yet
 	Place      Place
 	Partition  uint32
-	Partitions uint32   // that the tree was made with
-	Session    uint64   // the last one that ran on this store
-	Number     uint64   // the highest session number that it was given; the root numbers its own
-	Marks      uint64   // no change on this store has a higher mark
-	Lease      int64    // the longest lease by which something may still be lent, ns
-	Clean      bool     // the last session stopped in good order, with nothing lent
-	Lost       uint32   // how often an earlier disk of this owner was lost, or this one set back: what it lent of budgets by then is not known
-	Folded     []uint64 // sorted: at a leaf its sessions whose counts are folded, elsewhere which children were forgotten
-	Leaf       bool     // it was a leaf's
-	Witness    Witness  // of a place whose parent is the root
+	Partitions uint32         // that the tree was made with
+	Session    uint64         // the last one that ran on this store
+	Number     uint64         // the highest session number that it was given; the root numbers its own
+	Marks      uint64         // no change on this store has a higher mark
+	Lease      int64          // the longest lease by which something may still be lent, ns
+	Clean      bool           // the last session stopped in good order, with nothing lent
+	Lost       uint32         // how often an earlier disk of this owner was lost, or this one set back: what it lent of budgets by then is not known
+	Folded     []uint64       // sorted: at a leaf its sessions whose counts are folded, elsewhere which children were forgotten
+	Leaf       bool           // it was a leaf's
+	Witness    Witness        // of a place whose parent is the root
+	Asleep     []AsleepRecord // limits that left the rules; after a clean stop all that are not simply full
 }
 
 // ChildRecord is what a parent knows of a child.
@@ -74,9 +75,9 @@ type SavedBucket struct {
 	Known  uint32 // Meta.Lost when it was written, if what is left is known: an operator's figure, or what became of it, on a disk that lost what was lent
 }
 
-// left is what is in a bucket that was written down, of a limit as it is now:
-// what was spent when its figure was another stays spent, and may be more than
-// there is now.
+// left is what is left of a budget or quota that was written down, as its limit
+// is now: what was spent when its figure was another stays spent, and may be
+// more than there is now.
 func (b *SavedBucket) left(l *limiter.Limit) int64 {
 	if b.Burst == 0 {
 		return min(b.Tokens, l.Burst)

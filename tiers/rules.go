@@ -14,25 +14,35 @@ import (
 // a disk has holds, whatever rules its place is started with: only Apply changes
 // the rules of a world.
 
-// startRules takes the rules that the disk has. Those of the start are for a
-// disk without any: at the root they are a new world's first, elsewhere they
-// hold until the root's come.
-func (m *Machine) startRules() error {
+// startRules takes the rules that the disk has, and returns those that the last
+// session followed; nil: none are known. Those of the start are for a disk
+// without any: at the root they are a new world's first, elsewhere they hold
+// until the root's come.
+func (m *Machine) startRules() (before *limiter.Rules, err error) {
 	r, err := m.reader.Get(rulesKey)
 	if err != nil {
-		return fmt.Errorf("read the store: %w", err)
+		return nil, fmt.Errorf("read the store: %w", err)
 	}
 	m.rules = m.cfg.Rules
 	if kept, _ := r.(*RulesRecord); kept != nil {
-		m.rules, m.version = kept.Rules, kept.Version
+		before, m.version = kept.Rules, kept.Version
 		for _, h := range kept.Holds {
 			m.holds[limitOf{h.Namespace, h.Limit}] = longHold{hold: h.Hold} // until when is known when the longest lease is
 		}
-	} else if m.cfg.Place == Root {
-		m.version = 1
-		m.keepRules()
 	}
-	return nil
+	switch {
+	case m.version > 0:
+		m.rules = before
+		return before, nil
+	case m.cfg.Place == Root:
+		m.version = 1
+	case before != nil: // no root was heard of, and the place was started with other rules, or with these
+		for _, name := range before.Namespaces() {
+			m.shortened(m.began, before.Rule(name), m.rules.Rule(name))
+		}
+	}
+	m.keepRules()
+	return before, nil
 }
 
 func (m *Machine) keepRules() {
@@ -133,11 +143,6 @@ func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) 
 	m.hearLease(now, m.lease())
 	for _, name := range old.Namespaces() {
 		was, is := old.Rule(name), rules.Rule(name)
-		for i := range was.Limits {
-			if l := &was.Limits[i]; m.owns(l) && is.Limit(l.ID) == nil {
-				m.retired[limitOf{name, l.ID}] = now.Add(lenderLease(time.Duration(m.meta.Lease)))
-			}
-		}
 		m.shortened(now, was, is)
 		s := m.spaces[name]
 		if is == nil {
@@ -145,6 +150,7 @@ func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) 
 		}
 	}
 	m.keepRules()
+	m.changeAllFigures(now, now.Add(lenderLease(time.Duration(m.meta.Lease))), old)
 	for _, name := range rules.Namespaces() {
 		s := m.space(name)
 		s.rule = rules.Rule(name)
@@ -185,9 +191,11 @@ func (m *Machine) refit(now limiter.Time, o *object, rule *limiter.Rule, again b
 	}
 }
 
-// resize gives a pool's limit other figures. What is more is there at once,
-// full, unless it was so once already; what is less is taken away as it comes
-// back.
+// resize gives a pool's limit other figures. Capacity that is more comes empty,
+// and fills by the rate: what was spent by the figures before stays spent,
+// however often they change. A budget or quota gains what was added to its
+// figure, and of a concurrency nothing is spent: what is more is free, unless
+// permits of before may be of it. What is less is taken away as it comes back.
 func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit, again bool) {
 	m.turn(now, p) // a window that opens now has the figure before, as others had
 	before := p.limit.Whole()
@@ -203,42 +211,29 @@ func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit, again bool
 		m.restock(now, p, l.Burst-before.Capacity)
 	}
 	more := l.Whole().Minus(p.own).Max(limiter.Share{})
-	since := max(m.began, m.quiet(p))
-	if !m.intact { // an earlier session may have followed these rules, and given permits by them
-		p.stayFrozen(since.Add(lenderLease(l.Hold)))
-	}
-	switch {
-	case p.limit.Durable() || now < m.quiet(p) || again:
-		more.Tokens = 0
-	case !m.intact: // an earlier session may have followed these rules, and spent by them
-		more.Tokens = min(more.Capacity, p.filledSince(now, since))
-	default:
+	more.Tokens = 0
+	if l.Kind == limiter.Concurrency {
+		// An earlier session may have followed these rules, and given permits by them.
+		ended := max(m.began, m.quiet(p)).Add(lenderLease(l.Hold))
+		if !m.intact {
+			p.stayFrozen(ended)
+		}
+		if again || now < m.quiet(p) || !m.intact && now < max(ended, p.runOn) {
+			p.freeze(more.Capacity, ended)
+			p.own.Capacity, more.Capacity = p.own.Capacity+more.Capacity, 0
+		}
 		more.Tokens = more.Capacity
-	}
-	if p.limit.Kind == limiter.Concurrency && more.Tokens < more.Capacity {
-		p.freeze(more.Capacity, since.Add(lenderLease(l.Hold)))
-		more.Tokens, p.own.Capacity, more.Capacity = 0, p.own.Capacity+more.Capacity, 0
 	}
 	p.bucket.Add(now, more)
 	p.own.Capacity += more.Capacity
 	p.own.Rate += more.Rate
-	p.credit = min(p.credit, l.Burst)
-	m.shrink(now, p)
-}
-
-// filledSince is what a limit of which nothing was left has again: what it
-// gained, or where permits come back, all of it after a hold.
-func (p *pool) filledSince(now, since limiter.Time) int64 {
-	l := p.limit
-	if l.Kind == limiter.Concurrency {
-		if now < max(since.Add(lenderLease(l.Hold)), p.runOn) {
-			return 0
-		}
-		return l.Burst
+	if p.promised != nil {
+		reshape(now, p.promised, l)
 	}
-	b := limiter.NewBucket(l.Period, limiter.Share{Capacity: l.Burst, Rate: l.Rate}, since)
-	b.Settle(now)
-	return b.Tokens()
+	if p.credit = min(p.credit, l.Burst); p.credit > 0 && l.Durable() { // nothing is spent
+		p.credit = l.Burst
+	}
+	m.shrink(now, p)
 }
 
 // restock adds to what is left of a durable limit at its owner, or takes off.
@@ -300,5 +295,8 @@ type limitOf struct {
 
 // quiet is until when an owner lends nothing of a limit, nor fills it.
 func (m *Machine) quiet(p *pool) limiter.Time {
-	return max(m.silent, m.retired[limitOf{p.object.name.Namespace, p.limit.ID}])
+	if a := m.asleep[limitOf{p.object.name.Namespace, p.limit.ID}]; a != nil {
+		return max(m.silent, a.quiet)
+	}
+	return m.silent
 }

@@ -563,6 +563,12 @@ func (c *chaos) changed() (spec limiter.Spec, name string) {
 					*text = strconv.FormatInt(*times(&n), 10) + "/" + per
 				}
 			}
+			if n, err := strconv.ParseInt(strings.TrimSuffix(l.Rate, "/s"), 10, 64); err == nil && c.times%7 == 3 { // the same, in another spelling
+				l.Rate = strconv.FormatInt(n*60, 10) + "/m"
+			}
+			if c.times%5 == 2 { // it follows the rate
+				l.Burst = nil
+			}
 		}
 		if n := len(ns.Limits); n > 1 && c.times%4 == 1 { // one of them leaves
 			ns.Limits = slices.Delete(ns.Limits, c.times/4%n, c.times/4%n+1)

@@ -117,10 +117,9 @@ const (
 	OldOwner                       // a budget's or quota's owner was set back to an old disk
 	LostRoot                       // the root's disk was lost: a new world, until it is joined
 	FoldedUnheard                  // a session was folded of which the parent had not heard all
-	ReturnedLimit                  // a limit left the rules, its owner was stopped in good order, and it came back, whole
 	numExceptions
 )
 
-var exceptionNames = [numExceptions]string{"lost-counts", "lost-together", "two-owners", "old-owner", "lost-root", "folded-unheard", "returned-limit"}
+var exceptionNames = [numExceptions]string{"lost-counts", "lost-together", "two-owners", "old-owner", "lost-root", "folded-unheard"}
 
 func (e Exception) String() string { return exceptionNames[e] }

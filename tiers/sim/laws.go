@@ -150,9 +150,6 @@ func (l *laws) starts(n *Node) {
 		n.rules = r.Rules
 	}
 	l.follow(n)
-	if m := n.meta(); m.Clean {
-		l.believed(n)
-	}
 	if n.disk.other {
 		l.knewLongerHolds(n)
 	}

@@ -16,21 +16,21 @@ import (
 // that drift; a quota is a bucket for each window, a budget one that never
 // refills, a concurrency one whose tokens are out from a check until its
 // permit is released, or has not been renewed for a hold by its place's
-// clock. A figure that is raised holds at once, one that is lowered a lease
-// later (at a leaf that owns it, at once).
+// clock. It is one bucket that lives through all changes of the rules. A figure
+// that is raised holds at once, and what a rate's bucket holds more comes empty;
+// one that is lowered holds a lease later (at a leaf that owns it, at once).
 //
 // A soft limit is held to capacity + rate·t, and a sixteenth of that, rounded
 // up, for each session of a leaf that was cut off when it admitted: it had no
 // line from its parent that it could use.
 type oracle struct {
-	owner     *site
-	node      *Node // of a limit that a leaf owns: nobody fences owners, so each process' disk is one
-	target    *target
-	id        uint64
-	limit     limiter.Limit // in force; the larger figures while a lowered one is under way
-	exists    bool          // the owner's rules have it
-	goneAt    limiter.Time  // when they had it last, if not
-	forgotten bool          // it left the rules, and its owner was stopped in good order since
+	owner  *site
+	node   *Node // of a limit that a leaf owns: nobody fences owners, so each process' disk is one
+	target *target
+	id     uint64
+	limit  limiter.Limit // in force; the larger figures while a lowered one is under way
+	exists bool          // the owner's rules have it
+	goneAt limiter.Time  // when they had it last, if not
 
 	next    limiter.Limit // the figures from lowerAt on
 	lowerAt limiter.Time  // 0: none are under way
@@ -200,32 +200,13 @@ func (l *laws) follow(n *Node) {
 			}
 			o.exists = false
 		default: // one that was gone and is there again is the same: its old lines may be in use
-			gone, before := !o.exists, faster(&o.limit)
+			if !o.exists {
+				l.path(pathRetired)
+			}
 			o.exists = true
 			o.become(l.world, limit)
-			if gone {
-				l.path(pathRetired)
-				o.refill(l.world.now, faster(limit).Rate-before.Rate)
-			}
-			if o.forgotten {
-				l.excepted[ReturnedLimit]++
-				o.forgotten = false
-				o.fill(l.world.now)
-				o.permits, o.out = nil, 0
-			}
 		}
 	}
-}
-
-// refill adds what a limit that was gone gained meanwhile by a higher rate than it had: it is there again as one that
-// refilled by its new figures.
-func (o *oracle) refill(now limiter.Time, faster int64) {
-	if o.limit.Kind != limiter.Rate || faster <= 0 {
-		return
-	}
-	room := o.bucket.Capacity() - o.bucket.Tokens()
-	gained := gains(&o.limit, faster, o.goneAt, now)
-	o.bucket.Add(now, limiter.Share{Tokens: min(room, gained+1)}) // the parts of two tokens may be one
 }
 
 // gains is what a limit refills between two instants, by a rate in tokens per
@@ -239,16 +220,12 @@ func gains(l *limiter.Limit, rate int64, from, to limiter.Time) int64 {
 // become takes figures that were changed.
 func (o *oracle) become(w *World, limit *limiter.Limit) {
 	o.settle(w.now)
-	if o.lowerAt != 0 && limit.Burst > o.next.Burst && o.limit.Kind == limiter.Rate {
-		// Its owner took tokens away already, and what is more is there at once, full.
-		o.bucket.Add(w.now, limiter.Share{Tokens: limit.Burst - o.next.Burst})
-	}
 	before := o.limit
 	o.limit.Burst, o.limit.Rate = max(before.Burst, limit.Burst), max(before.Rate, limit.Rate)
 	o.limit.Hold, o.limit.Soft = max(before.Hold, limit.Hold), limit.Soft
 	if o.limit.Burst > before.Burst || o.limit.Rate > before.Rate {
 		was, is := faster(&before), faster(&o.limit)
-		o.bucket.Add(w.now, limiter.Share{Tokens: is.Capacity - was.Capacity, Capacity: is.Capacity - was.Capacity, Rate: is.Rate - was.Rate})
+		o.bucket.Add(w.now, limiter.Share{Capacity: is.Capacity - was.Capacity, Rate: is.Rate - was.Rate})
 	}
 	o.lowerAt = 0
 	if o.limit.Burst != limit.Burst || o.limit.Rate != limit.Rate || o.limit.Hold != limit.Hold {
@@ -355,8 +332,7 @@ func spareOf(limit *limiter.Limit) limiter.Share {
 }
 
 // followSpare takes the figures of a limit that a leaf follows now, for what
-// the limit allows it while it is cut off. Where they are larger than those
-// before, it may be full at once.
+// the limit allows it while it is cut off. What is more comes empty.
 func (o *oracle) followSpare(now limiter.Time, session uint64, limit *limiter.Limit) {
 	spare := o.spare[session]
 	if spare == nil {
@@ -369,9 +345,7 @@ func (o *oracle) followSpare(now limiter.Time, session uint64, limit *limiter.Li
 	spare.Settle(now)
 	whole := spareOf(limit)
 	more := whole.Minus(spare.Share()).Max(limiter.Share{})
-	if more.Tokens = 0; !more.IsZero() {
-		more.Tokens = whole.Capacity
-	}
+	more.Tokens = 0
 	spare.Add(now, more)
 	have := spare.Share()
 	spare.Cut(now, limiter.Share{Capacity: have.Capacity - whole.Capacity, Rate: have.Rate - whole.Rate})
@@ -637,17 +611,6 @@ func (l *laws) knewLongerHolds(n *Node) {
 					l.excepted[OldOwner]++
 				}
 			}
-		}
-	}
-}
-
-// believed is called when a place starts on a disk that says that all is well.
-// It says nothing of limits that left the rules: when they are there again,
-// they are whole.
-func (l *laws) believed(n *Node) {
-	for _, o := range l.oracles {
-		if o.owner == n.site && (o.node == nil || o.node == n) && !o.exists && !o.limit.Durable() {
-			o.forgotten = true
 		}
 	}
 }

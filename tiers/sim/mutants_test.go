@@ -371,6 +371,29 @@ var mutants = []mutant{
 		test:    "tiers/sim TestGoodStopReturnsShares",
 	},
 	{
+		mistake: "capacity that a limit is raised by comes full",
+		edits:   []edit{{"tiers/rules.go", "	more.Tokens = 0\n	if l.Kind == limiter.Concurrency {", "	more.Tokens = more.Capacity\n	if l.Kind == limiter.Concurrency {"}},
+	},
+	{
+		mistake: "a key that sleeps while its limit is raised wakes full",
+		edits:   []edit{{"tiers/asleep.go", "	more.Tokens, less.Tokens = 0, 0", "	more.Tokens, less.Tokens = more.Capacity, 0"}},
+	},
+	{
+		mistake: "a clean stop forgets what keys that slept through other rules lack",
+		test:    "tiers TestRaisedCapacityComesEmpty",
+		edits:   []edit{{"tiers/machine.go", "m.meta.Asleep = m.asleepRecords(now, true)", "m.meta.Asleep = nil"}},
+	},
+	{
+		mistake: "a crash forgets that a limit left the rules",
+		test:    "tiers TestOneBucketLivesThroughAllRules",
+		edits:   []edit{{"tiers/asleep.go", "m.meta.Asleep = left\n", "m.meta.Asleep = nil\n"}},
+	},
+	{
+		mistake: "a promise is not what is left of a bucket that was full",
+		test:    "tiers TestBucketThatWasFullIsFullWhenItIsAskedFirst",
+		edits:   []edit{{"tiers/pool.go", "p.bucket = *p.promised", "p.bucket.Add(now, limiter.Share{Tokens: p.bucket.Room()})"}},
+	},
+	{
 		mistake: "a quota's windows go back with the wall clock",
 		test:    "tiers TestScripts",
 		edits:   []edit{{"tiers/kinds.go", "if t < c.end {", "if t < c.end && t >= c.begin {"}},
@@ -405,7 +428,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a limit that comes back is lent at once",
-		edits:   []edit{{"tiers/rules.go", "return max(m.silent, m.retired[", "return max(m.silent, 0*m.retired["}},
+		edits:   []edit{{"tiers/rules.go", "return max(m.silent, a.quiet)", "return max(m.silent, 0*a.quiet)"}},
 	},
 	{
 		mistake: "a bucket leaves memory that is not full",

@@ -23,6 +23,9 @@ func AppendRecord(b []byte, r tiers.Record) ([]byte, error) {
 			Format: Format, World: r.World, Place: string(r.Place), Partition: r.Partition, Partitions: r.Partitions, Session: r.Session,
 			Number: r.Number, Marks: r.Marks, Lease: r.Lease, Clean: r.Clean, Lost: r.Lost, Folded: r.Folded, Leaf: r.Leaf,
 			Witness: fromWitness(r.Witness),
+			Asleep: each(r.Asleep, func(a tiers.AsleepRecord) *Asleep {
+				return &Asleep{Namespace: a.Namespace, Limit: a.Limit, Tokens: a.Tokens, Burst: a.Burst, Rate: a.Rate, Left: a.Left}
+			}),
 		}
 	case *tiers.ChildRecord:
 		m = &Child{
@@ -108,6 +111,9 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 			World: m.World, Place: tiers.Place(m.Place), Partition: m.Partition, Partitions: m.Partitions, Session: m.Session,
 			Number: m.Number, Marks: m.Marks, Lease: m.Lease, Clean: m.Clean && m.Format == Format, Lost: m.Lost, Folded: m.Folded, Leaf: m.Leaf,
 			Witness: toWitness(m.Witness),
+			Asleep: each(m.Asleep, func(a *Asleep) tiers.AsleepRecord {
+				return tiers.AsleepRecord{Namespace: a.Namespace, Limit: a.Limit, Tokens: a.Tokens, Burst: a.Burst, Rate: a.Rate, Left: a.Left}
+			}),
 		}, nil
 	case "child":
 		var c Child

@@ -1361,6 +1361,7 @@ type Meta struct {
 	Folded        []uint64               `protobuf:"fixed64,12,rep,packed,name=folded,proto3" json:"folded,omitempty"`
 	Leaf          bool                   `protobuf:"varint,13,opt,name=leaf,proto3" json:"leaf,omitempty"`
 	Witness       *Witness               `protobuf:"bytes,14,opt,name=witness,proto3" json:"witness,omitempty"`
+	Asleep        []*Asleep              `protobuf:"bytes,15,rep,name=asleep,proto3" json:"asleep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1493,6 +1494,97 @@ func (x *Meta) GetWitness() *Witness {
 	return nil
 }
 
+func (x *Meta) GetAsleep() []*Asleep {
+	if x != nil {
+		return x.Asleep
+	}
+	return nil
+}
+
+type Asleep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Limit         uint64                 `protobuf:"fixed64,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Tokens        int64                  `protobuf:"varint,3,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	Burst         int64                  `protobuf:"varint,4,opt,name=burst,proto3" json:"burst,omitempty"`
+	Rate          int64                  `protobuf:"varint,5,opt,name=rate,proto3" json:"rate,omitempty"` // a day
+	Left          bool                   `protobuf:"varint,6,opt,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Asleep) Reset() {
+	*x = Asleep{}
+	mi := &file_wire_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Asleep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Asleep) ProtoMessage() {}
+
+func (x *Asleep) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Asleep.ProtoReflect.Descriptor instead.
+func (*Asleep) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Asleep) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Asleep) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Asleep) GetTokens() int64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *Asleep) GetBurst() int64 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
+}
+
+func (x *Asleep) GetRate() int64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Asleep) GetLeft() bool {
+	if x != nil {
+		return x.Left
+	}
+	return false
+}
+
 type Child struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -1506,7 +1598,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1610,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1623,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Child) GetNumber() uint64 {
@@ -1579,7 +1671,7 @@ type EndedSession struct {
 
 func (x *EndedSession) Reset() {
 	*x = EndedSession{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +1683,7 @@ func (x *EndedSession) String() string {
 func (*EndedSession) ProtoMessage() {}
 
 func (x *EndedSession) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +1696,7 @@ func (x *EndedSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedSession.ProtoReflect.Descriptor instead.
 func (*EndedSession) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EndedSession) GetSession() uint64 {
@@ -1632,7 +1724,7 @@ type ChildSession struct {
 
 func (x *ChildSession) Reset() {
 	*x = ChildSession{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1736,7 @@ func (x *ChildSession) String() string {
 func (*ChildSession) ProtoMessage() {}
 
 func (x *ChildSession) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1749,7 @@ func (x *ChildSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildSession.ProtoReflect.Descriptor instead.
 func (*ChildSession) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ChildSession) GetSession() uint64 {
@@ -1693,7 +1785,7 @@ type CountRecord struct {
 
 func (x *CountRecord) Reset() {
 	*x = CountRecord{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1705,7 +1797,7 @@ func (x *CountRecord) String() string {
 func (*CountRecord) ProtoMessage() {}
 
 func (x *CountRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1718,7 +1810,7 @@ func (x *CountRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRecord.ProtoReflect.Descriptor instead.
 func (*CountRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CountRecord) GetMark() uint64 {
@@ -1761,7 +1853,7 @@ type SavedBucket struct {
 
 func (x *SavedBucket) Reset() {
 	*x = SavedBucket{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +1865,7 @@ func (x *SavedBucket) String() string {
 func (*SavedBucket) ProtoMessage() {}
 
 func (x *SavedBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1878,7 @@ func (x *SavedBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SavedBucket.ProtoReflect.Descriptor instead.
 func (*SavedBucket) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SavedBucket) GetTokens() int64 {
@@ -1829,7 +1921,7 @@ type RulesRecord struct {
 
 func (x *RulesRecord) Reset() {
 	*x = RulesRecord{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1933,7 @@ func (x *RulesRecord) String() string {
 func (*RulesRecord) ProtoMessage() {}
 
 func (x *RulesRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1946,7 @@ func (x *RulesRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesRecord.ProtoReflect.Descriptor instead.
 func (*RulesRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RulesRecord) GetVersion() uint64 {
@@ -1889,7 +1981,7 @@ type LongHold struct {
 
 func (x *LongHold) Reset() {
 	*x = LongHold{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +1993,7 @@ func (x *LongHold) String() string {
 func (*LongHold) ProtoMessage() {}
 
 func (x *LongHold) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +2006,7 @@ func (x *LongHold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LongHold.ProtoReflect.Descriptor instead.
 func (*LongHold) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LongHold) GetNamespace() string {
@@ -1948,7 +2040,7 @@ type WindowRecord struct {
 
 func (x *WindowRecord) Reset() {
 	*x = WindowRecord{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2052,7 @@ func (x *WindowRecord) String() string {
 func (*WindowRecord) ProtoMessage() {}
 
 func (x *WindowRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2065,7 @@ func (x *WindowRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowRecord.ProtoReflect.Descriptor instead.
 func (*WindowRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WindowRecord) GetBegin() int64 {
@@ -2004,7 +2096,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2108,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2121,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RequestRecord) GetSession() uint64 {
@@ -2095,7 +2187,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2107,7 +2199,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2120,7 +2212,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Decision) GetAllowed() bool {
@@ -2346,7 +2438,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06behind\x18\x03 \x01(\rR\x06behind\"a\n" +
 	"\x06Totals\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12-\n" +
-	"\x06totals\x18\x02 \x03(\v2\x15.tributary.wire.TotalR\x06totals\"\xef\x02\n" +
+	"\x06totals\x18\x02 \x03(\v2\x15.tributary.wire.TotalR\x06totals\"\x9f\x03\n" +
 	"\x04Meta\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -2364,7 +2456,15 @@ const file_wire_proto_rawDesc = "" +
 	"\x04lost\x18\v \x01(\rR\x04lost\x12\x16\n" +
 	"\x06folded\x18\f \x03(\x06R\x06folded\x12\x12\n" +
 	"\x04leaf\x18\r \x01(\bR\x04leaf\x121\n" +
-	"\awitness\x18\x0e \x01(\v2\x17.tributary.wire.WitnessR\awitness\"\xc3\x01\n" +
+	"\awitness\x18\x0e \x01(\v2\x17.tributary.wire.WitnessR\awitness\x12.\n" +
+	"\x06asleep\x18\x0f \x03(\v2\x16.tributary.wire.AsleepR\x06asleep\"\x92\x01\n" +
+	"\x06Asleep\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x06R\x05limit\x12\x16\n" +
+	"\x06tokens\x18\x03 \x01(\x03R\x06tokens\x12\x14\n" +
+	"\x05burst\x18\x04 \x01(\x03R\x05burst\x12\x12\n" +
+	"\x04rate\x18\x05 \x01(\x03R\x04rate\x12\x12\n" +
+	"\x04left\x18\x06 \x01(\bR\x04left\"\xc3\x01\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x128\n" +
 	"\bsessions\x18\x02 \x03(\v2\x1c.tributary.wire.ChildSessionR\bsessions\x12\x16\n" +
@@ -2436,7 +2536,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_wire_proto_goTypes = []any{
 	(*Report)(nil),        // 0: tributary.wire.Report
 	(*Witness)(nil),       // 1: tributary.wire.Witness
@@ -2453,16 +2553,17 @@ var file_wire_proto_goTypes = []any{
 	(*Watermark)(nil),     // 12: tributary.wire.Watermark
 	(*Totals)(nil),        // 13: tributary.wire.Totals
 	(*Meta)(nil),          // 14: tributary.wire.Meta
-	(*Child)(nil),         // 15: tributary.wire.Child
-	(*EndedSession)(nil),  // 16: tributary.wire.EndedSession
-	(*ChildSession)(nil),  // 17: tributary.wire.ChildSession
-	(*CountRecord)(nil),   // 18: tributary.wire.CountRecord
-	(*SavedBucket)(nil),   // 19: tributary.wire.SavedBucket
-	(*RulesRecord)(nil),   // 20: tributary.wire.RulesRecord
-	(*LongHold)(nil),      // 21: tributary.wire.LongHold
-	(*WindowRecord)(nil),  // 22: tributary.wire.WindowRecord
-	(*RequestRecord)(nil), // 23: tributary.wire.RequestRecord
-	(*Decision)(nil),      // 24: tributary.wire.Decision
+	(*Asleep)(nil),        // 15: tributary.wire.Asleep
+	(*Child)(nil),         // 16: tributary.wire.Child
+	(*EndedSession)(nil),  // 17: tributary.wire.EndedSession
+	(*ChildSession)(nil),  // 18: tributary.wire.ChildSession
+	(*CountRecord)(nil),   // 19: tributary.wire.CountRecord
+	(*SavedBucket)(nil),   // 20: tributary.wire.SavedBucket
+	(*RulesRecord)(nil),   // 21: tributary.wire.RulesRecord
+	(*LongHold)(nil),      // 22: tributary.wire.LongHold
+	(*WindowRecord)(nil),  // 23: tributary.wire.WindowRecord
+	(*RequestRecord)(nil), // 24: tributary.wire.RequestRecord
+	(*Decision)(nil),      // 25: tributary.wire.Decision
 }
 var file_wire_proto_depIdxs = []int32{
 	7,  // 0: tributary.wire.Report.counts:type_name -> tributary.wire.Count
@@ -2473,7 +2574,7 @@ var file_wire_proto_depIdxs = []int32{
 	11, // 5: tributary.wire.Ack.lines:type_name -> tributary.wire.Grant
 	12, // 6: tributary.wire.Ack.above:type_name -> tributary.wire.Watermark
 	13, // 7: tributary.wire.Ack.views:type_name -> tributary.wire.Totals
-	20, // 8: tributary.wire.Ack.new_rules:type_name -> tributary.wire.RulesRecord
+	21, // 8: tributary.wire.Ack.new_rules:type_name -> tributary.wire.RulesRecord
 	11, // 9: tributary.wire.Recall.lines:type_name -> tributary.wire.Grant
 	4,  // 10: tributary.wire.Count.name:type_name -> tributary.wire.Name
 	6,  // 11: tributary.wire.Count.pairs:type_name -> tributary.wire.Pair
@@ -2487,19 +2588,20 @@ var file_wire_proto_depIdxs = []int32{
 	4,  // 19: tributary.wire.Totals.name:type_name -> tributary.wire.Name
 	5,  // 20: tributary.wire.Totals.totals:type_name -> tributary.wire.Total
 	1,  // 21: tributary.wire.Meta.witness:type_name -> tributary.wire.Witness
-	17, // 22: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
-	16, // 23: tributary.wire.Child.ended:type_name -> tributary.wire.EndedSession
-	6,  // 24: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
-	5,  // 25: tributary.wire.CountRecord.folded:type_name -> tributary.wire.Total
-	5,  // 26: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
-	21, // 27: tributary.wire.RulesRecord.holds:type_name -> tributary.wire.LongHold
-	5,  // 28: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
-	24, // 29: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	15, // 22: tributary.wire.Meta.asleep:type_name -> tributary.wire.Asleep
+	18, // 23: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
+	17, // 24: tributary.wire.Child.ended:type_name -> tributary.wire.EndedSession
+	6,  // 25: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
+	5,  // 26: tributary.wire.CountRecord.folded:type_name -> tributary.wire.Total
+	5,  // 27: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
+	22, // 28: tributary.wire.RulesRecord.holds:type_name -> tributary.wire.LongHold
+	5,  // 29: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
+	25, // 30: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -2513,7 +2615,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
