@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/url"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,14 +23,16 @@ const (
 	pingsOut  = 2
 )
 
-// ConnOptions is how a place's connection behaves: it comes back for ever, notices within seconds that its server is
-// gone, has an inbox prefix of its own (so that permissions cover its replies too; NATS's own when empty), and says
-// in the log when it is lost and when, and after how long, it is back.
+// ConnOptions is how a place's connection behaves: it comes back for ever, with a growing pause between two tries, also
+// when the server does not know the user any more; notices within seconds that its server is gone; has an inbox prefix of
+// its own (so that permissions cover its replies too; NATS's own when empty); and says in the log when it is lost, why it
+// does not come back, and when, and after how long, it did.
 func ConnOptions(name, inboxPrefix string, log zerolog.Logger) []nats.Option {
-	var lostAt atomic.Int64
+	var lost outage
 	opts := []nats.Option{
 		nats.Name(name),
 		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(), // else the same refusal twice ends it
 		nats.CustomReconnectDelay(reconnectDelay),
 		nats.PingInterval(pingEvery),
 		nats.MaxPingsOutstanding(pingsOut),
@@ -39,16 +40,20 @@ func ConnOptions(name, inboxPrefix string, log zerolog.Logger) []nats.Option {
 			if nc.IsClosed() || errors.Is(err, net.ErrClosed) {
 				return // closed by us; the reader may notice first
 			}
-			lostAt.Store(time.Now().UnixNano())
-			log.Warn().Err(err).Msg("connection to NATS lost")
+			if lost.begin("") { // else it was let in, and thrown out at once
+				log.Warn().Err(err).Msg("connection to NATS lost: trying again until it is back")
+			}
 		}),
+		nats.ReconnectErrHandler(func(nc *nats.Conn, err error) { lost.because(nc, err, log) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
-			log.Info().
-				Str("nats", nc.ConnectedUrlRedacted()).
-				Dur("after", time.Since(time.Unix(0, lostAt.Load()))).
-				Msg("connection to NATS is back")
+			took, _ := lost.end()
+			log.Info().Str("nats", RedactURLs(nc.ConnectedUrl())).Dur("after", took).Msg("connection to NATS is back")
 		}),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+		nats.ErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
+			if refusesUser(err) {
+				lost.because(nc, err, log)
+				return
+			}
 			event := log.Error().Err(err)
 			if _, ok := errors.AsType[*net.OpError](err); ok {
 				event = log.Debug().Err(err) // the connection is lost, which is told above
@@ -65,6 +70,74 @@ func ConnOptions(name, inboxPrefix string, log zerolog.Logger) []nats.Option {
 	return opts
 }
 
+// refusesUser says that the server does not let the user in.
+func refusesUser(err error) bool {
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) ||
+		errors.Is(err, nats.ErrAuthRevoked) || errors.Is(err, nats.ErrAccountAuthExpired)
+}
+
+// An outage is the time in which a connection is lost.
+type outage struct{ spell }
+
+// because says in the log why it is not back yet: once for each reason in a row.
+func (o *outage) because(nc *nats.Conn, err error, log zerolog.Logger) {
+	err = quiet(err, strings.Join(append(nc.Servers(), nc.Opts.Url), ","))
+	if o.begin(err.Error()) {
+		log.Warn().Err(err).Msg("connection to NATS is not back yet: trying again")
+	}
+}
+
+// A spell is a trouble that lasts. The log tells of it when it begins, and when it ends: not each time that it shows.
+type spell struct {
+	mu    sync.Mutex
+	since time.Time // zero: all is well
+	last  time.Time // when it showed last
+	why   string
+	times int
+}
+
+// begin notes that the trouble shows, and says whether that is news: it was not there before, or for another reason;
+// "": for one that is not known.
+func (s *spell) begin(why string) (news bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news = s.since.IsZero() || why != "" && s.why != why
+	if s.since.IsZero() {
+		s.since, s.why, s.times = time.Now(), "", 0
+	}
+	if why != "" {
+		s.why = why
+	}
+	s.last = time.Now()
+	s.times++
+	return news
+}
+
+// end notes that the trouble is over, and says how long it took and how often it showed; 0: there was none.
+func (s *spell) end() (took time.Duration, times int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.since.IsZero() {
+		return 0, 0
+	}
+	took, times = time.Since(s.since), s.times
+	s.since, s.why, s.times = time.Time{}, "", 0
+	return took, times
+}
+
+// now is why there is trouble; "": there is none.
+func (s *spell) now() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.why
+}
+
+func (s *spell) lastShown() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
 func reconnectDelay(attempts int) time.Duration {
 	d := reconnectMost
 	if attempts < 8 {
@@ -75,27 +148,16 @@ func reconnectDelay(attempts int) time.Duration {
 }
 
 // Dial connects to a NATS server, or to one of several whose URLs are joined by commas. The first connection must
-// succeed; once lost, it comes back by itself (see [ConnOptions]). More options may follow.
+// succeed; once lost, it comes back by itself (see [ConnOptions]). More options may follow. No error shows a secret of
+// the URLs.
 func Dial(urls, name, inboxPrefix string, log zerolog.Logger, more ...nats.Option) (*nats.Conn, error) {
+	if err := checkURLs(urls); err != nil {
+		return nil, err
+	}
 	nc, err := nats.Connect(urls, append(ConnOptions(name, inboxPrefix, log), more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("no NATS server can be reached at %s: %w: start one there, or name another with --nats",
-			redacted(urls), err)
+			RedactURLs(urls), quiet(err, urls))
 	}
 	return nc, nil
-}
-
-// redacted hides the passwords in a list of URLs.
-func redacted(urls string) string {
-	list := strings.Split(urls, ",")
-	for i, s := range list {
-		u, err := url.Parse(strings.TrimSpace(s))
-		switch {
-		case err == nil && u.User != nil:
-			list[i] = u.Redacted()
-		case strings.Contains(s, "@"):
-			list[i] = "xxxxx" + s[strings.LastIndex(s, "@"):]
-		}
-	}
-	return strings.Join(list, ",")
 }

@@ -21,7 +21,7 @@ func (f *clientFlags) advise(ctx context.Context, nc *nats.Conn, client *transpo
 	refusal, refused := errors.AsType[*transport.Error](err)
 	switch {
 	case refused && errors.Is(err, transport.ErrNoResponders):
-		return refusal.Errorf("%s (--at, --prefix, --nats; this was %s)%s", refusal.Message, nc.ConnectedUrlRedacted(), f.meant(ctx, nc))
+		return refusal.Errorf("%s (--at, --prefix, --nats; this was %s)%s", refusal.Message, transport.RedactURLs(nc.ConnectedUrl()), f.meant(ctx, nc))
 	case refused && errors.Is(err, transport.ErrUnknownNamespace) && f.namespace != "":
 		ctx, cancel := context.WithTimeout(ctx, adviseWithin)
 		defer cancel()

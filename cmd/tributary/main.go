@@ -114,6 +114,7 @@ func main() {
 // run is the program without its globals. It returns the exit code.
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var c cli
+	stderr = discreet{stderr}
 	parser := newParser(&c, environment(environ), stdout, stderr)
 	if environment(environ).get("COMP_LINE") != "" { // a shell asks how the line may go on
 		kongcompletion.Register(parser, kongcompletion.WithExitFunc(func(int) {}))
@@ -248,7 +249,9 @@ func (a *App) exit(err error, chosen *kong.Context, args []string) int {
 		failer, ok := reflect.TypeAssert[jsonFailer](selected.Target.Addr())
 		// A command line that was not understood has set no fields yet.
 		if ok && (failer.wantsJSON() || parse != nil && slices.Contains(args, "--json")) {
-			printJSON(a.Stdout, wireError(err))
+			refusal := *wireError(err)
+			refusal.Message = transport.Redact(refusal.Message)
+			printJSON(a.Stdout, &refusal)
 			return exitError
 		}
 	}

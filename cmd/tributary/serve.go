@@ -240,17 +240,22 @@ func (c *ServeCmd) welcome(app *App, specs []world.Spec, url string, l net.Liste
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "tributary %s serves %s\n", app.Version, strings.Join(names, ", "))
-	fmt.Fprintf(&b, "  NATS   %s\n", url)
+	shown := transport.RedactURLs(url)
+	fmt.Fprintf(&b, "  NATS   %s\n", shown)
 	if l != nil {
 		fmt.Fprintf(&b, "  HTTP   http://%s (/metrics, /healthz, /readyz)\n", l.Addr())
 	}
 	fmt.Fprintf(&b, "  data   %s\n  rules  %s\n", data, rules)
 	if leaf != "" && c.Rules == "" && known {
-		at := ""
-		if url != "nats://127.0.0.1:4222" {
+		at, where := "", ""
+		switch {
+		case url == "nats://127.0.0.1:4222":
+		case url == shown:
 			at = " --nats " + url
+		default: // whoever may know the secret has it
+			where = ", with the URL of NATS in TRIBUTARY_NATS"
 		}
-		fmt.Fprintf(&b, "\nTry in another terminal:\n  tributary add votes/alice%s\n  tributary get votes/alice --at %s%s\n  tributary check api/user-42%s\n", at, leaf, at, at)
+		fmt.Fprintf(&b, "\nTry in another terminal%s:\n  tributary add votes/alice%s\n  tributary get votes/alice --at %s%s\n  tributary check api/user-42%s\n", where, at, leaf, at, at)
 		fmt.Fprintf(&b, "  nats req %s.check.%s '{\"namespace\":\"api\",\"key\":\"user-42\"}'\n", c.Prefix, leaf)
 	}
 	_, _ = fmt.Fprintln(app.Stdout, b.String())

@@ -13,13 +13,14 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"os"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
 
-	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
 
 	"github.com/tributary-io/tributary/objects"
 	"github.com/tributary-io/tributary/tiers"
@@ -71,7 +72,7 @@ func main() {
 	if *url == "" {
 		*url = must(transport.StartServer(transport.ServerConfig{Listen: "127.0.0.1:4222"})).ClientURL()
 	}
-	nc := must(nats.Connect(*url, nats.MaxReconnects(-1)))
+	nc := must(transport.Dial(*url, "chat "+*place, "", zerolog.New(os.Stderr)))
 	store := must(objects.Open(filepath.Join(*data, *place), objects.Options{}))
 	rooms := objects.Register(store, "room", wake)
 	rooms.OnAlarm(func(tx *objects.Tx, _ *room, _ objects.Alarm) error { return tx.DeleteAll() })
@@ -83,7 +84,7 @@ func main() {
 			}
 			return history(tx)
 		}))
-	log.Printf("the room %s is open: tributary.object.room on %s", *place, *url)
+	log.Printf("the room %s is open: tributary.object.room on %s", *place, transport.RedactURLs(*url))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	<-ctx.Done()
