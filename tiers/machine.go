@@ -186,6 +186,7 @@ const (
 	EventJoined      EventKind = "joined"       // this place's session has its number
 	EventFenced      EventKind = "fenced"       // a newer session of this place runs elsewhere
 	EventRefused     EventKind = "refused"      // the parent refuses our reports
+	EventAccepted    EventKind = "accepted"     // the parent takes our reports again
 	EventChild       EventKind = "child"        // a session of a child reports for the first time
 	EventChildRefuse EventKind = "child_refuse" // we refuse a child's reports
 	EventRulesDiffer EventKind = "rules_differ" // a neighbour's rules are not ours
@@ -552,6 +553,9 @@ func (m *Machine) filling(now limiter.Time) bool { return now >= m.silent }
 
 // Fenced says that a newer session of this place runs elsewhere.
 func (m *Machine) Fenced() bool { return m.upper.fenced }
+
+// Refused is why the parent takes no reports; "": it does, as far as is known.
+func (m *Machine) Refused() string { return m.upper.refused }
 
 func (m *Machine) write(k Key, r Record) { m.out.Writes = append(m.out.Writes, Write{k, r}) }
 

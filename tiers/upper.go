@@ -393,6 +393,9 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	pools, firsts := u.pools, u.firsts
 	u.inFlight, u.pools, u.firsts = nil, nil, nil
+	if u.refused != "" {
+		m.event(EventAccepted, m.cfg.Place.Parent(), "")
+	}
 	u.refused, u.failures, u.timeout = "", 0, firstTimeout
 	// The pause counts from when the report was built: what the Ack took is part of it.
 	u.got, u.gotAt = r.Sequence, u.builtAt

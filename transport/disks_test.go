@@ -25,7 +25,7 @@ type logs struct {
 
 // logged is a line of a log.
 type logged struct {
-	Level, Place, Event, About, Detail, Message string
+	Level, Place, Event, About, Detail, Message, Subject string
 }
 
 func (l *logs) Write(p []byte) (int, error) {

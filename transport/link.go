@@ -26,16 +26,35 @@ type link struct {
 	odd      zerolog.Logger // for messages that cannot be read: some a minute are enough
 	metrics  *placeMetrics
 
-	inbox  string
-	runner *place.Runner
-	cut    atomic.Bool
-	last   atomic.Uint64 // sequence of the last report
-	back   chan nats.Status
-	subs   []*nats.Subscription
+	inbox   string
+	hears   []string // subjects that it listens on
+	runner  *place.Runner
+	refused *refusals
+	closed  func() // is called when the connection is closed for good
+	cut     atomic.Bool
+	last    atomic.Uint64 // sequence of the last report
+	back    chan nats.Status
+	subs    []*nats.Subscription
 }
 
-func newLink(nc *nats.Conn, subjects Subjects, p tiers.Place, partition uint32, log zerolog.Logger, m *placeMetrics) *link {
-	return &link{nc: nc, subjects: subjects, place: p, number: int(partition), log: log, odd: log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Minute}), metrics: m, inbox: nc.NewRespInbox()}
+func newLink(nc *nats.Conn, subjects Subjects, p tiers.Place, leaf bool, partition uint32, log zerolog.Logger, m *placeMetrics) *link {
+	l := &link{nc: nc, subjects: subjects, place: p, number: int(partition), log: log, odd: log.Sample(&zerolog.BurstSampler{Burst: 5, Period: time.Minute}), metrics: m, inbox: nc.NewRespInbox()}
+	if p != tiers.Root {
+		l.hears = append(l.hears, l.inbox+".*", subjects.Down(l.number, string(p)))
+	}
+	if !leaf {
+		l.hears = append(l.hears, subjects.UpTo(l.number, string(p)))
+	}
+	l.refused = newRefusals(l, subjects.served(string(p), leaf))
+	return l
+}
+
+// upSubject is where the place's reports go.
+func (l *link) upSubject() string { return l.subjects.Up(l.number, string(l.place)) }
+
+// isDown says that a subject is one of those on which children hear Recalls.
+func (l *link) isDown(subject string) bool {
+	return strings.HasPrefix(subject, strings.TrimSuffix(l.subjects.Down(l.number, "x"), "x"))
 }
 
 // listen takes messages for a runner from now on.
@@ -48,6 +67,8 @@ func (l *link) listen(r *place.Runner, leaf bool) error {
 		}
 		return err
 	}
+	l.refused.watch()
+	l.refused.sized()
 	if l.place != tiers.Root {
 		if err := subscribe(l.inbox+".*", l.acknowledged); err != nil {
 			return err
@@ -61,11 +82,16 @@ func (l *link) listen(r *place.Runner, leaf bool) error {
 			return err
 		}
 	}
-	back := l.nc.StatusChanged(nats.CONNECTED)
+	back := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	l.back = back
 	go func() {
-		for range back { // closed by close, or with the connection
+		for status := range back { // closed by close, or with the connection
+			if status == nats.CLOSED {
+				l.closed()
+				return
+			}
 			l.again()
+			go l.refused.back()
 		}
 	}()
 	return l.nc.Flush()
@@ -89,6 +115,7 @@ func (l *link) close() {
 		_ = sub.Unsubscribe() // a closed connection has none
 	}
 	l.subs = nil
+	l.refused.close()
 }
 
 // setCut loses every message between the place and its parent.
@@ -103,7 +130,7 @@ func (l *link) report(r *tiers.Report) {
 	l.last.Store(r.Sequence)
 	data, err := wire.MarshalReport(r)
 	if err == nil && !l.cut.Load() {
-		err = l.nc.PublishRequest(l.subjects.Up(l.number, string(l.place)), l.inbox+"."+strconv.FormatUint(r.Sequence, 10), data)
+		err = l.nc.PublishRequest(l.upSubject(), l.inbox+"."+strconv.FormatUint(r.Sequence, 10), data)
 	}
 	if err != nil {
 		l.log.Debug().Err(err).Msg("a report was not sent")
@@ -134,11 +161,16 @@ func (l *link) acknowledged(m *nats.Msg) {
 		return
 	}
 	a, err := wire.UnmarshalAck(m.Data)
+	if errors.Is(err, wire.ErrVersion) {
+		l.refused.otherVersion(err)
+		return
+	}
 	if err != nil {
 		l.odd.Error().Err(err).Str("from", string(l.place.Parent())).Msg("an answer to a report cannot be read")
 		return
 	}
 	l.metrics.reportAcknowledged()
+	l.refused.acknowledged()
 	l.runner.Acknowledged(a)
 }
 

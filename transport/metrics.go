@@ -244,6 +244,7 @@ var (
 	descView     = desc("view_age_seconds", "Age of the totals of a place above, as known here.", "of")
 	descReady    = desc("ready", "1 if the place takes requests.")
 	descLinked   = desc("connected", "1 if the place is connected to NATS.")
+	descRefused  = desc("refused", "1 while a place is refused something: listen (NATS forbids a subject), report (NATS forbids its reports), parent (the parent does not take them), message (NATS takes only smaller messages than it needs).", "reason", "subject")
 	descHeld     = desc("share_held", "What is held of a limit, lent out or not, over all awake keys; rates in tokens per period.", "namespace", "scope", "part")
 	descLent     = desc("share_lent", "What is lent to children of a limit, over all awake keys.", "namespace", "scope", "part")
 	descDisk     = desc("store_disk_bytes", "What the store takes on disk.")
@@ -253,7 +254,7 @@ var (
 )
 
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAwake, descWaiting, descBacklog, descChildren, descBehind, descAge, descView, descReady, descLinked, descHeld, descLent, descDisk, descWAL, descL0, descStore} {
+	for _, d := range []*prometheus.Desc{descAwake, descWaiting, descBacklog, descChildren, descBehind, descAge, descView, descReady, descLinked, descRefused, descHeld, descLent, descDisk, descWAL, descL0, descStore} {
 		ch <- d
 	}
 }
@@ -289,6 +290,9 @@ func (p *Place) collect(ch chan<- prometheus.Metric) {
 	gauge(descBehind, float64(s.Behind))
 	gauge(descReady, truth(p.Ready() == nil))
 	gauge(descLinked, truth(p.cfg.Conn.IsConnected()))
+	for _, r := range p.refusals() {
+		gauge(descRefused, truth(r.so), r.reason, r.subject)
+	}
 	if s.Through >= 0 {
 		gauge(descAge, s.Through.Seconds())
 	}

@@ -86,7 +86,8 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 	if p.store, err = openPlaceStore(cfg.Dir, 0, cfg.Store); err != nil {
 		return nil, fmt.Errorf("place %s: %w", cfg.Place, err)
 	}
-	p.link = newLink(cfg.Conn, subjects, cfg.Place, 0, p.log, p.metrics)
+	p.link = newLink(cfg.Conn, subjects, cfg.Place, cfg.Leaf, 0, p.log, p.metrics)
+	p.link.closed = p.disconnected
 	p.timer = time.AfterFunc(time.Hour, p.tick)
 	p.timer.Stop()
 	p.runner, err = place.Start(tiers.Config{
@@ -156,9 +157,9 @@ func (p *Place) stop(ctx context.Context) error {
 	if p.service != nil {
 		errs = append(errs, p.service.Stop(ctx))
 	}
-	if !p.isBroken() {
+	if _, stopped := p.runner.State(); stopped == nil {
 		p.runner.Stop()
-		for !p.runner.Stopped() && ctx.Err() == nil {
+		for !p.runner.Stopped() && !p.isBroken() && ctx.Err() == nil {
 			select {
 			case <-ctx.Done():
 			case <-p.broken:
@@ -198,8 +199,25 @@ func (p *Place) Kill() (err error) {
 // stopPoll is how often a stopping place looks whether it is done.
 const stopPoll = 5 * time.Millisecond
 
-// Done is closed when the place stopped by itself: its store failed, or a
-// newer process of the same place runs. Err says why.
+// ErrDisconnected is wrapped by the Err of a place whose connection to NATS is
+// closed for good: started again on another one, it goes on.
+var ErrDisconnected = errors.New("the connection to NATS was closed, and does not come back by itself")
+
+// disconnected is called when the connection is closed for good.
+func (p *Place) disconnected() {
+	if p.draining.Load() {
+		return
+	}
+	err := ErrDisconnected
+	if last := p.cfg.Conn.LastError(); last != nil {
+		err = fmt.Errorf("%w: %s", ErrDisconnected, Redact(last.Error()))
+	}
+	sender{p}.Broken(err)
+}
+
+// Done is closed when the place stopped by itself: its store failed, its
+// connection was closed, or a newer process of the same place runs. Err says
+// why.
 func (p *Place) Done() <-chan struct{} { return p.broken }
 
 // Err says why the place broke, if it did.
@@ -228,7 +246,50 @@ func (p *Place) Ready() error {
 	if !p.cfg.Conn.IsConnected() {
 		return ErrNotReady.Errorf("%s is not connected to NATS", p.cfg.Place)
 	}
+	if why := p.link.refused.unready(); why != "" {
+		return ErrNotReady.Errorf("%s: %s", p.cfg.Place, why)
+	}
 	return nil
+}
+
+// Refused says why the place's parent does not hear it, or does not take what
+// it says, if that is so; "": it is not. The place itself can work, as if its
+// parent was away.
+func (p *Place) Refused() string {
+	_, why := p.refusal()
+	return why
+}
+
+// A refusal is a series of the gauge tributary_refused.
+type refusal struct {
+	reason, subject string
+	so              bool
+}
+
+// refusals are all that a place can be refused; one that is not has a series as well.
+func (p *Place) refusals() (all []refusal) {
+	deaf := p.link.refused.deafTo()
+	for _, subject := range deaf {
+		all = append(all, refusal{refusedListen, subject, true})
+	}
+	if len(deaf) == 0 {
+		all = append(all, refusal{refusedListen, "", false})
+	}
+	reason, _ := p.refusal()
+	return append(all,
+		refusal{refusedReport, p.link.upSubject(), reason == refusedReport},
+		refusal{refusedParent, "", reason == refusedParent},
+		refusal{refusedMessage, "", p.link.refused.size.now() != ""})
+}
+
+func (p *Place) refusal() (reason, why string) {
+	if reason, why := p.link.refused.unheard(); why != "" {
+		return reason, why
+	}
+	if why := p.runner.Refused(); why != "" {
+		return refusedParent, fmt.Sprintf("%s does not take its reports: %s", p.cfg.Place.Parent(), why)
+	}
+	return "", ""
 }
 
 // Name is the place's name.

@@ -39,7 +39,7 @@ func (s sender) Event(e tiers.Event) {
 		line = s.log.Warn()
 	case tiers.EventWindow, tiers.EventFold:
 		line = s.log.Debug()
-	case tiers.EventJoined, tiers.EventChild, tiers.EventRules:
+	case tiers.EventJoined, tiers.EventAccepted, tiers.EventChild, tiers.EventRules:
 	}
 	if e.Detail != "" {
 		line = line.Str("detail", e.Detail)
@@ -51,6 +51,7 @@ var eventTexts = map[tiers.EventKind]string{
 	tiers.EventJoined:      "the parent knows this place",
 	tiers.EventFenced:      "fenced",
 	tiers.EventRefused:     "the parent refuses our reports",
+	tiers.EventAccepted:    "the parent takes our reports again",
 	tiers.EventChild:       "a child reports",
 	tiers.EventChildRefuse: "a child's reports are refused",
 	tiers.EventRulesDiffer: "the rules of two neighbours differ",

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -57,6 +58,19 @@ func (s Subjects) Any(v Verb) string { return s.prefix + "." + string(v) }
 
 // At returns the subject on which one named place answers.
 func (s Subjects) At(v Verb, place string) string { return s.prefix + "." + string(v) + "." + place }
+
+// served are the subjects on which a place answers requests.
+func (s Subjects) served(place string, leaf bool) (all []string) {
+	for _, v := range slices.Concat(verbs, adminVerbs) {
+		all = append(all, s.At(v, place))
+	}
+	for _, v := range verbs {
+		if leaf {
+			all = append(all, s.Any(v))
+		}
+	}
+	return all
+}
 
 // Up returns the subject that a place sends its reports of a partition to.
 func (s Subjects) Up(partition int, place string) string {

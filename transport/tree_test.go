@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
@@ -20,6 +21,7 @@ import (
 type tree struct {
 	t       testing.TB
 	server  *Server
+	dial    func(user string, opts ...nats.Option) (*nats.Conn, error) // nil: to server
 	rules   *limiter.Rules
 	metrics *Metrics
 	store   objects.Options
@@ -59,7 +61,7 @@ func newTree(t testing.TB, rules *limiter.Rules, places ...tiers.Place) *tree {
 
 func (w *tree) start(p tiers.Place) *Place {
 	w.t.Helper()
-	nc, err := w.server.Connect(ConnOptions(string(p), "", zerolog.Nop())...)
+	nc, err := w.connect(string(p), ConnOptions(string(p), "", w.log())...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -72,6 +74,14 @@ func (w *tree) start(p tiers.Place) *Place {
 	}
 	w.places[p] = place
 	return place
+}
+
+// connect connects a place, or "client".
+func (w *tree) connect(user string, opts ...nats.Option) (*nats.Conn, error) {
+	if w.dial != nil {
+		return w.dial(user, opts...)
+	}
+	return w.server.Connect(opts...)
 }
 
 // log is what a place logs to.
@@ -111,7 +121,7 @@ func (w *tree) close() {
 
 func (w *tree) client(at tiers.Place) *Client {
 	w.t.Helper()
-	nc, err := w.server.Connect()
+	nc, err := w.connect("client")
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -593,6 +593,13 @@ func (r *Runner) NeedsMessage() int {
 	return r.machine.NeedsMessage()
 }
 
+// Refused is [tiers.Machine.Refused].
+func (r *Runner) Refused() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.machine.Refused()
+}
+
 // Stats returns the machine's figures.
 func (r *Runner) Stats() tiers.Stats {
 	r.mu.Lock()

@@ -20,10 +20,15 @@ func (w *World) Health(mux *http.ServeMux, figures prometheus.Gatherer) {
 		status := http.StatusOK
 		places := make(map[string]string, len(w.nodes))
 		for _, n := range w.nodes {
-			places[string(n.Place)] = "ready"
-			if err := n.Ready(); err != nil {
+			err, why := n.Ready(), n.Refused()
+			switch {
+			case err != nil:
 				places[string(n.Place)] = err.Error()
 				status = http.StatusServiceUnavailable
+			case why != "": // it works, as one whose parent is away does
+				places[string(n.Place)] = "ready, but refused: " + why
+			default:
+				places[string(n.Place)] = "ready"
 			}
 		}
 		rw.Header().Set("Content-Type", "application/json")

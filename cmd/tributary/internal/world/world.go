@@ -1,6 +1,6 @@
 // Package world runs the places of one process: each on a folder and a NATS
 // connection of its own, started parents first, started again when its store
-// fails, and stopped leaves first, within a time.
+// fails or its connection is closed, and stopped leaves first, within a time.
 package world
 
 import (
@@ -68,6 +68,7 @@ type Node struct {
 	running *transport.Place
 	conn    *nats.Conn
 	linked  bool
+	why     error // why it does not run, while it is started again
 }
 
 // Start starts the places. The error names the one that does not start.
@@ -142,7 +143,7 @@ func (n *Node) start() error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.running, n.conn = p, conn
+	n.running, n.conn, n.why = p, conn, nil
 	p.SetLink(n.linked)
 	return nil
 }
@@ -164,7 +165,8 @@ func inboxPrefix(prefix string, p tiers.Place) string {
 	return "_INBOX." + prefix + "." + string(p)
 }
 
-// supervise starts the place again when its store has failed, until ctx ends.
+// supervise starts the place again when its store has failed, or its
+// connection was closed for good, until ctx ends.
 func (n *Node) supervise(ctx context.Context) {
 	for {
 		p := n.Running()
@@ -192,20 +194,23 @@ func (n *Node) supervise(ctx context.Context) {
 			}
 			return
 		}
-		_ = n.stop(ctx) // its store is closed; what failed was logged
+		began, tries := time.Now(), 0
+		n.doesNotRun(err)
+		_ = n.stop(ctx) // what failed was logged
 		retry := backoff.NewExponentialBackOff()
 		retry.InitialInterval, retry.MaxInterval = 100*time.Millisecond, 5*time.Second
 		_, err = backoff.Retry(ctx, func() (struct{}, error) {
+			tries++
 			err := n.start()
-			if err != nil {
-				n.world.cfg.Logger.Error().Err(err).Msg("the place does not start again")
+			if err != nil && n.doesNotRun(err) {
+				n.world.cfg.Logger.Error().Err(err).Str("place", string(n.Place)).Msg("the place does not start again yet: trying until it does")
 			}
 			return struct{}{}, err
 		}, backoff.WithBackOff(retry), backoff.WithMaxElapsedTime(0))
 		if err != nil {
 			return // ctx ended
 		}
-		n.world.cfg.Logger.Info().Str("place", string(n.Place)).Msg("the place runs again")
+		n.world.cfg.Logger.Info().Str("place", string(n.Place)).Dur("after", time.Since(began)).Int("tries", tries).Msg("the place runs again")
 	}
 }
 
@@ -265,9 +270,32 @@ func (n *Node) Restart() error { return n.start() }
 
 // Ready says why the place cannot take requests, if so.
 func (n *Node) Ready() error {
-	p := n.Running()
-	if p == nil {
-		return fmt.Errorf("%s does not run", n.Place)
+	n.mu.Lock()
+	p, why := n.running, n.why
+	n.mu.Unlock()
+	switch {
+	case p != nil:
+		return p.Ready()
+	case why != nil:
+		return fmt.Errorf("%s does not run, and is started again: %w", n.Place, why)
 	}
-	return p.Ready()
+	return fmt.Errorf("%s does not run", n.Place)
+}
+
+// Refused says why the place's parent does not hear it, as
+// [transport.Place.Refused] does.
+func (n *Node) Refused() string {
+	if p := n.Running(); p != nil {
+		return p.Refused()
+	}
+	return ""
+}
+
+// doesNotRun notes why the place does not run, and says whether that is news.
+func (n *Node) doesNotRun(why error) (news bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	news = n.why == nil || n.why.Error() != why.Error()
+	n.why = why
+	return news
 }

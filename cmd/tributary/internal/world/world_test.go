@@ -2,6 +2,7 @@ package world
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,9 +14,9 @@ import (
 	"github.com/tributary-io/tributary/transport"
 )
 
-// TestANodeRunsOnce has a place killed and started again by several at once,
-// as faults do that take longer than was planned.
-func TestANodeRunsOnce(t *testing.T) {
+// startRoot starts a world of a root that is a leaf, too.
+func startRoot(t *testing.T, log zerolog.Logger) *World {
+	t.Helper()
 	server, err := transport.StartServer(transport.ServerConfig{Logger: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +28,7 @@ func TestANodeRunsOnce(t *testing.T) {
 	}
 	w, err := Start(t.Context(), Config{
 		Places: []Spec{{Place: tiers.Root, Leaf: true}}, Data: t.TempDir(), Server: server,
-		Rules: rules, Version: "0.0.1", Logger: zerolog.Nop(),
+		Rules: rules, Version: "0.0.1", Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -39,6 +40,56 @@ func TestANodeRunsOnce(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return w
+}
+
+// TestPlaceWithAClosedConnectionStartsAgain: the NATS library gave the
+// connection up for good, and the place goes on with another one.
+func TestPlaceWithAClosedConnectionStartsAgain(t *testing.T) {
+	var log safeLog
+	w := startRoot(t, zerolog.New(&log))
+	n := w.Node(tiers.Root)
+	first := n.Running()
+	n.mu.Lock()
+	n.conn.Close()
+	n.mu.Unlock()
+	for end := time.Now().Add(time.Minute); n.Running() == first || n.Ready() != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it does not run again: %v", n.Ready())
+		}
+	}
+	for end := time.Now().Add(time.Minute); !strings.Contains(log.String(), "the place runs again"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the log does not say that it runs again:\n%s", &log)
+		}
+	}
+	if !strings.Contains(log.String(), transport.ErrDisconnected.Error()) {
+		t.Errorf("the log does not say why it stopped:\n%s", &log)
+	}
+}
+
+// safeLog is a log that many write to.
+type safeLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *safeLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *safeLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// TestANodeRunsOnce has a place killed and started again by several at once,
+// as faults do that take longer than was planned.
+func TestANodeRunsOnce(t *testing.T) {
+	w := startRoot(t, zerolog.Nop())
 	n := w.Node(tiers.Root)
 	var faulty sync.WaitGroup
 	for range 4 {
