@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 )
 
@@ -25,7 +26,13 @@ func (a *App) agree(f yesFlag, whatHappens string) error {
 	if !a.Interactive {
 		return fmt.Errorf("%s There is no terminal to ask on whether this is meant: add --yes if it is; %w", whatHappens, errNotAgreed)
 	}
-	_, _ = fmt.Fprintf(a.Stderr, "%s\nGo on? [y/N] ", whatHappens)
+	screen := a.Stderr
+	if f, ok := a.Stdin.(*os.File); ok && !terminal(a.Stderr) {
+		screen = f // the errors go elsewhere, and the question must be seen
+	}
+	if _, err := fmt.Fprintf(screen, "%s\nGo on? [y/N] ", whatHappens); err != nil {
+		return fmt.Errorf("the question whether to go on cannot be shown: add --yes if this is meant; %w: %w", errNotAgreed, err)
+	}
 	type line struct {
 		text string
 		err  error
@@ -37,7 +44,7 @@ func (a *App) agree(f yesFlag, whatHappens string) error {
 	}()
 	select {
 	case <-a.Context.Done():
-		_, _ = fmt.Fprintln(a.Stderr)
+		_, _ = fmt.Fprintln(screen)
 		return fmt.Errorf("%w: %w", errNotAgreed, a.Context.Err())
 	case got := <-answered:
 		switch strings.ToLower(strings.TrimSpace(got.text)) {
@@ -45,7 +52,7 @@ func (a *App) agree(f yesFlag, whatHappens string) error {
 			return nil
 		}
 		if got.err != nil { // the terminal was closed, so the cursor still stands behind the question
-			_, _ = fmt.Fprintln(a.Stderr)
+			_, _ = fmt.Fprintln(screen)
 		}
 		return errNotAgreed
 	}

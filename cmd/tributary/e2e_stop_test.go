@@ -54,6 +54,28 @@ func TestStopWithoutAnybodyElse(t *testing.T) {
 	})
 }
 
+// TestSecondSignalEndsAtOnce: who will not wait for a stop in good order says so twice, and loses nothing by it.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	c := newCluster(t, startNATS(t).ClientURL(), "namespaces: {votes: {}}")
+	above, p := c.serve("global", "eu", "eu.de"), c.serveWith(c.data, []string{"--stop-within", "1h"}, berlin)
+	c.add(berlin, 5)
+	c.shows("global", "alice", 5)
+	above.kill()
+	c.add(berlin, 5)
+	p.expected = true
+	p.signal(syscall.SIGTERM)
+	eventually(t, "it stops", func() bool { return strings.Contains(p.stderr.String(), "a second signal ends the process at once") })
+	p.signal(syscall.SIGTERM)
+	p.exitCode()
+	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != syscall.SIGTERM {
+		t.Errorf("it ended with %v", p.cmd.ProcessState)
+	}
+	c.serve("global", "eu", "eu.de")
+	c.serve(berlin)
+	c.shows("global", "alice", 10)
+	c.quiet()
+}
+
 // TestManyPlacesWithManyKeysStopCleanly: 27 places of one process hold 50,000 keys, all of them lent shares, when it is told
 // to stop.
 func TestManyPlacesWithManyKeysStopCleanly(t *testing.T) {
