@@ -232,7 +232,9 @@ func (a *adds) stop() error {
 	if a.place != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		errs = append(errs, a.place.Stop(ctx))
+		if err := a.place.Stop(ctx); !errors.Is(err, transport.ErrUnreported) { // the city has no parent to report to
+			errs = append(errs, err)
+		}
 	}
 	if a.server != nil {
 		a.server.Shutdown()
