@@ -95,8 +95,19 @@ func serveAdmin[Q, R any](s *Service, v Verb, ask func(Q, func(R, *Error))) erro
 				answer(nil, refused)
 				return
 			}
+			room := int(s.nc.MaxPayload()) - headerRoom
 			body, err := json.Marshal(reply, json.Deterministic(true))
-			switch room := int(s.nc.MaxPayload()) - headerRoom; {
+			for err == nil && len(body) > room {
+				long, ok := any(reply).(interface{ shorter() (R, bool) })
+				if !ok {
+					break
+				}
+				if reply, ok = long.shorter(); !ok {
+					break
+				}
+				body, err = json.Marshal(reply, json.Deterministic(true))
+			}
+			switch {
 			case err != nil:
 				answer(nil, ErrInternal.Errorf("the request was done, but its answer cannot be written: %v", err))
 			case len(body) > room:

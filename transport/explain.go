@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,7 +17,8 @@ import (
 // VerbExplain is the admin verb that says what a place knows of a key's limits.
 const VerbExplain Verb = "admin.explain"
 
-// maxExplained is the most lines that an explanation shows of one limit, unless one child is named.
+// maxExplained is the most lines that an explanation shows of one limit, unless one child is named; fewer where they do
+// not fit an answer. Its Children says how many there are.
 const maxExplained = 100
 
 // ExplainRequest asks what a place knows of a key's limits, and at a city how a check would be answered.
@@ -45,6 +47,20 @@ type ExplainReply struct {
 	Refused     string             `json:"refused,omitzero"`
 	Fenced      bool               `json:"fenced,omitzero"`
 	Limits      []LimitExplanation `json:"limits"` // in the order of the rule, but for those that are owned below
+}
+
+// shorter shows at most half as many lines of each limit.
+func (r ExplainReply) shorter() (ExplainReply, bool) {
+	most := 0
+	for _, l := range r.Limits {
+		most = max(most, len(l.Lines))
+	}
+	r.Limits = slices.Clone(r.Limits)
+	for i := range r.Limits {
+		l := &r.Limits[i]
+		l.Lines = l.Lines[:min(len(l.Lines), most/2)]
+	}
+	return r, most > 0
 }
 
 // A Verdict is how a check would be answered that does not wait.

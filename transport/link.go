@@ -143,6 +143,7 @@ func (l *link) report(r *tiers.Report) {
 func (l *link) tooLarge(err error) {
 	if errors.Is(err, nats.ErrMaxPayload) {
 		l.runner.SetMaxMessage(int(l.nc.MaxPayload()))
+		l.refused.sized()
 	}
 }
 

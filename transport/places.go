@@ -24,13 +24,25 @@ const (
 )
 
 // PlacesRequest asks for the places below one.
-type PlacesRequest struct{}
+type PlacesRequest struct {
+	// After is the place after which the list begins; it may be empty.
+	After string `json:"after,omitzero"`
+}
 
 // PlacesReply is what a place knows of those below it, sorted by name.
 type PlacesReply struct {
 	Place  string       `json:"place"`
 	Rules  uint64       `json:"rules"` // the version of the rules that it follows itself
 	Places []ChildPlace `json:"places"`
+	// More says that places follow: ask again After the last one.
+	More bool `json:"more,omitzero"`
+}
+
+// shorter has the first half of the places.
+func (r PlacesReply) shorter() (PlacesReply, bool) {
+	half := len(r.Places) / 2
+	r.Places, r.More = r.Places[:half], true
+	return r, half > 0
 }
 
 // MarshalJSON writes the reply as it travels.
@@ -110,10 +122,13 @@ func (r JoinReply) MarshalJSON() ([]byte, error) {
 }
 
 // Places is [Admin.Places].
-func (b backend) Places(_ PlacesRequest, done func(PlacesReply, *Error)) {
+func (b backend) Places(q PlacesRequest, done func(PlacesReply, *Error)) {
 	_, version := b.runner.Rules()
 	reply := PlacesReply{Place: string(b.cfg.Place), Rules: version, Places: []ChildPlace{}}
 	for _, c := range b.runner.Children() {
+		if string(c.Place) <= q.After {
+			continue
+		}
 		p := ChildPlace{
 			Place: string(c.Place), SeenMS: -1, LagMS: -1, Starts: c.Number, Rules: c.Rules, Behind: c.Behind, Lines: c.Lines,
 			Refused: c.Refused, Forgotten: c.Forgotten,
@@ -212,7 +227,13 @@ func (c *Client) At(place string) *Client {
 
 // Places lists the places right below the client's place; without one, below the root.
 func (c *Client) Places(ctx context.Context) (PlacesReply, error) {
-	return admin[PlacesRequest, PlacesReply](ctx, c, VerbPlaces, PlacesRequest{})
+	all, err := admin[PlacesRequest, PlacesReply](ctx, c, VerbPlaces, PlacesRequest{})
+	for page := all; err == nil && page.More && len(page.Places) > 0; {
+		page, err = admin[PlacesRequest, PlacesReply](ctx, c, VerbPlaces, PlacesRequest{After: page.Places[len(page.Places)-1].Place})
+		all.Places = append(all.Places, page.Places...)
+	}
+	all.More = false
+	return all, err
 }
 
 // Forget drops a place that left for good: its parent keeps what it counted, waits for it no longer, and refuses it from

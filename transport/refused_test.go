@@ -12,9 +12,11 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
+	"github.com/tributary-io/tributary/transport/internal/wire"
 )
 
 // A configured server is a NATS server whose configuration changes while it runs.
@@ -281,6 +283,41 @@ func TestPlaceOfAnotherWorldSaysThatItIsRefused(t *testing.T) {
 	}
 	if n := gauge(t, registry, "tributary_refused", map[string]string{"place": "eu", "reason": "parent", "subject": ""}); n != 1 {
 		t.Errorf("tributary_refused is %v", n)
+	}
+}
+
+// TestPlaceWhoseParentSpeaksAnotherVersionSaysSo: it cannot read what it is answered.
+func TestPlaceWhoseParentSpeaksAnotherVersionSaysSo(t *testing.T) {
+	w := newTree(t, testRules(t))
+	w.logs = &logs{}
+	nc, err := w.server.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	newer, err := proto.Marshal(&wire.Ack{Version: wire.Version + 1, Refused: "version"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent, err := nc.Subscribe("tributary.up.0.*", func(m *nats.Msg) { _ = m.Respond(newer) })
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	eu := w.start("eu")
+	eventually(t, "it is refused", func() bool { return strings.Contains(eu.Refused(), "run the same version everywhere") })
+	if err := eu.Ready(); err != nil {
+		t.Errorf("it is not ready: %v", err)
+	}
+	if err := parent.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	w.start(tiers.Root)
+	eventually(t, "it is heard", func() bool { return eu.Refused() == "" })
+	if n := w.logs.times("the parent speaks another version"); n != 1 {
+		t.Errorf("it is logged %d times", n)
 	}
 }
 
