@@ -28,7 +28,16 @@ func (e *FieldError) Error() string { return strings.Join(e.Path, ".") + ": " + 
 // for every field that is wrong.
 func Compile(s Spec) (*Rules, error) {
 	s.Namespaces = maps.Clone(s.Namespaces) // the caller may go on with its own
-	rules := &Rules{byName: make(map[string]*Rule, len(s.Namespaces)), spec: s, Lease: DefaultLease, FoldAfter: DefaultFoldAfter}
+	return build(s, nil, nil)
+}
+
+// build compiles a Spec; it takes what is in no part that changed from the rules before, if there
+// are some.
+func build(s Spec, before *Rules, changed map[int]map[string]NamespaceSpec) (*Rules, error) {
+	rules := &Rules{
+		byName: make(map[string]*Rule, len(s.Namespaces)), names: slices.Sorted(maps.Keys(s.Namespaces)),
+		spec: s, Lease: DefaultLease, FoldAfter: DefaultFoldAfter,
+	}
 	c := compiler{zones: map[string]*time.Location{"": time.UTC}}
 	if s.Lease != "" {
 		rules.Lease = c.duration([]string{"lease"}, s.Lease, "5s", time.Second, MaxLease)
@@ -39,8 +48,15 @@ func Compile(s Spec) (*Rules, error) {
 	if len(s.Namespaces) > MaxNamespaces {
 		c.wrong([]string{"namespaces"}, "%d namespaces are too many (at most %d)", len(s.Namespaces), MaxNamespaces)
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.Namespaces)) {
-		rules.byName[name] = c.rule(name, s.Namespaces[name])
+	for _, name := range rules.names {
+		if _, is := changed[PartOf(name)]; before != nil && !is {
+			rules.byName[name] = before.byName[name]
+		} else {
+			rules.byName[name] = c.rule(name, s.Namespaces[name])
+		}
+	}
+	if rules.divide(before, changed); rules.size > MaxSize {
+		c.wrong([]string{"namespaces"}, "they have %d bytes as JSON; at most %d are allowed: write fewer namespaces, limits or weights", rules.size, MaxSize)
 	}
 	if err := errors.Join(c.problems...); err != nil {
 		return nil, err
@@ -52,22 +68,28 @@ func Compile(s Spec) (*Rules, error) {
 // hash is made of everything that the rules say, written in one way.
 func (r *Rules) hash() uint64 {
 	hash := fnv.New64a()
-	say := func(format string, args ...any) { _, _ = fmt.Fprintf(hash, format, args...) } // a hash.Hash never fails
-	say("lease %d fold %d\n", r.Lease, r.FoldAfter)
-	for _, name := range r.Namespaces() {
-		rule := r.byName[name]
-		say("%s shadow %t count %t dedupe %d wait %d\n", name, rule.Shadow, rule.Count, rule.Dedupe, rule.Wait)
-		if rule.Async {
-			say("\tasync\n")
-		}
-		for _, l := range slices.SortedFunc(slices.Values(rule.Limits), func(a, b Limit) int { return cmp.Compare(a.ID, b.ID) }) {
-			say("\tlimit %d %s\n", l.ID, &l)
-		}
-		for _, place := range slices.Sorted(maps.Keys(rule.weights)) {
-			say("\tweight %s %d\n", place, rule.weights[place])
-		}
+	_, _ = fmt.Fprintf(hash, "lease %d fold %d\n", r.Lease, r.FoldAfter) // a hash.Hash never fails
+	for _, name := range r.names {
+		_, _ = hash.Write(r.byName[name].says)
 	}
 	return hash.Sum64()
+}
+
+// write notes all that the rule says, in one way.
+func (r *Rule) write() {
+	var b []byte
+	say := func(format string, args ...any) { b = fmt.Appendf(b, format, args...) }
+	say("%s shadow %t count %t dedupe %d wait %d\n", r.Namespace, r.Shadow, r.Count, r.Dedupe, r.Wait)
+	if r.Async {
+		say("\tasync\n")
+	}
+	for _, l := range slices.SortedFunc(slices.Values(r.Limits), func(a, b Limit) int { return cmp.Compare(a.ID, b.ID) }) {
+		say("\tlimit %d %s\n", l.ID, &l)
+	}
+	for _, place := range slices.Sorted(maps.Keys(r.weights)) {
+		say("\tweight %s %d\n", place, r.weights[place])
+	}
+	r.says = slices.Clip(b)
 }
 
 // A compiler collects what is wrong.
@@ -129,6 +151,7 @@ func (c *compiler) rule(name string, spec NamespaceSpec) *Rule {
 			c.wrong(at("weights", place), "%d is out of range (1 to %d)", w, MaxWeight)
 		}
 	}
+	rule.write()
 	return rule
 }
 

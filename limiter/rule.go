@@ -2,8 +2,6 @@ package limiter
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 )
@@ -138,6 +136,7 @@ type Rule struct {
 	Wait      time.Duration // how long a check waits that does not say; negative: the rule does not say
 	Async     bool          // an add is answered before it is durable
 	weights   map[string]int64
+	says      []byte // all of it, for the hash of the rules
 }
 
 // Limit returns the limit of an ID, or nil if the rule, which may be nil, has
@@ -175,7 +174,10 @@ func (r *Rule) Weight(place string) int64 {
 // Rules are the rules of all namespaces. They do not change once compiled.
 type Rules struct {
 	byName map[string]*Rule
+	names  []string // sorted
 	spec   Spec
+	parts  [Parts]part
+	size   int // as JSON
 	// Hash is the same for two places exactly when their rules say the same.
 	// The order of limits is nothing that they say, but for the figures of
 	// limits that are equal in all else.
@@ -195,8 +197,9 @@ const (
 // Rule returns the rule of a namespace, or nil if there is none.
 func (r *Rules) Rule(namespace string) *Rule { return r.byName[namespace] }
 
-// Namespaces returns the names of all namespaces, sorted.
-func (r *Rules) Namespaces() []string { return slices.Sorted(maps.Keys(r.byName)) }
+// Namespaces returns the names of all namespaces, sorted; they must not be
+// changed.
+func (r *Rules) Namespaces() []string { return r.names }
 
 // Spec returns what the rules were compiled from; it must not be changed.
 func (r *Rules) Spec() Spec { return r.spec }

@@ -60,6 +60,7 @@ var (
 	ErrNotLeaf          = errors.New("no leaf runs at this place")
 	ErrTotalRange       = errors.New("the total would pass 2^53-1")
 	ErrNotRoot          = errors.New("rules are applied at the root")
+	ErrVersion          = errors.New("the rules are of another version")
 	ErrNotOwner         = errors.New("this place owns no limit of the namespace")
 	ErrRulesCome        = errors.New("keys still wait for the rules that were applied last: apply these in a few seconds")
 )

@@ -88,6 +88,15 @@ func (m *Machine) Apply(now limiter.Time, rules *limiter.Rules) (version uint64,
 	return m.version, nil
 }
 
+// ApplyIf is Apply where the world's rules are of a version, and nobody has
+// changed them meanwhile. Otherwise it is ErrVersion, and the version is theirs.
+func (m *Machine) ApplyIf(now limiter.Time, expected uint64, rules *limiter.Rules) (version uint64, err error) {
+	if m.cfg.Place == Root && m.version != expected {
+		return m.version, ErrVersion
+	}
+	return m.Apply(now, rules)
+}
+
 // rulesFor puts into an answer what a child has to know of the rules. False:
 // it does not follow ours, and nothing is lent to it.
 func (m *Machine) rulesFor(c *child, r *Report, a *Ack) bool {

@@ -56,6 +56,7 @@ type Place struct {
 	clock   *Clock
 	session uint64 // of its permits, too
 	backup  backupJob
+	uploads uploads
 
 	draining atomic.Bool
 	timer    *time.Timer

@@ -42,7 +42,11 @@ func (s *placeStore) Update(step func(tiers.Reader) ([]tiers.Write, error), done
 			if w.Record == nil {
 				err = tx.Delete(string(w.Key))
 			} else if buffer, err = wire.AppendRecord(buffer[:0], w.Record); err == nil {
-				err = tx.Put(string(w.Key), buffer)
+				if w.Key == rulesKey {
+					err = putRules(tx, buffer)
+				} else {
+					err = tx.Put(string(w.Key), buffer)
+				}
 			}
 			if err != nil {
 				return err
@@ -50,6 +54,42 @@ func (s *placeStore) Update(step func(tiers.Reader) ([]tiers.Write, error), done
 		}
 		return nil
 	}, done)
+}
+
+// pieceBytes is how much of the rules stands under their key. What is more follows in pieces of as many bytes, under keys
+// of their own, up to the first that has less.
+const pieceBytes = objects.MaxValueBytes / 2
+
+// rulesKey is the key of the rules.
+const rulesKey tiers.Key = "rules"
+
+func pieceKey(i int) string {
+	if i == 0 {
+		return string(rulesKey)
+	}
+	return fmt.Sprintf("%s+%03d", rulesKey, i)
+}
+
+// putRules writes rules down, which may be larger than a value of the store. Pieces of those before that are left over
+// follow one that is not full, so nobody reads them; they are removed.
+func putRules(tx *objects.Tx, record []byte) error {
+	i := 0
+	for full := true; full; i++ {
+		piece := record[:min(len(record), pieceBytes)]
+		if err := tx.Put(pieceKey(i), piece); err != nil {
+			return err
+		}
+		record, full = record[len(piece):], len(piece) == pieceBytes
+	}
+	for ; ; i++ {
+		key := pieceKey(i)
+		if _, there, err := tx.Get(key); err != nil || !there {
+			return err
+		}
+		if err := tx.Delete(key); err != nil {
+			return err
+		}
+	}
 }
 
 // Writable implements place.Store.
@@ -63,6 +103,12 @@ func (r txReader) Get(k tiers.Key) (tiers.Record, error) {
 	data, ok, err := r.tx.Get(string(k))
 	if err != nil || !ok {
 		return nil, err
+	}
+	for i, piece := 1, data; k == rulesKey && len(piece) == pieceBytes; i++ {
+		if piece, ok, err = r.tx.Get(pieceKey(i)); err != nil || !ok {
+			return nil, cmp.Or(err, fmt.Errorf("record %q: its piece %d is missing: see 'tributary verify'", k, i))
+		}
+		data = append(data, piece...)
 	}
 	return wire.ParseRecord(k, data)
 }

@@ -139,7 +139,7 @@ func (c *ImportCmd) Run(app *App) error {
 	}
 	in, o := app.Stdin, objects.ImportOptions{Merge: c.Merge}
 	if c.File != "-" {
-		f, err := os.Open(c.File)
+		f, err := openFile(c.File)
 		if err != nil {
 			return err
 		}

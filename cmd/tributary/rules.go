@@ -35,6 +35,15 @@ func loadRules(path string) (*limiter.Rules, error) {
 	return parseRules(path, data)
 }
 
+// loadRules reads a rules file, or rules on the standard input where the path is -. It returns what to call them, too.
+func (a *App) loadRules(path string) (name string, rules *limiter.Rules, err error) {
+	name, data, err := a.readInput(path)
+	if err == nil {
+		rules, err = parseRules(name, data)
+	}
+	return name, rules, err
+}
+
 const rulesExample = `write for example:
 
     namespaces:

@@ -82,7 +82,7 @@ func (c *RulesCheckCmd) Run(app *App) error {
 	}
 	var wrong error
 	for i, file := range files {
-		checked, err := checkRules(app.Stdin, file)
+		checked, err := checkRules(app, file)
 		if err != nil {
 			wrong = codeError(exitError)
 		}
@@ -103,7 +103,7 @@ func (c *RulesCheckCmd) Run(app *App) error {
 	return wrong
 }
 
-func checkRules(stdin io.Reader, file string) (checkedRules, error) {
+func checkRules(app *App, file string) (checkedRules, error) {
 	checked := checkedRules{File: file}
 	var (
 		rules *limiter.Rules
@@ -112,14 +112,8 @@ func checkRules(stdin io.Reader, file string) (checkedRules, error) {
 	switch file {
 	case "":
 		checked.File, rules = "built-in rules", defaultRules()
-	case "-":
-		checked.File = "stdin"
-		var data []byte
-		if data, err = io.ReadAll(io.LimitReader(stdin, maxFile)); err == nil {
-			rules, err = parseRules(checked.File, data)
-		}
 	default:
-		rules, err = loadRules(file)
+		checked.File, rules, err = app.loadRules(file)
 	}
 	if err != nil {
 		if !errors.As(err, &checked.Problems) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/tributary-io/tributary/limiter"
+	"github.com/tributary-io/tributary/tiers"
 	"github.com/tributary-io/tributary/transport"
 )
 
@@ -57,7 +59,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("NOWHERE", "nats://"+freeAddress(t))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "envsubst": envsubst},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "envsubst": envsubst, "root": startRoot},
 	})
 }
 
@@ -88,6 +90,25 @@ func envsubst(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
+}
+
+// startRoot starts the root of a new world with a rules file, and has the commands that follow ask it: root rules.yaml.
+func startRoot(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: root file")
+	}
+	rules, err := loadRules(ts.MkAbs(args[0]))
+	ts.Check(err)
+	server, err := transport.StartServer(transport.ServerConfig{Listen: "127.0.0.1:0", Logger: zerolog.Nop()})
+	ts.Check(err)
+	ts.Defer(server.Shutdown)
+	nc, err := server.Connect()
+	ts.Check(err)
+	ts.Defer(nc.Close)
+	root, err := transport.StartPlace(transport.PlaceConfig{Place: tiers.Root, Dir: ts.MkAbs("root"), Conn: nc, Rules: rules, Version: version, Logger: zerolog.Nop()})
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(root.Stop(context.Background())) })
+	ts.Setenv("TRIBUTARY_NATS", server.ClientURL())
 }
 
 func startNATS(t *testing.T) *transport.Server {

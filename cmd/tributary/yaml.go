@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,9 +12,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 )
-
-// maxFile is the largest file of rules or settings that is read: ten thousand namespaces take two megabytes.
-const maxFile = 8 << 20
 
 // maxProblems is how many problems of one file are shown.
 const maxProblems = 50
@@ -56,26 +51,6 @@ func (ps problems) Error() string {
 		fmt.Fprintf(&b, "\n  and %d more", more)
 	}
 	return b.String()
-}
-
-// readFile reads a file of bounded size. The error is the file's problems.
-func readFile(path string) ([]byte, error) {
-	wrong := func(text string) error { return problems{{File: path, Text: text}} }
-	f, err := os.Open(path)
-	if err == nil {
-		defer func() { _ = f.Close() }()
-		var data []byte
-		if data, err = io.ReadAll(io.LimitReader(f, maxFile+1)); err == nil {
-			if len(data) > maxFile {
-				return nil, wrong(fmt.Sprintf("the file is larger than %d MiB, which is the most that is read", maxFile>>20))
-			}
-			return data, nil
-		}
-	}
-	if inner, ok := errors.AsType[*fs.PathError](err); ok {
-		err = inner.Err // the path stands in front already
-	}
-	return nil, wrong(fmt.Sprintf("the file cannot be read: %v; check its name", err))
 }
 
 // A yamlReader reads one YAML document strictly, and remembers what is wrong and where what stands. Aliases and merge

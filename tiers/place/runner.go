@@ -380,6 +380,15 @@ func (r *Runner) Apply(rules *limiter.Rules, done func(version uint64, err error
 		func(e error) { done(version, errors.Join(err, e)) })
 }
 
+// ApplyIf is Apply where the rules are still of a version, as
+// [tiers.Machine.ApplyIf] says.
+func (r *Runner) ApplyIf(expected uint64, rules *limiter.Rules, done func(version uint64, err error)) {
+	var version uint64
+	var err error
+	r.step(func(m *tiers.Machine, now limiter.Time) { version, err = m.ApplyIf(now, expected, rules) },
+		func(e error) { done(version, errors.Join(err, e)) })
+}
+
 // follow notes which rules the machine follows.
 func (r *Runner) follow() {
 	if rules, _ := r.machine.Rules(); rules != r.rules.Load() {

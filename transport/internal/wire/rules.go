@@ -10,10 +10,6 @@ import (
 	"github.com/tributary-io/tributary/tiers"
 )
 
-// MaxRules is how many bytes rules may have as JSON. They travel whole in one
-// message, which NATS bounds to 1 MiB unless it is told otherwise.
-const MaxRules = 256 << 10
-
 func fromRules(r *tiers.RulesRecord) (*RulesRecord, error) {
 	if r == nil {
 		return nil, nil
@@ -21,14 +17,7 @@ func fromRules(r *tiers.RulesRecord) (*RulesRecord, error) {
 	if r.Rules == nil {
 		return nil, fmt.Errorf("the record of rules version %d holds no rules", r.Version)
 	}
-	spec, err := json.Marshal(r.Rules.Spec(), json.Deterministic(true))
-	if err != nil {
-		return nil, fmt.Errorf("rules version %d: %w", r.Version, err)
-	}
-	if err := checkRulesSize(r.Version, len(spec)); err != nil {
-		return nil, err
-	}
-	m := &RulesRecord{Version: r.Version, Spec: spec}
+	m := &RulesRecord{Version: r.Version, Spec: r.Rules.JSON()}
 	for _, h := range r.Holds {
 		m.Holds = append(m.Holds, &LongHold{Namespace: h.Namespace, Limit: h.Limit, Hold: int64(h.Hold)})
 	}
@@ -41,30 +30,24 @@ func toRules(r *RulesRecord, problem *error) *tiers.RulesRecord {
 	if r == nil {
 		return nil
 	}
-	if err := checkRulesSize(r.Version, len(r.Spec)); err != nil {
-		*problem = err
+	wrong := func(err error) *tiers.RulesRecord {
+		*problem = fmt.Errorf("rules version %d: %w", r.Version, err)
 		return nil
+	}
+	if size := len(r.Spec); size > limiter.MaxSize {
+		return wrong(fmt.Errorf("they have %d bytes, at most %d are allowed", size, limiter.MaxSize))
 	}
 	var spec limiter.Spec
 	if err := json.Unmarshal(r.Spec, &spec); err != nil {
-		*problem = fmt.Errorf("rules version %d: %w", r.Version, err)
-		return nil
+		return wrong(err)
 	}
 	rules, err := limiter.Compile(spec)
 	if err != nil {
-		*problem = fmt.Errorf("rules version %d: %w", r.Version, err)
-		return nil
+		return wrong(err)
 	}
 	record := &tiers.RulesRecord{Version: r.Version, Rules: rules}
 	for _, h := range r.Holds {
 		record.Holds = append(record.Holds, tiers.LongHold{Namespace: h.Namespace, Limit: h.Limit, Hold: time.Duration(h.Hold)})
 	}
 	return record
-}
-
-func checkRulesSize(version uint64, size int) error {
-	if size > MaxRules {
-		return fmt.Errorf("rules version %d take %d bytes, at most %d are allowed: write fewer namespaces, limits or weights", version, size, MaxRules)
-	}
-	return nil
 }

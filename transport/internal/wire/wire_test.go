@@ -193,7 +193,7 @@ func TestBadMessagesAreRefused(t *testing.T) {
 	}
 	ack := func(a *Ack) []byte { a.Version = Version; return encode(t, a) }
 	recall := func(r *Recall) []byte { r.Version = Version; return encode(t, r) }
-	tooLong := bytes.Repeat([]byte(" "), MaxRules+1)
+	tooLong := bytes.Repeat([]byte(" "), limiter.MaxSize+1)
 	copy(tooLong, "{}")
 	for _, test := range []struct {
 		name, says string
