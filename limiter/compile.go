@@ -31,8 +31,8 @@ func Compile(s Spec) (*Rules, error) {
 	return build(s, nil, nil)
 }
 
-// build compiles a Spec; it takes what is in no part that changed from the rules before, if there
-// are some.
+// build compiles a Spec; it takes what is in no part that changed from the
+// rules before, if there are some.
 func build(s Spec, before *Rules, changed map[int]map[string]NamespaceSpec) (*Rules, error) {
 	rules := &Rules{
 		byName: make(map[string]*Rule, len(s.Namespaces)), names: slices.Sorted(maps.Keys(s.Namespaces)),
@@ -55,8 +55,9 @@ func build(s Spec, before *Rules, changed map[int]map[string]NamespaceSpec) (*Ru
 			rules.byName[name] = c.rule(name, s.Namespaces[name])
 		}
 	}
-	if rules.divide(before, changed); rules.size > MaxSize {
-		c.wrong([]string{"namespaces"}, "they have %d bytes as JSON; at most %d are allowed: write fewer namespaces, limits or weights", rules.size, MaxSize)
+	rules.divide(before, changed)
+	if size := rules.size - ordinalSize*s.ordinals(); size > MaxSize {
+		c.wrong([]string{"namespaces"}, "they have %d bytes as JSON; at most %d are allowed: write fewer namespaces, limits or weights", size, MaxSize)
 	}
 	if err := errors.Join(c.problems...); err != nil {
 		return nil, err

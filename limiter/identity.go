@@ -1,10 +1,10 @@
 package limiter
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"hash/fnv"
-	"maps"
 	"slices"
 )
 
@@ -85,47 +85,66 @@ func (l *Limit) compare(o *Limit) int {
 // equal; else one whose rate is written in the same unit, or whose windows are
 // of the same zone; else any that is left, in order. Ordinals in the spec of
 // after do not count.
+//
+// Namespaces that say the same as before cost a comparison.
 func Succeed(before, after *Rules) *Rules {
-	spec, stripped := after.spec, false
-	spec.Namespaces = maps.Clone(spec.Namespaces)
-	for name, n := range spec.Namespaces {
-		n.Limits = slices.Clone(n.Limits)
-		for i := range n.Limits {
-			stripped = stripped || n.Limits[i].Ordinal != 0
-			n.Limits[i].Ordinal = 0
-		}
-		spec.Namespaces[name] = n
-	}
-	if stripped {
-		after = recompiled(spec)
-	}
-	changed := false
-	for name, n := range spec.Namespaces {
-		was, is := before.Rule(name), after.Rule(name)
-		if was == nil {
+	named := map[string]NamespaceSpec{} // whose ordinals are not those of after
+	parts := map[int]map[string]NamespaceSpec{}
+	for _, name := range after.names {
+		was, is, spec := before.Rule(name), after.Rule(name), after.spec.Namespaces[name]
+		if was != nil && bytes.Equal(was.says, is.says) {
 			continue
 		}
-		ordinals := is.continues(was)
-		for i, l := range is.Limits {
-			if limitID(l.alike(), ordinals[i]) == l.ID {
-				continue
-			}
-			for j := range n.Limits { // where one says its ordinal, all do
-				n.Limits[j].Ordinal = ordinals[j]
-			}
-			changed = true
-			break
+		spec.Limits = slices.Clone(spec.Limits)
+		stripped := false
+		for i := range spec.Limits {
+			stripped = stripped || spec.Limits[i].Ordinal != 0
+			spec.Limits[i].Ordinal = 0
+		}
+		if stripped {
+			is = recompiled(Spec{Namespaces: map[string]NamespaceSpec{name: spec}}).Rule(name)
+		}
+		if was != nil && is.number(spec.Limits, was) || stripped {
+			named[name], parts[PartOf(name)] = spec, map[string]NamespaceSpec{}
 		}
 	}
-	if changed {
-		return recompiled(spec)
+	if len(named) == 0 {
+		return after
 	}
-	return after
+	for name, spec := range after.spec.Namespaces {
+		if part := parts[PartOf(name)]; part != nil {
+			part[name] = spec
+		}
+	}
+	for name, spec := range named {
+		parts[PartOf(name)][name] = spec
+	}
+	rules, err := after.With(after.spec, parts)
+	return must(rules, err)
+}
+
+// number has a namespace's limits say their ordinals where the rule follows
+// another, if it would give them others by itself.
+func (r *Rule) number(specs []LimitSpec, was *Rule) bool {
+	ordinals := r.continues(was)
+	for i := range r.Limits {
+		if limitID(r.Limits[i].alike(), ordinals[i]) != r.Limits[i].ID {
+			for j := range specs { // where one says its ordinal, all do
+				specs[j].Ordinal = ordinals[j]
+			}
+			return true
+		}
+	}
+	return false
 }
 
 // recompiled compiles a spec that was compiled before, with other ordinals.
 func recompiled(spec Spec) *Rules {
 	rules, err := Compile(spec)
+	return must(rules, err)
+}
+
+func must(rules *Rules, err error) *Rules {
 	if err != nil {
 		panic(fmt.Sprintf("limiter: rules that were compiled do not compile again: %v", err))
 	}

@@ -14,9 +14,25 @@ const (
 	// Parts is how many parts rules have.
 	Parts = 64
 	// MaxSize is how many bytes rules may have as JSON: ten thousand namespaces
-	// of two limits have a bit more than one MiB.
-	MaxSize = 4 << 20
+	// of two limits have a bit more than one MiB. Ordinals of limits do not
+	// count, which the root writes: with them it is MaxWritten.
+	MaxSize    = 4 << 20
+	MaxWritten = 2 * MaxSize // the shortest limit is longer than an ordinal
+
+	ordinalSize = len(`,"ordinal":16`)
 )
+
+// ordinals is how many limits say theirs.
+func (s *Spec) ordinals() (n int) {
+	for _, namespace := range s.Namespaces {
+		for i := range namespace.Limits {
+			if namespace.Limits[i].Ordinal != 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
 
 // part is what the namespaces of one part say.
 type part struct {
@@ -41,6 +57,9 @@ func (r *Rules) Size() int { return r.size }
 // JSON returns the Spec as JSON. It costs a copy: the parts are written already.
 func (r *Rules) JSON() []byte {
 	b := append(make([]byte, 0, r.size), r.head()...)
+	if r.spec.Namespaces == nil {
+		return b
+	}
 	written := false
 	for i := range r.parts {
 		if text := r.parts[i].text; text != nil {
@@ -58,6 +77,9 @@ func (r *Rules) head() []byte {
 	b, err := json.Marshal(Spec{Lease: r.spec.Lease, FoldAfter: r.spec.FoldAfter})
 	if err != nil {
 		panic(err) // strings
+	}
+	if r.spec.Namespaces == nil {
+		return b
 	}
 	if b = b[:len(b)-1]; len(b) > 1 { // something stands at the top
 		b = append(b, ',')
@@ -102,7 +124,9 @@ func (r *Rules) divide(before *Rules, changed map[int]map[string]NamespaceSpec) 
 	for i, namespaces := range divided {
 		r.parts[i] = newPart(namespaces)
 	}
-	r.size = len(r.head()) + len("}}")
+	if r.size = len(r.head()); r.spec.Namespaces != nil {
+		r.size += len("}}")
+	}
 	written := 0
 	for i := range r.parts {
 		if text := r.parts[i].text; text != nil {

@@ -14,10 +14,18 @@ import (
 
 // A LongHold is the hold of a concurrency by earlier rules.
 type LongHold struct {
-	Namespace string
-	Limit     uint64 // limiter.Limit.ID
-	Hold      time.Duration
+	Namespace string        `json:"namespace"`
+	Limit     uint64        `json:"limit"` // limiter.Limit.ID
+	Hold      time.Duration `json:"hold"`
 }
+
+const (
+	// maxHolds is how many of them a root lets rules make: they take some MiB
+	// then, on the disk and in answers.
+	maxHolds = 30_000
+	// maxHoldText is how long one is as JSON, at most.
+	maxHoldText = limiter.MaxNamespace + 100
+)
 
 // longHold is one, and when no permit that was given by it can be out any more.
 type longHold struct {
@@ -60,13 +68,30 @@ func (m *Machine) hearHolds(now limiter.Time, holds []LongHold) {
 // shortened remembers the holds of a namespace that other rules shorten, or that
 // leave the rules.
 func (m *Machine) shortened(now limiter.Time, was, is *limiter.Rule) {
+	for _, l := range shorter(was, is) {
+		m.rememberHold(now, limitOf{was.Namespace, l.ID}, l.Hold)
+	}
+}
+
+// shorter are the limits whose holds another rule shortens, or does not have.
+func shorter(was, is *limiter.Rule) (limits []*limiter.Limit) {
 	for i := range was.Limits {
 		if l := &was.Limits[i]; l.Kind == limiter.Concurrency {
 			if left := is.Limit(l.ID); left == nil || left.Hold < l.Hold {
-				m.rememberHold(now, limitOf{was.Namespace, l.ID}, l.Hold)
+				limits = append(limits, l)
 			}
 		}
 	}
+	return limits
+}
+
+// holdsWith is how many holds are remembered once other rules are followed.
+func (m *Machine) holdsWith(rules *limiter.Rules) int {
+	n := len(m.holds)
+	for _, name := range m.rules.Namespaces() {
+		n += len(shorter(m.rules.Rule(name), rules.Rule(name)))
+	}
+	return n
 }
 
 // forgetHolds forgets those by which nothing is out any more.

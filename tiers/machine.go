@@ -61,6 +61,7 @@ var (
 	ErrTotalRange       = errors.New("the total would pass 2^53-1")
 	ErrNotRoot          = errors.New("rules are applied at the root")
 	ErrVersion          = errors.New("the rules are of another version")
+	ErrManyHolds        = fmt.Errorf("rules shorten or remove concurrency limits, of which at most %d are remembered until the last of their permits has ended", maxHolds)
 	ErrNotOwner         = errors.New("this place owns no limit of the namespace")
 	ErrRulesCome        = errors.New("keys still wait for the rules that were applied last: apply these in a few seconds")
 )

@@ -14,6 +14,7 @@ type Report struct {
 	World    uint64        // 0: not known yet
 	Rules    uint64        // version of the child's rules; 0: none from the root yet
 	Hash     uint64        // of the child's rules
+	Parts    *RulesHeld    // what it has of the parent's that it collects; nil: it collects none
 	Newest   uint64        // the newest version of the rules that a place below follows
 	Session  uint64        // the child's nonce
 	Number   uint64        // its number, given by the parent; 0 is a hello that asks for one
@@ -91,6 +92,7 @@ type Ack struct {
 	Version  uint64        // of the parent's rules
 	Hash     uint64        // of the parent's rules
 	Rules    *RulesRecord  // the parent's, where the child's are older; where they are others, too, the Ack lends nothing
+	Parts    *RulesParts   // instead of Rules, where those have no room
 	Session  uint64        // the child's session that is answered
 	Sequence uint64        // the report that is answered
 	Parent   uint64        // the parent's own session

@@ -79,6 +79,9 @@ func (m *Machine) Apply(now limiter.Time, rules *limiter.Rules) (version uint64,
 		return 0, ErrNotRoot
 	}
 	rules = limiter.Succeed(m.rules, rules)
+	if m.holdsWith(rules) > maxHolds {
+		return m.version, ErrManyHolds
+	}
 	if rules.Hash != m.rules.Hash || m.newest > m.version {
 		if m.crowded() {
 			return 0, ErrRulesCome
@@ -114,22 +117,29 @@ func (m *Machine) rulesFor(c *child, r *Report, a *Ack) bool {
 	}
 	c.rules = r.Hash
 	if (!same || len(m.holds) > 0 && r.Rules < m.version) && m.version > 0 && r.Rules <= m.version {
-		a.Rules = &RulesRecord{Version: m.version, Rules: m.rules, Holds: m.longHolds()}
+		m.tellRules(r, a)
 	}
 	return same
 }
 
-// rulesOf takes the parent's rules from its answer.
-func (m *Machine) rulesOf(now limiter.Time, a *Ack) {
+// rulesOf takes the parent's rules from its answer to a report.
+func (m *Machine) rulesOf(now limiter.Time, r *Report, a *Ack) {
 	if m.crowded() { // the next answer says it again
 		return
 	}
-	if a.Rules != nil && a.Rules.Version > m.version {
-		m.hearHolds(now, a.Rules.Holds)
+	told := a.Rules
+	if a.Parts == nil {
+		m.upper.collected = nil
+	} else if told = m.collect(r, a); told == nil { // not whole yet: neither the rules nor their version are followed
+		m.upper.rules = a.Hash
+		return
+	}
+	if told != nil && told.Version > m.version {
+		m.hearHolds(now, told.Holds)
 	}
 	switch {
-	case a.Rules != nil && a.Rules.Rules != nil && a.Rules.Version >= m.version && a.Rules.Rules.Hash != m.rules.Hash:
-		m.adopt(now, a.Rules.Rules, a.Rules.Version)
+	case told != nil && told.Rules != nil && told.Version >= m.version && told.Rules.Hash != m.rules.Hash:
+		m.adopt(now, told.Rules, told.Version)
 		m.event(EventRules, m.cfg.Place.Parent(), fmt.Sprintf("version %d", m.version))
 	case a.Hash == m.rules.Hash && a.Version > m.version:
 		m.version = a.Version

@@ -54,9 +54,34 @@ func watermarkSize(p Place) int { return prefixSize + textSize(string(p)) + 2*fi
 // totalsSize is of a key's totals at so many places.
 func totalsSize(n Name, places int) int { return prefixSize + nameSize(n) + places*totalSize }
 
+// size is what rules take as a whole.
+func (r *RulesRecord) size() int {
+	n := prefixSize + figureSize + prefixSize + r.Rules.Size()
+	for i := range r.Holds {
+		n += prefixSize + textSize(r.Holds[i].Namespace) + numberSize + figureSize
+	}
+	return n
+}
+
+// size is what is said of rules in parts, without the pieces.
+func (p *RulesParts) size() int {
+	return prefixSize + numberSize + textSize(p.Lease) + textSize(p.FoldAfter)
+}
+
+func (p *RulesPiece) size() int {
+	return prefixSize + 3*figureSize + numberSize + prefixSize + len(p.Data)
+}
+
+func (h *RulesHeld) size() int {
+	if h == nil {
+		return 0
+	}
+	return prefixSize + listSize(h.Parts) + 2*figureSize + numberSize
+}
+
 // size is what a report takes without its lists of entries.
 func (r *Report) size() int {
-	return 15*figureSize + 5*numberSize + truthSize + witnessSize + textSize(string(r.Child)) + listSize(r.Folded)
+	return 15*figureSize + 5*numberSize + truthSize + witnessSize + textSize(string(r.Child)) + listSize(r.Folded) + r.Parts.size()
 }
 
 // Size is how many bytes a report takes when it is encoded, at most.
@@ -79,10 +104,18 @@ func (a *Ack) size() int {
 	return 10*figureSize + 4*numberSize + 4*truthSize + textSize(a.Refused) + listSize(a.Folded)
 }
 
-// Size is how many bytes an answer takes when it is encoded, at most, without
-// its rules.
+// Size is how many bytes an answer takes when it is encoded, at most.
 func (a *Ack) Size() int {
 	n := a.size()
+	if a.Rules != nil && a.Rules.Rules != nil {
+		n += a.Rules.size()
+	}
+	if a.Parts != nil {
+		n += a.Parts.size()
+		for i := range a.Parts.Pieces {
+			n += a.Parts.Pieces[i].size()
+		}
+	}
 	for i := range a.Pairs {
 		n += countSize(a.Pairs[i].Name, len(a.Pairs[i].Pairs))
 	}

@@ -58,15 +58,16 @@ type upper struct {
 	resumeAt limiter.Time // no report leaves before
 	beatAt   limiter.Time // an empty one leaves then
 
-	lender           // the parent's session
-	left    []lender // those before it, the last one last
-	old     uint64   // lines of the parent up to this one were left with it before it answered again
-	stamp   limiter.Time
-	stampAt limiter.Time
-	got     uint64       // the last report whose Ack came
-	gotAt   limiter.Time // when it was built: what answers it counts from then
-	rules   uint64       // the parent's
-	above   []aboveMark  // the parent and its ancestors, as the last Ack said
+	lender             // the parent's session
+	left      []lender // those before it, the last one last
+	old       uint64   // lines of the parent up to this one were left with it before it answered again
+	stamp     limiter.Time
+	stampAt   limiter.Time
+	got       uint64       // the last report whose Ack came
+	gotAt     limiter.Time // when it was built: what answers it counts from then
+	rules     uint64       // the hash of the parent's
+	collected *collection  // of the parent's rules, where they come in pieces; else nil
+	above     []aboveMark  // the parent and its ancestors, as the last Ack said
 }
 
 // A firstCount is one of the report that is in flight whose First is set, and
@@ -202,6 +203,7 @@ func (m *Machine) flush(now limiter.Time) {
 		Child: m.cfg.Place, World: m.meta.World, Rules: m.version, Hash: m.rules.Hash, Newest: m.newest,
 		Session: m.cfg.Session, Number: u.number, Highest: m.meta.Number, Previous: m.prior.Session,
 		Witness: m.meta.Witness, Longest: time.Duration(m.meta.Lease), Sequence: u.sequence, From: u.acked, To: u.acked, Got: u.got, Behind: behind,
+		Parts: u.collected.held(),
 	}
 	if u.joined { // the parent knows this session; one that does not any more must not take it for the one before
 		r.Previous = 0
@@ -455,7 +457,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		}
 		m.arm(now, p.object)
 	}
-	m.rulesOf(now, a)
+	m.rulesOf(now, r, a)
 	m.seen(r, a)
 	u.said = u.said || r.Bye && len(u.due) == 0
 	if u.fenced && u.dirty.first == nil && u.pass == nil {

@@ -86,6 +86,8 @@ func (b backend) Rules(q RulesRequest, done func(RulesReply, *Error)) {
 		switch {
 		case errors.Is(err, tiers.ErrVersion):
 			done(reply, ErrConflict.Errorf("the rules are of version %d, not %d: somebody has changed them; look at what is different now, and apply again", version, *q.IfVersion))
+		case errors.Is(err, tiers.ErrManyHolds):
+			done(reply, ErrConflict.Errorf("%v: keep the limits, or apply in steps", err))
 		case err != nil:
 			done(reply, b.wireError(err))
 		default:

@@ -30,7 +30,7 @@ type upload struct {
 // take takes a piece, which came in a message of at most room bytes, and returns the rules once they are whole. A client
 // fills two messages by more than one's room: so many pieces, and no more, are a bound of what is kept, too.
 func (u *uploads) take(q RulesRequest, room int) (*limiter.Spec, *Error) {
-	most := 2*limiter.MaxSize/max(1, room) + 2
+	most := 2*limiter.MaxWritten/max(1, room) + 2
 	if len(q.Upload) > maxUploadID {
 		return nil, ErrOutOfRange.Errorf("the upload's name has %d bytes (at most %d)", len(q.Upload), maxUploadID)
 	}

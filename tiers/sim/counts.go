@@ -344,6 +344,9 @@ func (l *laws) acknowledges(n *Node, r *tiers.Report, a *tiers.Ack) {
 	if a.MoreLines {
 		l.path(pathMoreLines)
 	}
+	if a.Parts != nil && len(a.Parts.Pieces) > 0 {
+		l.path(pathRulesPieces)
+	}
 	if len(a.Pairs) > 0 {
 		l.path(pathHandedBack)
 	}

@@ -173,6 +173,26 @@ var mutants = []mutant{
 		test:    "tiers TestNoStepGrowsWithTheKeys",
 	},
 	{
+		mistake: "rules are followed although a piece of them is missing",
+		edits:   []edit{{"tiers/parts.go", "!= told.ID:\n", "!= told.ID && len(c.parts) == 0:\n"}},
+		test:    "tiers TestPiecesOfRulesSurviveFaults",
+	},
+	{
+		mistake: "pieces of different rules are put together",
+		edits:   []edit{{"tiers/parts.go", "if hashOf(whole.Data) != whole.ID {", "if false {"}},
+		test:    "tiers TestPiecesThatAreWrong",
+	},
+	{
+		mistake: "rules that came in pieces come without their holds",
+		edits:   []edit{{"tiers/parts.go", "record.Holds = append(record.Holds, c.parts[i].Holds...)", "_ = c.parts[i].Holds"}},
+		test:    "tiers TestHoldsComeWithPieces",
+	},
+	{
+		mistake: "a version is followed whose holds are still to come",
+		edits:   []edit{{"tiers/rules.go", "told = m.collect(r, a); told == nil {", "told = m.collect(r, a); told == nil && a.Hash != m.rules.Hash {"}},
+		test:    "tiers TestHoldsComeWithPieces",
+	},
+	{
 		mistake: "an owner forgets its longest lease with the rules that say so",
 		edits:   []edit{{"tiers/rules.go", "m.meta.Lease = max(m.meta.Lease, lease)", "m.meta.Lease = lease"}},
 		test:    "tiers TestLongLeaseIsForgotten",

@@ -46,6 +46,7 @@ const (
 	pathFigure        = "figure of a lost budget told"
 	pathMorePairs     = "pairs handed back in parts"
 	pathMoreLines     = "lines without room asked for again"
+	pathRulesPieces   = "rules told in pieces"
 )
 
 // paths are all that a thorough run takes.

@@ -79,11 +79,13 @@ func (f filler) fill(label string, v reflect.Value) {
 		v.SetString(rapid.StringN(int(f.least()), 20, -1).Draw(f.t, label))
 	case reflect.Bool:
 		v.SetBool(f.whole || rapid.Bool().Draw(f.t, label))
+	case reflect.Uint8:
+		v.SetUint(uint64(rapid.Uint8Min(uint8(f.least())).Draw(f.t, label)))
 	case reflect.Uint32:
 		v.SetUint(uint64(rapid.Uint32Min(uint32(f.least())).Draw(f.t, label)))
 	case reflect.Uint64:
 		v.SetUint(rapid.Uint64Min(uint64(f.least())).Draw(f.t, label))
-	case reflect.Int: // a number of places
+	case reflect.Int: // a number of places, or of bytes
 		v.SetInt(int64(rapid.Uint32Min(uint32(f.least())).Draw(f.t, label)))
 	case reflect.Int64:
 		n := rapid.Int64Min(f.least()).Draw(f.t, label)

@@ -47,7 +47,7 @@ func MarshalReport(r *tiers.Report) ([]byte, error) {
 			}
 		}),
 		Watch: each(r.Watch, fromName), Age: int64(r.Age), Behind: uint32(r.Behind), Echo: int64(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
-		Witness: fromWitness(r.Witness), Longest: int64(r.Longest),
+		Witness: fromWitness(r.Witness), Longest: int64(r.Longest), Parts: fromHeld(r.Parts),
 	})
 }
 
@@ -80,7 +80,7 @@ func UnmarshalReport(data []byte) (*tiers.Report, error) {
 		}),
 		Watch: each(r.Watch, func(n *Name) tiers.Name { return toName(n, &problem) }),
 		Age:   time.Duration(r.Age), Behind: int(r.Behind), Echo: limiter.Time(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
-		Witness: toWitness(r.Witness), Longest: time.Duration(r.Longest),
+		Witness: toWitness(r.Witness), Longest: time.Duration(r.Longest), Parts: toHeld(r.Parts),
 	}
 	if problem != nil {
 		return nil, fmt.Errorf("report of %s: %w", child, problem)
@@ -106,7 +106,7 @@ func MarshalAck(a *tiers.Ack) ([]byte, error) {
 		return nil, fmt.Errorf("ack: %w", err)
 	}
 	return proto.Marshal(&Ack{
-		Version: Version, World: a.World, RulesVersion: a.Version, Rules: a.Hash, NewRules: rules, Session: a.Session, Sequence: a.Sequence,
+		Version: Version, World: a.World, RulesVersion: a.Version, Rules: a.Hash, NewRules: rules, Parts: fromParts(a.Parts), Session: a.Session, Sequence: a.Sequence,
 		Parent: a.Parent, Root: a.Root, Number: a.Number, Longest: int64(a.Longest), Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full,
 		Pause: int64(a.Pause), Folded: a.Folded, MorePairs: a.MorePairs, MoreLines: a.MoreLines,
 		Pairs: each(a.Pairs, fromCount),
@@ -132,7 +132,7 @@ func UnmarshalAck(data []byte) (*tiers.Ack, error) {
 	}
 	var problem error
 	out := &tiers.Ack{
-		World: a.World, Version: a.RulesVersion, Hash: a.Rules, Rules: toRules(a.NewRules, &problem), Session: a.Session, Sequence: a.Sequence,
+		World: a.World, Version: a.RulesVersion, Hash: a.Rules, Rules: toRules(a.NewRules, &problem), Parts: toParts(a.Parts), Session: a.Session, Sequence: a.Sequence,
 		Parent: a.Parent, Root: a.Root, Number: a.Number, Longest: time.Duration(a.Longest), Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full,
 		Pause: time.Duration(a.Pause), Folded: a.Folded, MorePairs: a.MorePairs, MoreLines: a.MoreLines,
 		Pairs: each(a.Pairs, func(c *Count) tiers.Count { return toCount(c, &problem) }),

@@ -6,6 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
 )
 
@@ -25,7 +26,6 @@ func TestSizesAreBounds(t *testing.T) {
 		}))
 		t.Run("ack of "+name, rapid.MakeCheck(func(t *rapid.T) {
 			a := filled(t, whole, &tiers.Ack{})
-			a.Rules = nil // not in its size
 			data, err := MarshalAck(a)
 			bound(t, a.Size(), data, err)
 		}))
@@ -43,6 +43,7 @@ func TestOneOfEachEntryFitsTheLeastMessage(t *testing.T) {
 	name := tiers.Name{Namespace: strings.Repeat("n", 64), Key: strings.Repeat("k", tiers.MaxKey)}
 	r := everything(func() *tiers.Report { return &tiers.Report{} })
 	r.Child, r.Folded = deepest, nil
+	r.Parts.Parts = make([]uint64, limiter.Parts)
 	r.Counts, r.Lines, r.Watch = r.Counts[:1], r.Lines[:1], []tiers.Name{name}
 	r.Counts[0].Name, r.Lines[0].Name = name, name
 	a := everything(func() *tiers.Ack { return &tiers.Ack{} })

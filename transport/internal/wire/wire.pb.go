@@ -52,6 +52,7 @@ type Report struct {
 	Newest        uint64                 `protobuf:"varint,23,opt,name=newest,proto3" json:"newest,omitempty"` // version of rules
 	Witness       *Witness               `protobuf:"bytes,24,opt,name=witness,proto3" json:"witness,omitempty"`
 	Longest       int64                  `protobuf:"varint,25,opt,name=longest,proto3" json:"longest,omitempty"` // ns
+	Parts         *RulesHeld             `protobuf:"bytes,26,opt,name=parts,proto3" json:"parts,omitempty"`      // absent: it collects none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,6 +262,82 @@ func (x *Report) GetLongest() int64 {
 	return 0
 }
 
+func (x *Report) GetParts() *RulesHeld {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// What a child has of rules that it collects.
+type RulesHeld struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Parts         []uint64               `protobuf:"fixed64,1,rep,packed,name=parts,proto3" json:"parts,omitempty"` // hashes
+	Begun         uint32                 `protobuf:"varint,2,opt,name=begun,proto3" json:"begun,omitempty"`
+	Id            uint64                 `protobuf:"fixed64,3,opt,name=id,proto3" json:"id,omitempty"`
+	Length        uint32                 `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RulesHeld) Reset() {
+	*x = RulesHeld{}
+	mi := &file_wire_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RulesHeld) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RulesHeld) ProtoMessage() {}
+
+func (x *RulesHeld) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RulesHeld.ProtoReflect.Descriptor instead.
+func (*RulesHeld) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RulesHeld) GetParts() []uint64 {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *RulesHeld) GetBegun() uint32 {
+	if x != nil {
+		return x.Begun
+	}
+	return 0
+}
+
+func (x *RulesHeld) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *RulesHeld) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
 type Witness struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint64                 `protobuf:"fixed64,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -271,7 +348,7 @@ type Witness struct {
 
 func (x *Witness) Reset() {
 	*x = Witness{}
-	mi := &file_wire_proto_msgTypes[1]
+	mi := &file_wire_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -283,7 +360,7 @@ func (x *Witness) String() string {
 func (*Witness) ProtoMessage() {}
 
 func (x *Witness) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[1]
+	mi := &file_wire_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -296,7 +373,7 @@ func (x *Witness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Witness.ProtoReflect.Descriptor instead.
 func (*Witness) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{1}
+	return file_wire_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Witness) GetSession() uint64 {
@@ -339,13 +416,14 @@ type Ack struct {
 	Longest       int64                  `protobuf:"varint,22,opt,name=longest,proto3" json:"longest,omitempty"` // ns
 	MorePairs     bool                   `protobuf:"varint,23,opt,name=more_pairs,json=morePairs,proto3" json:"more_pairs,omitempty"`
 	MoreLines     bool                   `protobuf:"varint,24,opt,name=more_lines,json=moreLines,proto3" json:"more_lines,omitempty"`
+	Parts         *RulesParts            `protobuf:"bytes,25,opt,name=parts,proto3" json:"parts,omitempty"` // absent: the child's are not older, or new_rules has them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wire_proto_msgTypes[2]
+	mi := &file_wire_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -357,7 +435,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[2]
+	mi := &file_wire_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -370,7 +448,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{2}
+	return file_wire_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Ack) GetVersion() uint32 {
@@ -541,6 +619,158 @@ func (x *Ack) GetMoreLines() bool {
 	return false
 }
 
+func (x *Ack) GetParts() *RulesParts {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// Rules that have no room as a whole.
+type RulesParts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"fixed64,1,opt,name=id,proto3" json:"id,omitempty"`
+	Lease         string                 `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	FoldAfter     string                 `protobuf:"bytes,3,opt,name=fold_after,json=foldAfter,proto3" json:"fold_after,omitempty"`
+	Pieces        []*RulesPiece          `protobuf:"bytes,4,rep,name=pieces,proto3" json:"pieces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RulesParts) Reset() {
+	*x = RulesParts{}
+	mi := &file_wire_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RulesParts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RulesParts) ProtoMessage() {}
+
+func (x *RulesParts) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RulesParts.ProtoReflect.Descriptor instead.
+func (*RulesParts) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RulesParts) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *RulesParts) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *RulesParts) GetFoldAfter() string {
+	if x != nil {
+		return x.FoldAfter
+	}
+	return ""
+}
+
+func (x *RulesParts) GetPieces() []*RulesPiece {
+	if x != nil {
+		return x.Pieces
+	}
+	return nil
+}
+
+type RulesPiece struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Part          uint32                 `protobuf:"varint,1,opt,name=part,proto3" json:"part,omitempty"`
+	Id            uint64                 `protobuf:"fixed64,2,opt,name=id,proto3" json:"id,omitempty"` // of the part
+	Size          uint32                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Offset        uint32                 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
+	Data          []byte                 `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RulesPiece) Reset() {
+	*x = RulesPiece{}
+	mi := &file_wire_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RulesPiece) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RulesPiece) ProtoMessage() {}
+
+func (x *RulesPiece) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RulesPiece.ProtoReflect.Descriptor instead.
+func (*RulesPiece) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RulesPiece) GetPart() uint32 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
+}
+
+func (x *RulesPiece) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *RulesPiece) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *RulesPiece) GetOffset() uint32 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *RulesPiece) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type Recall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -554,7 +784,7 @@ type Recall struct {
 
 func (x *Recall) Reset() {
 	*x = Recall{}
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +796,7 @@ func (x *Recall) String() string {
 func (*Recall) ProtoMessage() {}
 
 func (x *Recall) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +809,7 @@ func (x *Recall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recall.ProtoReflect.Descriptor instead.
 func (*Recall) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{3}
+	return file_wire_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Recall) GetVersion() uint32 {
@@ -627,7 +857,7 @@ type Name struct {
 
 func (x *Name) Reset() {
 	*x = Name{}
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +869,7 @@ func (x *Name) String() string {
 func (*Name) ProtoMessage() {}
 
 func (x *Name) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +882,7 @@ func (x *Name) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Name.ProtoReflect.Descriptor instead.
 func (*Name) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Name) GetNamespace() string {
@@ -679,7 +909,7 @@ type Total struct {
 
 func (x *Total) Reset() {
 	*x = Total{}
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +921,7 @@ func (x *Total) String() string {
 func (*Total) ProtoMessage() {}
 
 func (x *Total) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +934,7 @@ func (x *Total) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Total.ProtoReflect.Descriptor instead.
 func (*Total) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Total) GetAdded() uint64 {
@@ -732,7 +962,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +974,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[6]
+	mi := &file_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +987,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Pair) GetSession() uint64 {
@@ -796,7 +1026,7 @@ type Count struct {
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +1038,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[7]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +1051,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Count) GetName() *Name {
@@ -884,7 +1114,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +1126,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[8]
+	mi := &file_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1139,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Share) GetTokens() int64 {
@@ -954,7 +1184,7 @@ type LineReport struct {
 
 func (x *LineReport) Reset() {
 	*x = LineReport{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1196,7 @@ func (x *LineReport) String() string {
 func (*LineReport) ProtoMessage() {}
 
 func (x *LineReport) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1209,7 @@ func (x *LineReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineReport.ProtoReflect.Descriptor instead.
 func (*LineReport) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LineReport) GetName() *Name {
@@ -1083,7 +1313,7 @@ type Keep struct {
 
 func (x *Keep) Reset() {
 	*x = Keep{}
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1325,7 @@ func (x *Keep) String() string {
 func (*Keep) ProtoMessage() {}
 
 func (x *Keep) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[10]
+	mi := &file_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1338,7 @@ func (x *Keep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keep.ProtoReflect.Descriptor instead.
 func (*Keep) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Keep) GetCapacity() int64 {
@@ -1142,7 +1372,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1384,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[11]
+	mi := &file_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1397,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Grant) GetName() *Name {
@@ -1244,7 +1474,7 @@ type Watermark struct {
 
 func (x *Watermark) Reset() {
 	*x = Watermark{}
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1486,7 @@ func (x *Watermark) String() string {
 func (*Watermark) ProtoMessage() {}
 
 func (x *Watermark) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[12]
+	mi := &file_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1499,7 @@ func (x *Watermark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watermark.ProtoReflect.Descriptor instead.
 func (*Watermark) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Watermark) GetPlace() string {
@@ -1303,7 +1533,7 @@ type Totals struct {
 
 func (x *Totals) Reset() {
 	*x = Totals{}
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1545,7 @@ func (x *Totals) String() string {
 func (*Totals) ProtoMessage() {}
 
 func (x *Totals) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[13]
+	mi := &file_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1558,7 @@ func (x *Totals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totals.ProtoReflect.Descriptor instead.
 func (*Totals) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Totals) GetName() *Name {
@@ -1368,7 +1598,7 @@ type Meta struct {
 
 func (x *Meta) Reset() {
 	*x = Meta{}
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1610,7 @@ func (x *Meta) String() string {
 func (*Meta) ProtoMessage() {}
 
 func (x *Meta) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[14]
+	mi := &file_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1623,7 @@ func (x *Meta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Meta.ProtoReflect.Descriptor instead.
 func (*Meta) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Meta) GetFormat() uint32 {
@@ -1515,7 +1745,7 @@ type Asleep struct {
 
 func (x *Asleep) Reset() {
 	*x = Asleep{}
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1757,7 @@ func (x *Asleep) String() string {
 func (*Asleep) ProtoMessage() {}
 
 func (x *Asleep) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[15]
+	mi := &file_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1770,7 @@ func (x *Asleep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Asleep.ProtoReflect.Descriptor instead.
 func (*Asleep) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Asleep) GetNamespace() string {
@@ -1598,7 +1828,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1840,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[16]
+	mi := &file_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1853,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Child) GetNumber() uint64 {
@@ -1671,7 +1901,7 @@ type EndedSession struct {
 
 func (x *EndedSession) Reset() {
 	*x = EndedSession{}
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1913,7 @@ func (x *EndedSession) String() string {
 func (*EndedSession) ProtoMessage() {}
 
 func (x *EndedSession) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[17]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1926,7 @@ func (x *EndedSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedSession.ProtoReflect.Descriptor instead.
 func (*EndedSession) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *EndedSession) GetSession() uint64 {
@@ -1724,7 +1954,7 @@ type ChildSession struct {
 
 func (x *ChildSession) Reset() {
 	*x = ChildSession{}
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1966,7 @@ func (x *ChildSession) String() string {
 func (*ChildSession) ProtoMessage() {}
 
 func (x *ChildSession) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[18]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +1979,7 @@ func (x *ChildSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildSession.ProtoReflect.Descriptor instead.
 func (*ChildSession) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ChildSession) GetSession() uint64 {
@@ -1785,7 +2015,7 @@ type CountRecord struct {
 
 func (x *CountRecord) Reset() {
 	*x = CountRecord{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +2027,7 @@ func (x *CountRecord) String() string {
 func (*CountRecord) ProtoMessage() {}
 
 func (x *CountRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +2040,7 @@ func (x *CountRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRecord.ProtoReflect.Descriptor instead.
 func (*CountRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CountRecord) GetMark() uint64 {
@@ -1853,7 +2083,7 @@ type SavedBucket struct {
 
 func (x *SavedBucket) Reset() {
 	*x = SavedBucket{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2095,7 @@ func (x *SavedBucket) String() string {
 func (*SavedBucket) ProtoMessage() {}
 
 func (x *SavedBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2108,7 @@ func (x *SavedBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SavedBucket.ProtoReflect.Descriptor instead.
 func (*SavedBucket) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SavedBucket) GetTokens() int64 {
@@ -1921,7 +2151,7 @@ type RulesRecord struct {
 
 func (x *RulesRecord) Reset() {
 	*x = RulesRecord{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2163,7 @@ func (x *RulesRecord) String() string {
 func (*RulesRecord) ProtoMessage() {}
 
 func (x *RulesRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2176,7 @@ func (x *RulesRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesRecord.ProtoReflect.Descriptor instead.
 func (*RulesRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RulesRecord) GetVersion() uint64 {
@@ -1981,7 +2211,7 @@ type LongHold struct {
 
 func (x *LongHold) Reset() {
 	*x = LongHold{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +2223,7 @@ func (x *LongHold) String() string {
 func (*LongHold) ProtoMessage() {}
 
 func (x *LongHold) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +2236,7 @@ func (x *LongHold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LongHold.ProtoReflect.Descriptor instead.
 func (*LongHold) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LongHold) GetNamespace() string {
@@ -2040,7 +2270,7 @@ type WindowRecord struct {
 
 func (x *WindowRecord) Reset() {
 	*x = WindowRecord{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2282,7 @@ func (x *WindowRecord) String() string {
 func (*WindowRecord) ProtoMessage() {}
 
 func (x *WindowRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2295,7 @@ func (x *WindowRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowRecord.ProtoReflect.Descriptor instead.
 func (*WindowRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WindowRecord) GetBegin() int64 {
@@ -2096,7 +2326,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2338,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2351,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RequestRecord) GetSession() uint64 {
@@ -2187,7 +2417,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2429,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2442,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Decision) GetAllowed() bool {
@@ -2311,7 +2541,7 @@ var File_wire_proto protoreflect.FileDescriptor
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\x0etributary.wire\"\xb6\x05\n" +
+	"wire.proto\x12\x0etributary.wire\"\xe7\x05\n" +
 	"\x06Report\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05child\x18\x02 \x01(\tR\x05child\x12\x14\n" +
@@ -2338,10 +2568,16 @@ const file_wire_proto_rawDesc = "" +
 	"\x06folded\x18\x16 \x03(\x06R\x06folded\x12\x16\n" +
 	"\x06newest\x18\x17 \x01(\x04R\x06newest\x121\n" +
 	"\awitness\x18\x18 \x01(\v2\x17.tributary.wire.WitnessR\awitness\x12\x18\n" +
-	"\alongest\x18\x19 \x01(\x03R\alongest\";\n" +
+	"\alongest\x18\x19 \x01(\x03R\alongest\x12/\n" +
+	"\x05parts\x18\x1a \x01(\v2\x19.tributary.wire.RulesHeldR\x05parts\"_\n" +
+	"\tRulesHeld\x12\x14\n" +
+	"\x05parts\x18\x01 \x03(\x06R\x05parts\x12\x14\n" +
+	"\x05begun\x18\x02 \x01(\rR\x05begun\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\x06R\x02id\x12\x16\n" +
+	"\x06length\x18\x04 \x01(\rR\x06length\";\n" +
 	"\aWitness\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x04R\x06number\"\xd5\x05\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\x87\x06\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -2369,7 +2605,22 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"more_pairs\x18\x17 \x01(\bR\tmorePairs\x12\x1d\n" +
 	"\n" +
-	"more_lines\x18\x18 \x01(\bR\tmoreLines\"\xa3\x01\n" +
+	"more_lines\x18\x18 \x01(\bR\tmoreLines\x120\n" +
+	"\x05parts\x18\x19 \x01(\v2\x1a.tributary.wire.RulesPartsR\x05parts\"\x85\x01\n" +
+	"\n" +
+	"RulesParts\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x06R\x02id\x12\x14\n" +
+	"\x05lease\x18\x02 \x01(\tR\x05lease\x12\x1d\n" +
+	"\n" +
+	"fold_after\x18\x03 \x01(\tR\tfoldAfter\x122\n" +
+	"\x06pieces\x18\x04 \x03(\v2\x1a.tributary.wire.RulesPieceR\x06pieces\"p\n" +
+	"\n" +
+	"RulesPiece\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\rR\x04part\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\x06R\x02id\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\rR\x04size\x12\x16\n" +
+	"\x06offset\x18\x04 \x01(\rR\x06offset\x12\x12\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\"\xa3\x01\n" +
 	"\x06Recall\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\x06R\x06parent\x12\x18\n" +
@@ -2536,72 +2787,78 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_wire_proto_goTypes = []any{
 	(*Report)(nil),        // 0: tributary.wire.Report
-	(*Witness)(nil),       // 1: tributary.wire.Witness
-	(*Ack)(nil),           // 2: tributary.wire.Ack
-	(*Recall)(nil),        // 3: tributary.wire.Recall
-	(*Name)(nil),          // 4: tributary.wire.Name
-	(*Total)(nil),         // 5: tributary.wire.Total
-	(*Pair)(nil),          // 6: tributary.wire.Pair
-	(*Count)(nil),         // 7: tributary.wire.Count
-	(*Share)(nil),         // 8: tributary.wire.Share
-	(*LineReport)(nil),    // 9: tributary.wire.LineReport
-	(*Keep)(nil),          // 10: tributary.wire.Keep
-	(*Grant)(nil),         // 11: tributary.wire.Grant
-	(*Watermark)(nil),     // 12: tributary.wire.Watermark
-	(*Totals)(nil),        // 13: tributary.wire.Totals
-	(*Meta)(nil),          // 14: tributary.wire.Meta
-	(*Asleep)(nil),        // 15: tributary.wire.Asleep
-	(*Child)(nil),         // 16: tributary.wire.Child
-	(*EndedSession)(nil),  // 17: tributary.wire.EndedSession
-	(*ChildSession)(nil),  // 18: tributary.wire.ChildSession
-	(*CountRecord)(nil),   // 19: tributary.wire.CountRecord
-	(*SavedBucket)(nil),   // 20: tributary.wire.SavedBucket
-	(*RulesRecord)(nil),   // 21: tributary.wire.RulesRecord
-	(*LongHold)(nil),      // 22: tributary.wire.LongHold
-	(*WindowRecord)(nil),  // 23: tributary.wire.WindowRecord
-	(*RequestRecord)(nil), // 24: tributary.wire.RequestRecord
-	(*Decision)(nil),      // 25: tributary.wire.Decision
+	(*RulesHeld)(nil),     // 1: tributary.wire.RulesHeld
+	(*Witness)(nil),       // 2: tributary.wire.Witness
+	(*Ack)(nil),           // 3: tributary.wire.Ack
+	(*RulesParts)(nil),    // 4: tributary.wire.RulesParts
+	(*RulesPiece)(nil),    // 5: tributary.wire.RulesPiece
+	(*Recall)(nil),        // 6: tributary.wire.Recall
+	(*Name)(nil),          // 7: tributary.wire.Name
+	(*Total)(nil),         // 8: tributary.wire.Total
+	(*Pair)(nil),          // 9: tributary.wire.Pair
+	(*Count)(nil),         // 10: tributary.wire.Count
+	(*Share)(nil),         // 11: tributary.wire.Share
+	(*LineReport)(nil),    // 12: tributary.wire.LineReport
+	(*Keep)(nil),          // 13: tributary.wire.Keep
+	(*Grant)(nil),         // 14: tributary.wire.Grant
+	(*Watermark)(nil),     // 15: tributary.wire.Watermark
+	(*Totals)(nil),        // 16: tributary.wire.Totals
+	(*Meta)(nil),          // 17: tributary.wire.Meta
+	(*Asleep)(nil),        // 18: tributary.wire.Asleep
+	(*Child)(nil),         // 19: tributary.wire.Child
+	(*EndedSession)(nil),  // 20: tributary.wire.EndedSession
+	(*ChildSession)(nil),  // 21: tributary.wire.ChildSession
+	(*CountRecord)(nil),   // 22: tributary.wire.CountRecord
+	(*SavedBucket)(nil),   // 23: tributary.wire.SavedBucket
+	(*RulesRecord)(nil),   // 24: tributary.wire.RulesRecord
+	(*LongHold)(nil),      // 25: tributary.wire.LongHold
+	(*WindowRecord)(nil),  // 26: tributary.wire.WindowRecord
+	(*RequestRecord)(nil), // 27: tributary.wire.RequestRecord
+	(*Decision)(nil),      // 28: tributary.wire.Decision
 }
 var file_wire_proto_depIdxs = []int32{
-	7,  // 0: tributary.wire.Report.counts:type_name -> tributary.wire.Count
-	9,  // 1: tributary.wire.Report.lines:type_name -> tributary.wire.LineReport
-	4,  // 2: tributary.wire.Report.watch:type_name -> tributary.wire.Name
-	1,  // 3: tributary.wire.Report.witness:type_name -> tributary.wire.Witness
-	7,  // 4: tributary.wire.Ack.pairs:type_name -> tributary.wire.Count
-	11, // 5: tributary.wire.Ack.lines:type_name -> tributary.wire.Grant
-	12, // 6: tributary.wire.Ack.above:type_name -> tributary.wire.Watermark
-	13, // 7: tributary.wire.Ack.views:type_name -> tributary.wire.Totals
-	21, // 8: tributary.wire.Ack.new_rules:type_name -> tributary.wire.RulesRecord
-	11, // 9: tributary.wire.Recall.lines:type_name -> tributary.wire.Grant
-	4,  // 10: tributary.wire.Count.name:type_name -> tributary.wire.Name
-	6,  // 11: tributary.wire.Count.pairs:type_name -> tributary.wire.Pair
-	5,  // 12: tributary.wire.Count.folded:type_name -> tributary.wire.Total
-	5,  // 13: tributary.wire.Count.kept:type_name -> tributary.wire.Total
-	4,  // 14: tributary.wire.LineReport.name:type_name -> tributary.wire.Name
-	8,  // 15: tributary.wire.LineReport.returned:type_name -> tributary.wire.Share
-	4,  // 16: tributary.wire.Grant.name:type_name -> tributary.wire.Name
-	8,  // 17: tributary.wire.Grant.lent:type_name -> tributary.wire.Share
-	10, // 18: tributary.wire.Grant.keep:type_name -> tributary.wire.Keep
-	4,  // 19: tributary.wire.Totals.name:type_name -> tributary.wire.Name
-	5,  // 20: tributary.wire.Totals.totals:type_name -> tributary.wire.Total
-	1,  // 21: tributary.wire.Meta.witness:type_name -> tributary.wire.Witness
-	15, // 22: tributary.wire.Meta.asleep:type_name -> tributary.wire.Asleep
-	18, // 23: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
-	17, // 24: tributary.wire.Child.ended:type_name -> tributary.wire.EndedSession
-	6,  // 25: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
-	5,  // 26: tributary.wire.CountRecord.folded:type_name -> tributary.wire.Total
-	5,  // 27: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
-	22, // 28: tributary.wire.RulesRecord.holds:type_name -> tributary.wire.LongHold
-	5,  // 29: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
-	25, // 30: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	10, // 0: tributary.wire.Report.counts:type_name -> tributary.wire.Count
+	12, // 1: tributary.wire.Report.lines:type_name -> tributary.wire.LineReport
+	7,  // 2: tributary.wire.Report.watch:type_name -> tributary.wire.Name
+	2,  // 3: tributary.wire.Report.witness:type_name -> tributary.wire.Witness
+	1,  // 4: tributary.wire.Report.parts:type_name -> tributary.wire.RulesHeld
+	10, // 5: tributary.wire.Ack.pairs:type_name -> tributary.wire.Count
+	14, // 6: tributary.wire.Ack.lines:type_name -> tributary.wire.Grant
+	15, // 7: tributary.wire.Ack.above:type_name -> tributary.wire.Watermark
+	16, // 8: tributary.wire.Ack.views:type_name -> tributary.wire.Totals
+	24, // 9: tributary.wire.Ack.new_rules:type_name -> tributary.wire.RulesRecord
+	4,  // 10: tributary.wire.Ack.parts:type_name -> tributary.wire.RulesParts
+	5,  // 11: tributary.wire.RulesParts.pieces:type_name -> tributary.wire.RulesPiece
+	14, // 12: tributary.wire.Recall.lines:type_name -> tributary.wire.Grant
+	7,  // 13: tributary.wire.Count.name:type_name -> tributary.wire.Name
+	9,  // 14: tributary.wire.Count.pairs:type_name -> tributary.wire.Pair
+	8,  // 15: tributary.wire.Count.folded:type_name -> tributary.wire.Total
+	8,  // 16: tributary.wire.Count.kept:type_name -> tributary.wire.Total
+	7,  // 17: tributary.wire.LineReport.name:type_name -> tributary.wire.Name
+	11, // 18: tributary.wire.LineReport.returned:type_name -> tributary.wire.Share
+	7,  // 19: tributary.wire.Grant.name:type_name -> tributary.wire.Name
+	11, // 20: tributary.wire.Grant.lent:type_name -> tributary.wire.Share
+	13, // 21: tributary.wire.Grant.keep:type_name -> tributary.wire.Keep
+	7,  // 22: tributary.wire.Totals.name:type_name -> tributary.wire.Name
+	8,  // 23: tributary.wire.Totals.totals:type_name -> tributary.wire.Total
+	2,  // 24: tributary.wire.Meta.witness:type_name -> tributary.wire.Witness
+	18, // 25: tributary.wire.Meta.asleep:type_name -> tributary.wire.Asleep
+	21, // 26: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
+	20, // 27: tributary.wire.Child.ended:type_name -> tributary.wire.EndedSession
+	9,  // 28: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
+	8,  // 29: tributary.wire.CountRecord.folded:type_name -> tributary.wire.Total
+	8,  // 30: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
+	25, // 31: tributary.wire.RulesRecord.holds:type_name -> tributary.wire.LongHold
+	8,  // 32: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
+	28, // 33: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -2615,7 +2872,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
