@@ -12,7 +12,8 @@ import (
 	"github.com/tributary-io/tributary/tiers"
 )
 
-// TestRulesFlow: rules are applied at the root, and a moment later its cities follow them; what was spent stays spent.
+// TestRulesFlow: rules are applied at the root, and a moment later its cities follow them; what was spent stays spent, and
+// what is raised comes empty.
 func TestRulesFlow(t *testing.T) {
 	w := newTree(t, testRules(t, limiter.LimitSpec{Scope: "city", Rate: "1/h", Burst: new(int64(10))}), world4...)
 	berlin := w.client("eu.de.berlin")
@@ -35,7 +36,7 @@ func TestRulesFlow(t *testing.T) {
 		now, err := berlin.Rules(t.Context())
 		return err == nil && now.Version == applied.Version
 	})
-	if reply, err := berlin.Check(t.Context(), "api", "user", WithHits(0)); err != nil || reply.Limit != 2 || reply.Remaining != 26 {
+	if reply, err := berlin.Check(t.Context(), "api", "user", WithHits(0)); err != nil || reply.Limit != 2 || reply.Remaining != 6 {
 		t.Fatalf("%+v %v", reply, err)
 	}
 	if _, err := w.client(tiers.Root).ApplyRules(t.Context(), limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{"api": {Wait: "soon"}}}); !errors.Is(err, ErrOutOfRange) {
@@ -191,5 +192,31 @@ func TestUploadsAreBounded(t *testing.T) {
 	}
 	if len(u.byID) != 0 {
 		t.Errorf("%d uploads are never forgotten", len(u.byID))
+	}
+}
+
+// TestTenThousandNamespacesArrive: as many as there may be are applied at the root, and a city follows them, three tiers
+// below and over a server that takes messages of the default size; and then another of one of them.
+func TestTenThousandNamespacesArrive(t *testing.T) {
+	w := newTree(t, testRules(t), world4[:4]...)
+	many := manyRules(t, limiter.MaxNamespaces-1)
+	root, berlin := w.client(tiers.Root), w.places["eu.de.berlin"]
+	for _, rate := range []string{"300/s", "400/s"} {
+		many.Namespaces["namespace-00042"].Limits[1].Rate = rate
+		applied, err := root.ApplyRules(t.Context(), many)
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the city follows them", func() bool {
+			_, version := berlin.Runner().Rules()
+			return version == applied.Version
+		})
+		if rules, _ := berlin.Runner().Rules(); rules.Hash != compiled(t, many).Hash {
+			t.Fatalf("the city follows %d other namespaces", len(rules.Namespaces()))
+		}
+	}
+	limit := berlin.Runner().Current().Rule("namespace-00042").Limits[1]
+	if limit.Burst != 400 {
+		t.Errorf("it follows %s", &limit)
 	}
 }
