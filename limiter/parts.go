@@ -15,9 +15,11 @@ const (
 	Parts = 64
 	// MaxSize is how many bytes rules may have as JSON: ten thousand namespaces
 	// of two limits have a bit more than one MiB. Ordinals of limits do not
-	// count, which the root writes: with them it is MaxWritten.
-	MaxSize    = 4 << 20
-	MaxWritten = 2 * MaxSize // the shortest limit is longer than an ordinal
+	// count, which the root writes.
+	MaxSize = 4 << 20
+	// MaxWritten is how many they have with their ordinals, at most: the
+	// shortest limit is longer than one.
+	MaxWritten = 2 * MaxSize
 
 	ordinalSize = len(`,"ordinal":16`)
 )
