@@ -5,6 +5,8 @@ import (
 	"maps"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/tributary-io/tributary/limiter"
 )
 
@@ -130,9 +132,7 @@ func TestBacklogSurvivesItsParentsDisk(t *testing.T) {
 	tell(1)
 	before := maps.Clone(b.parentDisk)
 	tell(4)
-	b.session++
-	b.parentDisk = before
-	b.parent = start(t, b.parentDisk, Root, false, b.session)
+	b.setBack(before)
 	b.add(1)
 	for range 200 {
 		b.exchange(nil)
@@ -168,4 +168,182 @@ func TestBacklogIsToldAgainWhereItsAnswerIsLost(t *testing.T) {
 		}
 	}
 	b.equal(20, 2)
+}
+
+// restart starts the city anew on its disk, after a clean stop or a crash.
+func (b *backlog) restart(clean bool) {
+	if clean {
+		b.city.Stop(b.now)
+		b.city.Close(b.now)
+		b.cityDisk.apply(b.city.Output(b.now).Writes)
+	}
+	number := b.city.cfg.Session + 1
+	walk, awake := b.city.cfg.MaxWalk, b.city.cfg.MaxAwake
+	b.city = start(b.t, b.cityDisk, "eu", true, number)
+	b.city.cfg.MaxWalk, b.city.cfg.MaxAwake = walk, awake
+	b.report = nil
+}
+
+// lacks is how many keys the city's disk knows more of than its parent's.
+func (b *backlog) lacks() (n int) {
+	for k, r := range b.cityDisk {
+		if c, ok := r.(*CountRecord); ok {
+			name, _ := parseCountKey(k)
+			at, _ := b.parentDisk[countKey(name, "eu")].(*CountRecord)
+			ours := sourceOf("", c)
+			if at == nil {
+				n++
+			} else if theirs := sourceOf("eu", at); theirs.total() != ours.total() {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// settle delivers so many messages.
+func (b *backlog) settle(messages int) {
+	b.t.Helper()
+	for range messages {
+		b.exchange(nil)
+	}
+	if n := b.lacks(); n != 0 {
+		b.t.Errorf("the parent lacks %d keys", n)
+	}
+}
+
+// setBack starts the parent anew on an older copy of its disk.
+func (b *backlog) setBack(disk memory) {
+	b.session++
+	b.parentDisk = maps.Clone(disk)
+	b.parent = start(b.t, b.parentDisk, Root, false, b.session)
+}
+
+// TestRestThatAnotherSessionWasTold: the last report of a pass comes to a
+// session of the parent that runs on a disk of before the others.
+func TestRestThatAnotherSessionWasTold(t *testing.T) {
+	b := newBacklog(t)
+	b.add(4)
+	b.exchange(nil) // hello
+	before := maps.Clone(b.parentDisk)
+	b.exchange(nil)
+	if r := b.report; r == nil || r.To == r.From || len(r.Counts) == 4 {
+		t.Fatalf("it is not the last of several parts: %+v", r)
+	}
+	b.setBack(before)
+	b.settle(50)
+}
+
+// TestBacklogIsCounted: also what only the disk knows, and over starts.
+func TestBacklogIsCounted(t *testing.T) {
+	b := newBacklog(t)
+	is := func(when string, least, most int) {
+		t.Helper()
+		if got := b.city.Stats(b.now).Backlog; got < least || got > most {
+			t.Errorf("%s, the backlog is %d, want %d to %d", when, got, least, most)
+		}
+	}
+	is("of a new place", 0, 0)
+	b.add(40)
+	is("of 40 keys that changed while the place was cut off", 40, 40)
+	b.add(40)
+	is("when they changed again", 40, 40)
+	b.restart(true)
+	is("after a clean stop", 40, 40)
+	b.add(50)
+	is("when they changed again, and ten more", 50, 90) // whether the parent has those of before is not known yet
+	b.restart(false)
+	is("after a crash", 50, 90+markBlock)
+	b.add(50)
+	before := b.city.Stats(b.now).Backlog
+	for range 20 {
+		b.exchange(nil)
+	}
+	if u := &b.city.upper; u.pass == nil || u.pass.told == 0 {
+		t.Fatalf("the pass is at %+v", u.pass)
+	}
+	is("when a part was told", b.lacks(), before-1)
+	b.settle(200)
+	is("when all was told", 0, 0)
+	if b.city.keys != 50 {
+		t.Errorf("it counts %d keys", b.city.keys)
+	}
+	b.add(1)
+	is("of one more", 1, 1)
+	b.settle(10)
+	b.restart(false)
+	is("after a crash with nothing to tell", 0, 4*markBlock)
+	b.settle(100)
+	is("of it in the end", 0, 0)
+}
+
+// TestBacklogOfALostDisk: what a parent had and lost is counted, as soon as it
+// says so.
+func TestBacklogOfALostDisk(t *testing.T) {
+	b := newBacklog(t)
+	b.add(30)
+	b.equal(30, 1)
+	for range 3 {
+		b.add(5) // more changes than keys
+	}
+	b.equal(5, 4)
+	b.setBack(memory{})
+	b.parent.meta.World = b.city.meta.World
+	b.add(1)
+	for b.city.upper.parent != b.session {
+		b.exchange(nil)
+	}
+	if got := b.city.Stats(b.now).Backlog; got < b.lacks() || b.lacks() < 29 || got > 31 {
+		t.Errorf("the backlog is %d, and the parent lacks %d", got, b.lacks())
+	}
+	b.equal(1, 5)
+	if got := b.city.Stats(b.now).Backlog; got != 0 {
+		t.Errorf("the backlog is %d in the end", got)
+	}
+}
+
+// TestBacklogIsNeverTooSmall, whatever is lost, and in whatever order things
+// happen; and in the end it is nothing.
+func TestBacklogIsNeverTooSmall(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		b := newBacklog(t)
+		heard := true // that the parent has another disk
+		var old memory
+		for range rapid.IntRange(1, 120).Draw(rt, "steps") {
+			switch rapid.IntRange(0, 12).Draw(rt, "step") {
+			case 0, 1, 2, 3, 4:
+				name := Name{"votes", fmt.Sprintf("%02d", rapid.IntRange(0, 25).Draw(rt, "key"))}
+				b.step(func(m *Machine) {
+					if _, err := m.Add(b.now, name, 1); err != nil {
+						rt.Fatal(err)
+					}
+				})
+			case 5, 6, 7, 8:
+				b.exchange(nil)
+			case 9:
+				b.exchange(func(*Report, *Ack) bool { return false })
+			case 10:
+				b.restart(rapid.Bool().Draw(rt, "clean"))
+			case 11:
+				old = maps.Clone(b.parentDisk)
+			case 12:
+				if old == nil {
+					old = b.parentDisk
+				}
+				b.setBack(old)
+				heard = false
+			}
+			u := &b.city.upper
+			heard = heard || u.parent == b.session && u.joined
+			if got := b.city.Stats(b.now).Backlog; heard && got < b.lacks() {
+				rt.Fatalf("the backlog is %d, and the parent lacks %d", got, b.lacks())
+			}
+		}
+		for range 400 {
+			b.exchange(nil)
+		}
+		if got := b.city.Stats(b.now).Backlog; got != 0 || b.lacks() != 0 {
+			rt.Fatalf("in the end the backlog is %d, and the parent lacks %d", got, b.lacks())
+		}
+	})
 }

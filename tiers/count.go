@@ -161,10 +161,12 @@ func (c *count) tooLarge() error {
 // changed gives a source's change its mark, writes it and queues it for the
 // parent.
 func (m *Machine) changed(c *count, s *source) {
+	before := c.mark
 	s.mark = m.nextMark()
 	c.mark = s.mark
 	m.record(c, s)
 	if m.cfg.Place != Root {
+		m.noteChange(c.object.name, before)
 		m.upper.dirty.push(c)
 	}
 }

@@ -80,6 +80,7 @@ func (m *Machine) foresee(o *object, now limiter.Time, hits int64) (f Foreseen) 
 func (p *pool) foreseen(now limiter.Time, young bool) *pool {
 	c := *p
 	p = &c
+	p.sum = nil // it is a part of none
 	if p.spare != nil {
 		spare := *p.spare
 		p.spare = &spare

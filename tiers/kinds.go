@@ -192,6 +192,7 @@ func (m *Machine) turn(now limiter.Time, p *pool) {
 	if c.begin == p.window {
 		return
 	}
+	p.touch()
 	for _, l := range p.lines {
 		if l.number != 0 {
 			m.event(EventWindow, l.child.place, fmt.Sprintf("a window of %s closed while it was lent", p.object.name))

@@ -165,7 +165,7 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 	a.Number, a.Fenced = r.Number, r.Session != c.session
 
 	m.mergeCounts(now, c, r, a)
-	if r.From <= progress.Acked && r.To > progress.Acked && !a.MorePairs {
+	if r.From <= progress.Acked && r.To > progress.Acked && !a.MorePairs && (r.Rest == 0 || r.Rest == m.cfg.Session) {
 		progress.Acked = r.To
 		m.saveProgress(now, c, progress)
 	}

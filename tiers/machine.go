@@ -16,7 +16,7 @@ const (
 	maxWatched  = 256     // keys whose totals above are asked for; one answer holds them all
 	maxSessions = 16      // of one child, whose progress a parent remembers
 	maxNumber   = 1 << 62 // of a session; each start takes one
-	markBlock   = 1 << 20 // marks reserved on disk at a time
+	markBlock   = 1 << 10 // marks reserved on disk at a time: a start knows what came before to as many changes
 	maxEntries  = 500     // counts, and lines, in one report
 	maxFirsts   = 100     // of the counts, those that ask for pairs back
 	maxBusy     = 64      // objects that a step finds busy when it looks for idle ones
@@ -94,6 +94,8 @@ type Machine struct {
 	work    int // objects and records that the step under way looked at beside those that it is about
 	timers  timers
 	mark    uint64
+	keys    int // that are counted here, at most
+	noted   int // of the backlog, on the disk
 
 	upper upper // not used at the root
 	lower lower // not used at a leaf
@@ -106,6 +108,7 @@ type Machine struct {
 	waiting  int
 	watched  []*object
 	awake    int
+	sums     poolSums // over the keys that are awake
 
 	wall     int64                         // what the wall clock showed at wallAt, Unix nanoseconds
 	wallAt   limiter.Time                  //
@@ -131,6 +134,7 @@ type space struct {
 	windows map[uint64]*calendar
 	slots   *slots // of requests with ids
 	objects map[string]*object
+	sums    map[uint64]*limitSum // of its limits that keys are awake of
 }
 
 // An object is one key of one namespace, awake.
@@ -150,6 +154,8 @@ type object struct {
 	links [numLists]links
 	swept uint64 // the last task that it was brought up to
 	timer timer
+
+	asleep bool // it left memory, though something may still refer to it
 }
 
 // Output is what a step wants done: the writes first, then, when they are
@@ -259,6 +265,7 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 	}
 	m.mark = m.meta.Marks
 	m.upper = newUpper(m)
+	m.startBacklog()
 	m.meta.Session = cfg.Session
 	m.meta.Clean = false
 	m.followLease(now)
@@ -381,6 +388,7 @@ func (m *Machine) young() bool { return !m.judged && m.prior.Number == 0 }
 // saved is a copy of meta that no one changes.
 func (m *Machine) saved() *Meta {
 	meta := m.meta
+	meta.Backlog = m.backlog()
 	return &meta
 }
 
@@ -397,6 +405,7 @@ func (m *Machine) Output(now limiter.Time) Output {
 	m.overflow()
 	m.sendCalls()
 	m.sleep(now)
+	m.sums.settle()
 	out := m.out
 	out.Err = m.err
 	out.Wake = min(m.timers.next(), m.upper.wake(m), m.usedAt, m.longEnds, m.holdsEnd(), m.sweepAt())
@@ -497,7 +506,9 @@ func (m *Machine) Close(now limiter.Time) (done bool) {
 	if m.meta.Clean {
 		m.meta.Asleep = m.asleepRecords(now, true)
 	}
-	m.write(metaKey, m.saved())
+	meta := m.saved()
+	meta.Backlog.Mark = m.meta.Marks // no change comes after this
+	m.write(metaKey, meta)
 	return true
 }
 
@@ -621,6 +632,7 @@ func (m *Machine) object(now limiter.Time, s *space, key string) *object {
 		for i := range s.rule.Limits {
 			if p := m.newPool(now, o, &s.rule.Limits[i]); p != nil {
 				o.pools = append(o.pools, p)
+				m.sums.enter(p)
 			}
 		}
 	}
@@ -753,6 +765,10 @@ func (m *Machine) sleep(now limiter.Time) {
 			o.count.prev, o.count.next = nil, nil // those of a list that was cleared
 		}
 		m.timers.remove(o)
+		for _, p := range o.pools {
+			m.sums.leave(p)
+		}
+		o.asleep = true
 		delete(o.space.objects, o.name.Key)
 		m.awake--
 	}
@@ -786,51 +802,38 @@ func (m *Machine) canSleep(o *object, now limiter.Time) bool {
 
 // Stats counts what a Machine holds, for metrics.
 type Stats struct {
-	Awake, Waiting, Dirty, Children, Behind int
-	InFlight                                bool
-	Through                                 time.Duration // age of the own watermark; negative: not known
-	Above                                   []Watermark   // of the places above, as known here
-	Pools                                   []PoolStats
+	Awake    int // keys
+	Waiting  int // checks
+	Backlog  int // keys with changes that the parent is not known to have
+	Dirty    int // those of them that are in a list in memory
+	Children int
+	Behind   int // places below that stop the watermark
+	InFlight bool
+	Version  uint64        // of the rules
+	Through  time.Duration // age of the own watermark; negative: not known
+	Answered time.Duration // since the parent last took a report; negative: it has not yet
+	Lease    time.Duration // until all that the parent lent has ended; negative: nothing is lent
+	Above    []Watermark   // of the places above, as known here
+	Pools    []PoolStats
 }
 
-// PoolStats sums one limit's shares over the keys that are awake.
-type PoolStats struct {
-	Namespace, Scope string
-	Held, Lent       limiter.Share
-}
-
-// Stats returns the machine's figures.
+// Stats returns the machine's figures. Its work does not grow with the number
+// of keys.
 func (m *Machine) Stats(now limiter.Time) Stats {
+	u := &m.upper
 	age, behind := m.watermark(now)
 	s := Stats{
-		Awake: m.awake, Waiting: m.waiting, Dirty: m.upper.dirty.length, Children: len(m.lower.order),
-		Behind: behind, InFlight: m.upper.inFlight != nil, Through: age,
+		Awake: m.awake, Waiting: m.waiting, Backlog: u.lacks, Dirty: u.dirty.length, Children: len(m.lower.order),
+		Behind: behind, InFlight: u.inFlight != nil, Version: m.version, Through: age, Answered: -1, Lease: -1, Pools: m.sums.stats(),
 	}
-	for _, u := range m.upper.above {
-		s.Above = append(s.Above, u.mark(now))
+	if u.joined {
+		s.Answered = now.Sub(u.stampAt)
 	}
-	for _, name := range m.rules.Namespaces() {
-		sp := m.spaces[name]
-		sums := make(map[uint64]*PoolStats, len(sp.rule.Limits))
-		for i := range sp.rule.Limits {
-			l := &sp.rule.Limits[i]
-			sums[l.ID] = &PoolStats{Namespace: name, Scope: l.Scope.String()}
-		}
-		for _, o := range sp.objects {
-			for _, p := range o.pools {
-				sum := sums[p.limit.ID]
-				if sum == nil { // it left the rules
-					continue
-				}
-				sum.Held = sum.Held.Plus(p.holding())
-				for _, l := range p.lines {
-					sum.Lent = sum.Lent.Plus(l.out())
-				}
-			}
-		}
-		for i := range sp.rule.Limits {
-			s.Pools = append(s.Pools, *sums[sp.rule.Limits[i].ID])
-		}
+	if u.leased > 0 {
+		s.Lease = max(0, u.leased.Sub(now))
+	}
+	for _, a := range u.above {
+		s.Above = append(s.Above, a.mark(now))
 	}
 	return s
 }

@@ -29,6 +29,9 @@ type Report struct {
 	// child's changes.
 	From, To uint64
 	Counts   []Count
+	// Rest is the parent's session that was told the rest of the changes in
+	// (From, To], and has it; 0: all of them are in Counts.
+	Rest uint64
 
 	Lines []LineReport
 	Watch []Name // keys whose totals above the child wants to see

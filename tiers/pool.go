@@ -16,13 +16,15 @@ import (
 // Invariant: the bucket's capacity and rate, plus what all lines have out,
 // are exactly what the place holds.
 type pool struct {
-	object *object
-	limit  *limiter.Limit
-	owner  bool
-	own    limiter.Share // at the owner: capacity and rate in force, lent out or not; above the limit while a lowered one comes back
-	gone   bool          // it left the rules
-	debt   int64         // of a durable limit that was lowered: tokens that are to vanish as they come back
-	bucket limiter.Bucket
+	object  *object
+	limit   *limiter.Limit
+	owner   bool
+	own     limiter.Share // at the owner: capacity and rate in force, lent out or not; above the limit while a lowered one comes back
+	gone    bool          // it left the rules
+	sum     *limitSum     // that it is a part of
+	touched bool          // since the sums were settled
+	debt    int64         // of a durable limit that was lowered: tokens that are to vanish as they come back
+	bucket  limiter.Bucket
 	// While it is not known whether the store is to be believed: what the
 	// bucket of a rate is if it is, and what is in any other bucket too.
 	promised *limiter.Bucket
@@ -175,6 +177,7 @@ func (p *pool) settleCredit(now limiter.Time, due bool) {
 
 // lend cuts s off the bucket and adds it to the line.
 func (p *pool) lend(now limiter.Time, l *line, s limiter.Share) {
+	p.touch()
 	p.bucket.Cut(now, s)
 	l.lent = l.lent.Plus(s)
 }
@@ -188,6 +191,7 @@ func (p *pool) takeBack(now limiter.Time, l *line, returned limiter.Share) {
 	returned.Rate = min(returned.Rate, l.lent.Rate)
 	returned = returned.Max(l.returned)
 	got := returned.Minus(l.returned)
+	p.touch()
 	l.returned = returned
 	// Tokens travel with the capacity that holds them: more would let the
 	// sum of tokens pass the sum of capacities while they are under way.
@@ -203,6 +207,7 @@ func (p *pool) takeBack(now limiter.Time, l *line, returned limiter.Share) {
 
 // end closes a line: what is still out comes back with no tokens in it.
 func (p *pool) end(now limiter.Time, l *line) {
+	p.touch()
 	out := l.out()
 	out.Tokens = 0
 	if p.limit.Kind == limiter.Concurrency {
@@ -240,6 +245,7 @@ func (p *pool) drop(now limiter.Time) {
 // children's leases have ended, or are covered by what the parent still
 // counts as lent on the line that is lost.
 func (p *pool) lose(now limiter.Time) {
+	p.touch()
 	p.bucket = limiter.NewBucket(p.limit.Period, limiter.Share{}, now)
 	p.permits, p.frozen, p.nextAt = permits{}, nil, 0
 	for _, l := range p.lines {
@@ -274,6 +280,7 @@ func (p *pool) give(now limiter.Time, s limiter.Share) (gave bool) {
 
 // giveUp cuts s off the bucket and notes it as returned to the parent.
 func (p *pool) giveUp(now limiter.Time, s limiter.Share) {
+	p.touch()
 	p.bucket.Cut(now, s)
 	p.held.returned = p.held.returned.Plus(s)
 }

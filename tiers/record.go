@@ -32,6 +32,7 @@ type Meta struct {
 	Leaf       bool           // it was a leaf's
 	Witness    Witness        // of a place whose parent is the root
 	Asleep     []AsleepRecord // limits that left the rules; after a clean stop all that are not simply full
+	Backlog    *Backlog       // nil: of a version that did not count
 }
 
 // ChildRecord is what a parent knows of a child.

@@ -194,12 +194,14 @@ func (m *Machine) refit(now limiter.Time, o *object, rule *limiter.Rule, again b
 				o.pools = append(o.pools, p)
 			} else if p := m.newPool(now, o, l); p != nil {
 				o.pools = append(o.pools, p)
+				m.sums.enter(p)
 			}
 		}
 	}
 	for _, p := range before {
 		if poolOf(o.pools, p.limit.ID) == nil {
 			p.leave()
+			m.sums.leave(p)
 		}
 	}
 	for _, p := range o.pools {
@@ -218,6 +220,7 @@ func (m *Machine) refit(now limiter.Time, o *object, rule *limiter.Rule, again b
 func (m *Machine) resize(now limiter.Time, p *pool, l *limiter.Limit, again bool) {
 	m.turn(now, p) // a window that opens now has the figure before, as others had
 	before := p.limit.Whole()
+	p.touch()
 	p.limit, p.runOn = l, m.holds[limitOf{p.object.name.Namespace, l.ID}].until
 	if p.spare != nil {
 		p.spare.Settle(now)
@@ -293,6 +296,7 @@ func (m *Machine) shrink(now limiter.Time, p *pool) {
 	if p.limit.Kind == limiter.Concurrency {
 		cut.Tokens = cut.Capacity
 	}
+	p.touch()
 	p.bucket.Cut(now, cut)
 	p.own = p.own.Minus(limiter.Share{Capacity: cut.Capacity, Rate: cut.Rate})
 }

@@ -124,10 +124,12 @@ func (m *Machine) sweepAt() limiter.Time {
 }
 
 // current does with an object what is to be done with all. It must be called
-// before anything of the object is read or changed.
+// before anything of the object is read or changed. One that has fallen asleep
+// is in no list any more, and stays as it was: a pool of it may still be waited
+// for, in a report that is under way.
 func (m *Machine) current(now limiter.Time, o *object) *object {
 	s := &m.sweep
-	if o.swept == s.given {
+	if o.swept == s.given || o.asleep {
 		return o
 	}
 	after := o.swept

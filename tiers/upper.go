@@ -42,6 +42,8 @@ type upper struct {
 	dirty    dirtyList
 	handings uint64 // 1, and once more each time that earlier sessions' pairs have to be handed over again
 	pass     *pass  // or else all changes after acked are in dirty
+	lacks    int    // keys with changes that the parent lacks: see backlog.go
+	told     uint64 // up to which mark it had them when the last session ended
 	due      []*pool
 	hurry    bool // something else has to be told
 	watchAt  limiter.Time
@@ -68,6 +70,7 @@ type upper struct {
 	rules     uint64       // the hash of the parent's
 	collected *collection  // of the parent's rules, where they come in pieces; else nil
 	above     []aboveMark  // the parent and its ancestors, as the last Ack said
+	leased    limiter.Time // when all that the parent lent has ended; 0: when it answered last, nothing was held
 }
 
 // A firstCount is one of the report that is in flight whose First is set, and
@@ -414,7 +417,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		u.turn(a.Parent)
 		m.retell(now)
 		if u.pass != nil { // what it was told before may not be on its disk
-			u.pass.after, u.pass.sent = "", 0
+			m.retellPass()
 			u.unhand()
 		}
 	}
@@ -445,6 +448,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		}
 		p.toldOf = r.Lines[i].Demand.Single
 		if said := r.Lines[i]; said.Ended && said.Line == p.held.number && said.Lender == p.held.lender {
+			p.touch()
 			p.held = held{} // the parent knows
 		}
 	}
@@ -459,6 +463,9 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 	}
 	m.rulesOf(now, r, a)
 	m.seen(r, a)
+	if m.sums.settle(); m.sums.lines == 0 {
+		u.leased = 0
+	}
 	u.said = u.said || r.Bye && len(u.due) == 0
 	if u.fenced && u.dirty.first == nil && u.pass == nil {
 		m.out.Exit = ErrFenced
@@ -510,6 +517,7 @@ func (m *Machine) progress(r *Report, a *Ack) {
 		if r.Number != 0 {
 			m.event(EventRefill, m.cfg.Place.Parent(), "it lacks changes that it had acknowledged; sending them again")
 		}
+		m.lacksFrom(acked)
 		u.acked, u.whole = acked, false
 		u.unhand() // it lacks the earlier sessions' pairs as well
 		m.beginPass()
@@ -518,7 +526,11 @@ func (m *Machine) progress(r *Report, a *Ack) {
 		for c := u.dirty.first; c != nil && c.mark <= acked; c = u.dirty.first {
 			u.dirty.remove(c)
 		}
-		m.passed(r, a)
+		if u.pass == nil {
+			u.lacks = u.dirty.length
+		} else {
+			m.passed(r, a)
+		}
 	}
 	u.joined = u.joined || r.Number != 0
 }
@@ -562,6 +574,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 		return
 	}
 	p := o.pools[i]
+	p.touch()
 	h := &p.held
 	if g.Line == 0 { // nothing yet, or no longer
 		if h.number != 0 && h.lender == m.upper.parent && !h.ended {
@@ -613,6 +626,7 @@ func (m *Machine) granted(now limiter.Time, g Grant) {
 	h.lent = g.Lent
 	m.heardWait(now, p, g.Wait)
 	h.expires = max(h.expires, m.upper.gotAt.Add(g.Lease))
+	m.upper.leased = max(m.upper.leased, h.expires)
 	h.renewAt = m.upper.gotAt.Add(max(g.Lease/3, minRenewal))
 	h.keep = g.Keep
 	if m.upper.stopping {
@@ -671,6 +685,7 @@ func (m *Machine) giveBack(now limiter.Time, p *pool) {
 
 // ended says that nothing more is spent from the line that is held, nor lent.
 func (m *Machine) ended(now limiter.Time, p *pool) {
+	p.touch()
 	p.held.ended = true
 	p.lose(now)
 }

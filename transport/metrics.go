@@ -2,6 +2,7 @@ package transport
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -235,26 +236,28 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descAwake    = desc("objects_awake", "Objects in memory.")
-	descWaiting  = desc("checks_waiting", "Checks that wait for a share.")
-	descBacklog  = desc("backlog_keys", "Keys in memory that changed since the parent last acknowledged them.")
-	descChildren = desc("children", "Children that ever reported.")
-	descBehind   = desc("places_behind", "Places below that are cut off or gone.")
-	descAge      = desc("watermark_age_seconds", "Everything that happened below earlier than this is in the totals.")
-	descView     = desc("view_age_seconds", "Age of the totals of a place above, as known here.", "of")
-	descReady    = desc("ready", "1 if the place takes requests.")
-	descLinked   = desc("connected", "1 if the place is connected to NATS.")
-	descRefused  = desc("refused", "1 while a place is refused something: listen (NATS forbids a subject), report (NATS forbids its reports), parent (the parent does not take them), message (NATS takes only smaller messages than it needs).", "reason", "subject")
-	descHeld     = desc("share_held", "What is held of a limit, lent out or not, over all awake keys; rates in tokens per period.", "namespace", "scope", "part")
-	descLent     = desc("share_lent", "What is lent to children of a limit, over all awake keys.", "namespace", "scope", "part")
-	descDisk     = desc("store_disk_bytes", "What the store takes on disk.")
-	descWAL      = desc("store_wal_bytes_total", "Bytes written to the store's log.")
-	descL0       = desc("store_l0_sublevels", "Sublevels of the store's level 0: many mean that compactions do not keep up.")
-	descStore    = desc("store_operations_total", "Operations that were committed.")
+	descAwake        = desc("objects_awake", "Objects in memory.")
+	descWaiting      = desc("checks_waiting", "Checks that wait for a share.")
+	descBacklog      = desc("backlog_keys", "Keys with changes that the parent is not known to have.")
+	descChildren     = desc("children", "Children that ever reported.")
+	descBehind       = desc("places_behind", "Places below that are cut off or gone.")
+	descAge          = desc("watermark_age_seconds", "Everything that happened below earlier than this is in the totals.")
+	descView         = desc("view_age_seconds", "Age of the totals of a place above, as known here.", "of")
+	descReady        = desc("ready", "1 if the place takes requests.")
+	descLinked       = desc("connected", "1 if the place is connected to NATS.")
+	descRefused      = desc("refused", "1 while a place is refused something: listen (NATS forbids a subject), report (NATS forbids its reports), parent (the parent does not take them), message (NATS takes only smaller messages than it needs).", "reason", "subject")
+	descCapacity     = desc("share_capacity_tokens", "Tokens that what is here of a limit can hold, over all awake keys; what is lent to children is not here, so the places of a limit sum to it.", "namespace", "scope", "limit")
+	descRate         = desc("share_rate_tokens_per_second", "Tokens that what is here of a limit gains in a second, over all awake keys.", "namespace", "scope", "limit")
+	descLentCapacity = desc("share_lent_capacity_tokens", "Tokens that what is lent to children of a limit can hold, over all awake keys.", "namespace", "scope", "limit")
+	descLentRate     = desc("share_lent_rate_tokens_per_second", "Tokens that what is lent to children of a limit gains in a second, over all awake keys.", "namespace", "scope", "limit")
+	descDisk         = desc("store_disk_bytes", "What the store takes on disk.")
+	descWAL          = desc("store_wal_bytes_total", "Bytes written to the store's log.")
+	descL0           = desc("store_l0_sublevels", "Sublevels of the store's level 0: many mean that compactions do not keep up.")
+	descStore        = desc("store_operations_total", "Operations that were committed.")
 )
 
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAwake, descWaiting, descBacklog, descChildren, descBehind, descAge, descView, descReady, descLinked, descRefused, descHeld, descLent, descDisk, descWAL, descL0, descStore} {
+	for _, d := range []*prometheus.Desc{descAwake, descWaiting, descBacklog, descChildren, descBehind, descAge, descView, descReady, descLinked, descRefused, descCapacity, descRate, descLentCapacity, descLentRate, descDisk, descWAL, descL0, descStore} {
 		ch <- d
 	}
 }
@@ -285,7 +288,7 @@ func (p *Place) collect(ch chan<- prometheus.Metric) {
 	s := p.runner.Stats()
 	gauge(descAwake, float64(s.Awake))
 	gauge(descWaiting, float64(s.Waiting))
-	gauge(descBacklog, float64(s.Dirty))
+	gauge(descBacklog, float64(s.Backlog))
 	gauge(descChildren, float64(s.Children))
 	gauge(descBehind, float64(s.Behind))
 	gauge(descReady, truth(p.Ready() == nil))
@@ -301,11 +304,13 @@ func (p *Place) collect(ch chan<- prometheus.Metric) {
 			gauge(descView, v.Age.Seconds(), string(v.Place))
 		}
 	}
-	for _, l := range s.Pools {
-		gauge(descHeld, float64(l.Held.Capacity), l.Namespace, l.Scope, "capacity")
-		gauge(descHeld, float64(l.Held.Rate), l.Namespace, l.Scope, "rate")
-		gauge(descLent, float64(l.Lent.Capacity), l.Namespace, l.Scope, "capacity")
-		gauge(descLent, float64(l.Lent.Rate), l.Namespace, l.Scope, "rate")
+	for i := range s.Pools {
+		l := &s.Pools[i]
+		namespace, scope, limit := limitLabels(l)
+		gauge(descCapacity, wide(l.Here.Capacity), namespace, scope, limit)
+		gauge(descRate, wide(l.Here.RatePerDay)/secondsPerDay, namespace, scope, limit)
+		gauge(descLentCapacity, wide(l.Lent.Capacity), namespace, scope, limit)
+		gauge(descLentRate, wide(l.Lent.RatePerDay)/secondsPerDay, namespace, scope, limit)
 	}
 	if m := p.store.store.Metrics(); m != nil {
 		gauge(descDisk, float64(m.DiskSpaceUsage()))
@@ -314,3 +319,20 @@ func (p *Place) collect(ch chan<- prometheus.Metric) {
 	}
 	send(descStore, prometheus.CounterValue, float64(p.store.store.Stats().Ops))
 }
+
+const secondsPerDay = 24 * 60 * 60
+
+func wide(w tiers.Wide) float64 { return float64(w.High)*(1<<64) + float64(w.Low) }
+
+// limitLabels name a limit: no two of a namespace have the same. Those of the
+// sum of all limits beyond the bound could not be a namespace's.
+func limitLabels(s *tiers.PoolStats) (namespace, scope, limit string) {
+	if s.Limit == nil {
+		return others, others, others
+	}
+	scope = s.Limit.Scope.String()
+	return s.Namespace, scope, strings.TrimPrefix(s.Limit.String(), scope+" ")
+}
+
+// others stands for the names beyond a bound.
+const others = "(others)"

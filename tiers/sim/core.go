@@ -52,3 +52,6 @@ func (p *process) release(permit *heldPermit, name tiers.Name, renew bool, done 
 func (p *process) inspect(name tiers.Name, e *tiers.Explanation) bool {
 	return p.runner.Inspect(name, e)
 }
+
+// stats are the figures that it keeps as they change.
+func (p *process) stats() tiers.Stats { return p.runner.Stats() }

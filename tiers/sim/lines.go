@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/tributary-io/tributary/limiter"
 	"github.com/tributary-io/tributary/tiers"
@@ -115,6 +117,63 @@ func (l *laws) stepLines() {
 		l.lines.sumAt = l.world.steps + 64 + 8*uint64(len(l.world.order))
 		l.lines.next++
 		l.sums(l.oracles[l.lines.next%len(l.oracles)])
+		l.keptSums(l.world.order[l.lines.next%len(l.world.order)])
+	}
+}
+
+// keptSums compares what a place keeps of the sums over its keys with what
+// they are.
+func (l *laws) keptSums(n *Node) {
+	if !n.Running() {
+		return
+	}
+	type sum struct {
+		keys                                           int
+		hereCapacity, hereRate, lentCapacity, lentRate int64 // rates per day
+	}
+	type limitOf struct {
+		namespace string
+		id        uint64
+	}
+	var is, kept = map[limitOf]sum{}, map[limitOf]sum{}
+	holds, awake := false, 0
+	for _, t := range l.targets {
+		e := &l.lines.summed
+		if l.byName[t.name] != t || !l.look(n, t, e) {
+			continue
+		}
+		awake++
+		for i := range e.Limits {
+			s := &e.Limits[i]
+			var lent limiter.Share
+			for j := range s.Lines {
+				lent = lent.Plus(s.Lines[j].Lent.Minus(s.Lines[j].Returned))
+			}
+			here, perDay := s.Holding.Minus(lent), int64(24*time.Hour/s.Limit.Period)
+			of := limitOf{t.name.Namespace, s.Limit.ID}
+			was := is[of]
+			is[of] = sum{
+				was.keys + 1, was.hereCapacity + here.Capacity, was.hereRate + here.Rate*perDay,
+				was.lentCapacity + lent.Capacity, was.lentRate + lent.Rate*perDay,
+			}
+			holds = holds || s.Held != nil && !s.Held.Ended && e.Now < s.Held.Expires
+		}
+	}
+	stats := n.proc.stats()
+	if awake < stats.Awake {
+		return // what concerns every key is not done with all of them, and those are not shown
+	}
+	for _, p := range stats.Pools {
+		kept[limitOf{p.Namespace, p.Limit.ID}] = sum{
+			p.Keys, int64(p.Here.Capacity.Low), int64(p.Here.RatePerDay.Low), int64(p.Lent.Capacity.Low), int64(p.Lent.RatePerDay.Low),
+		}
+	}
+	l.checks++
+	if !maps.Equal(is, kept) {
+		l.broken("sums are kept as they change", n, "over all keys they are %+v, kept are %+v", is, kept)
+	}
+	if holds && stats.Lease <= 0 {
+		l.broken("sums are kept as they change", n, "a share is held, and %s of the lease are left", stats.Lease)
 	}
 }
 

@@ -95,8 +95,13 @@ var mutants = []mutant{
 		test:    "tiers/sim TestLostDiskOfACountry",
 	},
 	{
+		mistake: "a parent acknowledges what only its session before was told",
+		edits:   []edit{{"tiers/lower.go", "(r.Rest == 0 || r.Rest == m.cfg.Session)", "true"}},
+		test:    "tiers TestRestThatAnotherSessionWasTold",
+	},
+	{
 		mistake: "what a parent acknowledged is taken to be on the disk that it started on since",
-		edits:   []edit{{"tiers/upper.go", `u.pass.after, u.pass.sent = "", 0`, `_ = u.pass`}},
+		edits:   []edit{{"tiers/upper.go", "m.retellPass()", "_ = u.pass"}},
 		test:    "tiers TestBacklogSurvivesItsParentsDisk",
 	},
 	{
@@ -106,7 +111,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "what changed while changes were told from the disk is forgotten",
-		edits:   []edit{{"tiers/backlog.go", "	case p.again:\n		m.beginPass()\n", ""}},
+		edits:   []edit{{"tiers/backlog.go", "if u.pass = nil; p.again {", "if u.pass = nil; false {"}},
 		test:    "tiers TestBacklogGrowsWhileItIsTold",
 	},
 	{
@@ -116,7 +121,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "what had no room in an answer is taken to be handed back",
-		edits:   []edit{{"tiers/lower.go", "r.To > progress.Acked && !a.MorePairs {", "r.To > progress.Acked {"}, {"tiers/upper.go", "!a.Full && !a.MorePairs {", "!a.Full {"}},
+		edits:   []edit{{"tiers/lower.go", "!a.MorePairs && (r.Rest", "(r.Rest"}, {"tiers/upper.go", "!a.Full && !a.MorePairs {", "!a.Full {"}},
 		test:    "tiers TestAllIsHandedBackHoweverMuch",
 	},
 	{
@@ -449,6 +454,19 @@ var mutants = []mutant{
 	{
 		mistake: "a limit that comes back is lent at once",
 		edits:   []edit{{"tiers/rules.go", "return max(m.silent, a.quiet)", "return max(m.silent, 0*a.quiet)"}},
+	},
+	{
+		mistake: "the sums of what is lent miss what comes back",
+		edits:   []edit{{"tiers/pool.go", "	p.touch()\n	l.returned = returned\n", "	l.returned = returned\n"}},
+	},
+	{
+		mistake: "a key that fell asleep is brought up to date",
+		edits:   []edit{{"tiers/sweep.go", "o.swept == s.given || o.asleep", "o.swept == s.given"}},
+		test:    "tiers TestKeyThatSleepsStaysInNoList",
+	},
+	{
+		mistake: "the sums keep what a key had that fell asleep",
+		edits:   []edit{{"tiers/machine.go", "m.sums.leave(p)", "_ = p"}},
 	},
 	{
 		mistake: "a bucket leaves memory that is not full",

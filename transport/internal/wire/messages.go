@@ -47,7 +47,7 @@ func MarshalReport(r *tiers.Report) ([]byte, error) {
 			}
 		}),
 		Watch: each(r.Watch, fromName), Age: int64(r.Age), Behind: uint32(r.Behind), Echo: int64(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
-		Witness: fromWitness(r.Witness), Longest: int64(r.Longest), Parts: fromHeld(r.Parts),
+		Witness: fromWitness(r.Witness), Longest: int64(r.Longest), Parts: fromHeld(r.Parts), Rest: r.Rest,
 	})
 }
 
@@ -80,7 +80,7 @@ func UnmarshalReport(data []byte) (*tiers.Report, error) {
 		}),
 		Watch: each(r.Watch, func(n *Name) tiers.Name { return toName(n, &problem) }),
 		Age:   time.Duration(r.Age), Behind: int(r.Behind), Echo: limiter.Time(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
-		Witness: toWitness(r.Witness), Longest: time.Duration(r.Longest), Parts: toHeld(r.Parts),
+		Witness: toWitness(r.Witness), Longest: time.Duration(r.Longest), Parts: toHeld(r.Parts), Rest: r.Rest,
 	}
 	if problem != nil {
 		return nil, fmt.Errorf("report of %s: %w", child, problem)

@@ -22,7 +22,7 @@ func AppendRecord(b []byte, r tiers.Record) ([]byte, error) {
 		m = &Meta{
 			Format: Format, World: r.World, Place: string(r.Place), Partition: r.Partition, Partitions: r.Partitions, Session: r.Session,
 			Number: r.Number, Marks: r.Marks, Lease: r.Lease, Clean: r.Clean, Lost: r.Lost, Folded: r.Folded, Leaf: r.Leaf,
-			Witness: fromWitness(r.Witness),
+			Witness: fromWitness(r.Witness), Backlog: fromBacklog(r.Backlog),
 			Asleep: each(r.Asleep, func(a tiers.AsleepRecord) *Asleep {
 				return &Asleep{Namespace: a.Namespace, Limit: a.Limit, Tokens: a.Tokens, Burst: a.Burst, Rate: a.Rate, Left: a.Left}
 			}),
@@ -110,7 +110,7 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 		return &tiers.Meta{
 			World: m.World, Place: tiers.Place(m.Place), Partition: m.Partition, Partitions: m.Partitions, Session: m.Session,
 			Number: m.Number, Marks: m.Marks, Lease: m.Lease, Clean: m.Clean && m.Format == Format, Lost: m.Lost, Folded: m.Folded, Leaf: m.Leaf,
-			Witness: toWitness(m.Witness),
+			Witness: toWitness(m.Witness), Backlog: toBacklog(m.Backlog),
 			Asleep: each(m.Asleep, func(a *Asleep) tiers.AsleepRecord {
 				return tiers.AsleepRecord{Namespace: a.Namespace, Limit: a.Limit, Tokens: a.Tokens, Burst: a.Burst, Rate: a.Rate, Left: a.Left}
 			}),
@@ -192,4 +192,18 @@ func toDecision(d *Decision) (tiers.Decision, error) {
 		Scope: limiter.Scope(d.GetScope()), Kind: limiter.Kind(d.GetKind()), Limit: d.GetLimit(), Remaining: d.GetRemaining(),
 		RetryAfter: time.Duration(d.GetRetryAfter()), Reset: time.Duration(d.GetResetAfter()), Permit: d.GetPermit(), Session: d.GetSession(), Hold: time.Duration(d.GetHold()),
 	}, nil
+}
+
+func fromBacklog(b *tiers.Backlog) *Backlog {
+	if b == nil {
+		return nil
+	}
+	return &Backlog{Keys: b.Keys, Lacks: b.Lacks, Acked: b.Acked, Mark: b.Mark}
+}
+
+func toBacklog(b *Backlog) *tiers.Backlog {
+	if b == nil {
+		return nil
+	}
+	return &tiers.Backlog{Keys: b.Keys, Lacks: b.Lacks, Acked: b.Acked, Mark: b.Mark}
 }

@@ -247,7 +247,7 @@ func TestPlacesTalkInBytes(t *testing.T) {
 	if err != nil || len(views) != 3 {
 		t.Errorf("views %v, %v", views, err)
 	}
-	if s := w.nodes[munich].machine.Stats(w.now); len(s.Pools) != 2 || s.Pools[0].Held.Capacity == 0 || s.Pools[1].Held.Capacity == 0 {
+	if s := w.nodes[munich].machine.Stats(w.now); len(s.Pools) != 2 || s.Pools[0].Here.Capacity.Low == 0 || s.Pools[1].Here.Capacity.Low == 0 {
 		t.Errorf("munich borrows %+v", s.Pools)
 	}
 	if len(w.reports) < 10 || len(w.acks) < 10 || len(w.recalls) < 3 {

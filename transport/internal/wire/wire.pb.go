@@ -53,6 +53,7 @@ type Report struct {
 	Witness       *Witness               `protobuf:"bytes,24,opt,name=witness,proto3" json:"witness,omitempty"`
 	Longest       int64                  `protobuf:"varint,25,opt,name=longest,proto3" json:"longest,omitempty"` // ns
 	Parts         *RulesHeld             `protobuf:"bytes,26,opt,name=parts,proto3" json:"parts,omitempty"`      // absent: it collects none
+	Rest          uint64                 `protobuf:"fixed64,27,opt,name=rest,proto3" json:"rest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,6 +268,13 @@ func (x *Report) GetParts() *RulesHeld {
 		return x.Parts
 	}
 	return nil
+}
+
+func (x *Report) GetRest() uint64 {
+	if x != nil {
+		return x.Rest
+	}
+	return 0
 }
 
 // What a child has of rules that it collects.
@@ -1592,6 +1600,7 @@ type Meta struct {
 	Leaf          bool                   `protobuf:"varint,13,opt,name=leaf,proto3" json:"leaf,omitempty"`
 	Witness       *Witness               `protobuf:"bytes,14,opt,name=witness,proto3" json:"witness,omitempty"`
 	Asleep        []*Asleep              `protobuf:"bytes,15,rep,name=asleep,proto3" json:"asleep,omitempty"`
+	Backlog       *Backlog               `protobuf:"bytes,16,opt,name=backlog,proto3" json:"backlog,omitempty"` // absent: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1731,6 +1740,13 @@ func (x *Meta) GetAsleep() []*Asleep {
 	return nil
 }
 
+func (x *Meta) GetBacklog() *Backlog {
+	if x != nil {
+		return x.Backlog
+	}
+	return nil
+}
+
 type Asleep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -1815,6 +1831,74 @@ func (x *Asleep) GetLeft() bool {
 	return false
 }
 
+type Backlog struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          uint64                 `protobuf:"varint,1,opt,name=keys,proto3" json:"keys,omitempty"`
+	Lacks         uint64                 `protobuf:"varint,2,opt,name=lacks,proto3" json:"lacks,omitempty"`
+	Acked         uint64                 `protobuf:"varint,3,opt,name=acked,proto3" json:"acked,omitempty"`
+	Mark          uint64                 `protobuf:"varint,4,opt,name=mark,proto3" json:"mark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backlog) Reset() {
+	*x = Backlog{}
+	mi := &file_wire_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backlog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backlog) ProtoMessage() {}
+
+func (x *Backlog) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backlog.ProtoReflect.Descriptor instead.
+func (*Backlog) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Backlog) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *Backlog) GetLacks() uint64 {
+	if x != nil {
+		return x.Lacks
+	}
+	return 0
+}
+
+func (x *Backlog) GetAcked() uint64 {
+	if x != nil {
+		return x.Acked
+	}
+	return 0
+}
+
+func (x *Backlog) GetMark() uint64 {
+	if x != nil {
+		return x.Mark
+	}
+	return 0
+}
+
 type Child struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -1828,7 +1912,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1924,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[19]
+	mi := &file_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +1937,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Child) GetNumber() uint64 {
@@ -1901,7 +1985,7 @@ type EndedSession struct {
 
 func (x *EndedSession) Reset() {
 	*x = EndedSession{}
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +1997,7 @@ func (x *EndedSession) String() string {
 func (*EndedSession) ProtoMessage() {}
 
 func (x *EndedSession) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[20]
+	mi := &file_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2010,7 @@ func (x *EndedSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedSession.ProtoReflect.Descriptor instead.
 func (*EndedSession) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EndedSession) GetSession() uint64 {
@@ -1954,7 +2038,7 @@ type ChildSession struct {
 
 func (x *ChildSession) Reset() {
 	*x = ChildSession{}
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2050,7 @@ func (x *ChildSession) String() string {
 func (*ChildSession) ProtoMessage() {}
 
 func (x *ChildSession) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[21]
+	mi := &file_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2063,7 @@ func (x *ChildSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildSession.ProtoReflect.Descriptor instead.
 func (*ChildSession) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ChildSession) GetSession() uint64 {
@@ -2015,7 +2099,7 @@ type CountRecord struct {
 
 func (x *CountRecord) Reset() {
 	*x = CountRecord{}
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2027,7 +2111,7 @@ func (x *CountRecord) String() string {
 func (*CountRecord) ProtoMessage() {}
 
 func (x *CountRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[22]
+	mi := &file_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2040,7 +2124,7 @@ func (x *CountRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRecord.ProtoReflect.Descriptor instead.
 func (*CountRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CountRecord) GetMark() uint64 {
@@ -2083,7 +2167,7 @@ type SavedBucket struct {
 
 func (x *SavedBucket) Reset() {
 	*x = SavedBucket{}
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2179,7 @@ func (x *SavedBucket) String() string {
 func (*SavedBucket) ProtoMessage() {}
 
 func (x *SavedBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[23]
+	mi := &file_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2192,7 @@ func (x *SavedBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SavedBucket.ProtoReflect.Descriptor instead.
 func (*SavedBucket) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SavedBucket) GetTokens() int64 {
@@ -2151,7 +2235,7 @@ type RulesRecord struct {
 
 func (x *RulesRecord) Reset() {
 	*x = RulesRecord{}
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2163,7 +2247,7 @@ func (x *RulesRecord) String() string {
 func (*RulesRecord) ProtoMessage() {}
 
 func (x *RulesRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[24]
+	mi := &file_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2176,7 +2260,7 @@ func (x *RulesRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesRecord.ProtoReflect.Descriptor instead.
 func (*RulesRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RulesRecord) GetVersion() uint64 {
@@ -2211,7 +2295,7 @@ type LongHold struct {
 
 func (x *LongHold) Reset() {
 	*x = LongHold{}
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2307,7 @@ func (x *LongHold) String() string {
 func (*LongHold) ProtoMessage() {}
 
 func (x *LongHold) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[25]
+	mi := &file_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2320,7 @@ func (x *LongHold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LongHold.ProtoReflect.Descriptor instead.
 func (*LongHold) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LongHold) GetNamespace() string {
@@ -2270,7 +2354,7 @@ type WindowRecord struct {
 
 func (x *WindowRecord) Reset() {
 	*x = WindowRecord{}
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2366,7 @@ func (x *WindowRecord) String() string {
 func (*WindowRecord) ProtoMessage() {}
 
 func (x *WindowRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[26]
+	mi := &file_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2379,7 @@ func (x *WindowRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowRecord.ProtoReflect.Descriptor instead.
 func (*WindowRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WindowRecord) GetBegin() int64 {
@@ -2326,7 +2410,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2422,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[27]
+	mi := &file_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2435,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RequestRecord) GetSession() uint64 {
@@ -2417,7 +2501,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2513,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[28]
+	mi := &file_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2526,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{28}
+	return file_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Decision) GetAllowed() bool {
@@ -2541,7 +2625,7 @@ var File_wire_proto protoreflect.FileDescriptor
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\x0etributary.wire\"\xe7\x05\n" +
+	"wire.proto\x12\x0etributary.wire\"\xfb\x05\n" +
 	"\x06Report\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05child\x18\x02 \x01(\tR\x05child\x12\x14\n" +
@@ -2569,7 +2653,8 @@ const file_wire_proto_rawDesc = "" +
 	"\x06newest\x18\x17 \x01(\x04R\x06newest\x121\n" +
 	"\awitness\x18\x18 \x01(\v2\x17.tributary.wire.WitnessR\awitness\x12\x18\n" +
 	"\alongest\x18\x19 \x01(\x03R\alongest\x12/\n" +
-	"\x05parts\x18\x1a \x01(\v2\x19.tributary.wire.RulesHeldR\x05parts\"_\n" +
+	"\x05parts\x18\x1a \x01(\v2\x19.tributary.wire.RulesHeldR\x05parts\x12\x12\n" +
+	"\x04rest\x18\x1b \x01(\x06R\x04rest\"_\n" +
 	"\tRulesHeld\x12\x14\n" +
 	"\x05parts\x18\x01 \x03(\x06R\x05parts\x12\x14\n" +
 	"\x05begun\x18\x02 \x01(\rR\x05begun\x12\x0e\n" +
@@ -2689,7 +2774,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06behind\x18\x03 \x01(\rR\x06behind\"a\n" +
 	"\x06Totals\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12-\n" +
-	"\x06totals\x18\x02 \x03(\v2\x15.tributary.wire.TotalR\x06totals\"\x9f\x03\n" +
+	"\x06totals\x18\x02 \x03(\v2\x15.tributary.wire.TotalR\x06totals\"\xd2\x03\n" +
 	"\x04Meta\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -2708,14 +2793,20 @@ const file_wire_proto_rawDesc = "" +
 	"\x06folded\x18\f \x03(\x06R\x06folded\x12\x12\n" +
 	"\x04leaf\x18\r \x01(\bR\x04leaf\x121\n" +
 	"\awitness\x18\x0e \x01(\v2\x17.tributary.wire.WitnessR\awitness\x12.\n" +
-	"\x06asleep\x18\x0f \x03(\v2\x16.tributary.wire.AsleepR\x06asleep\"\x92\x01\n" +
+	"\x06asleep\x18\x0f \x03(\v2\x16.tributary.wire.AsleepR\x06asleep\x121\n" +
+	"\abacklog\x18\x10 \x01(\v2\x17.tributary.wire.BacklogR\abacklog\"\x92\x01\n" +
 	"\x06Asleep\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x06R\x05limit\x12\x16\n" +
 	"\x06tokens\x18\x03 \x01(\x03R\x06tokens\x12\x14\n" +
 	"\x05burst\x18\x04 \x01(\x03R\x05burst\x12\x12\n" +
 	"\x04rate\x18\x05 \x01(\x03R\x04rate\x12\x12\n" +
-	"\x04left\x18\x06 \x01(\bR\x04left\"\xc3\x01\n" +
+	"\x04left\x18\x06 \x01(\bR\x04left\"]\n" +
+	"\aBacklog\x12\x12\n" +
+	"\x04keys\x18\x01 \x01(\x04R\x04keys\x12\x14\n" +
+	"\x05lacks\x18\x02 \x01(\x04R\x05lacks\x12\x14\n" +
+	"\x05acked\x18\x03 \x01(\x04R\x05acked\x12\x12\n" +
+	"\x04mark\x18\x04 \x01(\x04R\x04mark\"\xc3\x01\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x128\n" +
 	"\bsessions\x18\x02 \x03(\v2\x1c.tributary.wire.ChildSessionR\bsessions\x12\x16\n" +
@@ -2787,7 +2878,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 	return file_wire_proto_rawDescData
 }
 
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_wire_proto_goTypes = []any{
 	(*Report)(nil),        // 0: tributary.wire.Report
 	(*RulesHeld)(nil),     // 1: tributary.wire.RulesHeld
@@ -2808,16 +2899,17 @@ var file_wire_proto_goTypes = []any{
 	(*Totals)(nil),        // 16: tributary.wire.Totals
 	(*Meta)(nil),          // 17: tributary.wire.Meta
 	(*Asleep)(nil),        // 18: tributary.wire.Asleep
-	(*Child)(nil),         // 19: tributary.wire.Child
-	(*EndedSession)(nil),  // 20: tributary.wire.EndedSession
-	(*ChildSession)(nil),  // 21: tributary.wire.ChildSession
-	(*CountRecord)(nil),   // 22: tributary.wire.CountRecord
-	(*SavedBucket)(nil),   // 23: tributary.wire.SavedBucket
-	(*RulesRecord)(nil),   // 24: tributary.wire.RulesRecord
-	(*LongHold)(nil),      // 25: tributary.wire.LongHold
-	(*WindowRecord)(nil),  // 26: tributary.wire.WindowRecord
-	(*RequestRecord)(nil), // 27: tributary.wire.RequestRecord
-	(*Decision)(nil),      // 28: tributary.wire.Decision
+	(*Backlog)(nil),       // 19: tributary.wire.Backlog
+	(*Child)(nil),         // 20: tributary.wire.Child
+	(*EndedSession)(nil),  // 21: tributary.wire.EndedSession
+	(*ChildSession)(nil),  // 22: tributary.wire.ChildSession
+	(*CountRecord)(nil),   // 23: tributary.wire.CountRecord
+	(*SavedBucket)(nil),   // 24: tributary.wire.SavedBucket
+	(*RulesRecord)(nil),   // 25: tributary.wire.RulesRecord
+	(*LongHold)(nil),      // 26: tributary.wire.LongHold
+	(*WindowRecord)(nil),  // 27: tributary.wire.WindowRecord
+	(*RequestRecord)(nil), // 28: tributary.wire.RequestRecord
+	(*Decision)(nil),      // 29: tributary.wire.Decision
 }
 var file_wire_proto_depIdxs = []int32{
 	10, // 0: tributary.wire.Report.counts:type_name -> tributary.wire.Count
@@ -2829,7 +2921,7 @@ var file_wire_proto_depIdxs = []int32{
 	14, // 6: tributary.wire.Ack.lines:type_name -> tributary.wire.Grant
 	15, // 7: tributary.wire.Ack.above:type_name -> tributary.wire.Watermark
 	16, // 8: tributary.wire.Ack.views:type_name -> tributary.wire.Totals
-	24, // 9: tributary.wire.Ack.new_rules:type_name -> tributary.wire.RulesRecord
+	25, // 9: tributary.wire.Ack.new_rules:type_name -> tributary.wire.RulesRecord
 	4,  // 10: tributary.wire.Ack.parts:type_name -> tributary.wire.RulesParts
 	5,  // 11: tributary.wire.RulesParts.pieces:type_name -> tributary.wire.RulesPiece
 	14, // 12: tributary.wire.Recall.lines:type_name -> tributary.wire.Grant
@@ -2846,19 +2938,20 @@ var file_wire_proto_depIdxs = []int32{
 	8,  // 23: tributary.wire.Totals.totals:type_name -> tributary.wire.Total
 	2,  // 24: tributary.wire.Meta.witness:type_name -> tributary.wire.Witness
 	18, // 25: tributary.wire.Meta.asleep:type_name -> tributary.wire.Asleep
-	21, // 26: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
-	20, // 27: tributary.wire.Child.ended:type_name -> tributary.wire.EndedSession
-	9,  // 28: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
-	8,  // 29: tributary.wire.CountRecord.folded:type_name -> tributary.wire.Total
-	8,  // 30: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
-	25, // 31: tributary.wire.RulesRecord.holds:type_name -> tributary.wire.LongHold
-	8,  // 32: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
-	28, // 33: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	19, // 26: tributary.wire.Meta.backlog:type_name -> tributary.wire.Backlog
+	22, // 27: tributary.wire.Child.sessions:type_name -> tributary.wire.ChildSession
+	21, // 28: tributary.wire.Child.ended:type_name -> tributary.wire.EndedSession
+	9,  // 29: tributary.wire.CountRecord.pairs:type_name -> tributary.wire.Pair
+	8,  // 30: tributary.wire.CountRecord.folded:type_name -> tributary.wire.Total
+	8,  // 31: tributary.wire.CountRecord.kept:type_name -> tributary.wire.Total
+	26, // 32: tributary.wire.RulesRecord.holds:type_name -> tributary.wire.LongHold
+	8,  // 33: tributary.wire.RequestRecord.total:type_name -> tributary.wire.Total
+	29, // 34: tributary.wire.RequestRecord.decision:type_name -> tributary.wire.Decision
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -2872,7 +2965,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
