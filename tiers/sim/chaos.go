@@ -533,6 +533,9 @@ func (c *chaos) changed() (spec limiter.Spec, name string) {
 		c.now = c.spec
 	}
 	c.now.Namespaces = maps.Clone(c.now.Namespaces) // rules that were compiled keep theirs
+	if c.laws.small {
+		padRules(c.now.Namespaces, 1+c.times%2)
+	}
 	if c.times++; c.times%3 == 0 && c.spec.Lease != "" {
 		c.now.Lease = []string{"1s", "5s", "2s", "3s"}[c.times/3%4]
 	}

@@ -54,7 +54,7 @@ var paths = []string{
 	pathHandedOver, pathHandedBack, pathFolded, pathForgotten, pathFenced, pathFencedExit, pathTwin, pathRefill, pathLost, pathRefused, pathSilent, pathLineEnded, pathLateAnswer,
 	pathWindow, pathDebt, pathRetired, pathRules, pathRulesDiffer, pathFull, pathRemembered, pathRelease, pathRenewal, pathExpired, pathEndedPermit,
 	pathRefund, pathReset, pathCountedChecks, pathFromDisk, pathRootClean, pathRootSetBack, pathJoinedWorld, pathFigure,
-	pathMorePairs, pathMoreLines,
+	pathMorePairs, pathMoreLines, pathRulesPieces,
 }
 
 // Paths are the recovery paths that a thorough run takes.

@@ -195,8 +195,19 @@ func (s *scenario) rules() {
 		ns[name] = spec
 		keys(name, 1+d.IntN(3), false, true)
 	}
+	if s.laws.small {
+		padRules(ns, 1)
+	}
 	s.spec.Namespaces = ns
 	s.world.Rules = s.compile(s.spec)
+}
+
+// padRules adds namespaces that nobody asks for, in many parts of the rules, so
+// that rules take several messages where those are small.
+func padRules(ns map[string]limiter.NamespaceSpec, weight int) {
+	for i := range 20 {
+		ns[fmt.Sprintf("pad%d", i)] = limiter.NamespaceSpec{Weights: map[string]int64{strings.Repeat("xx.", 15) + "x": int64(weight)}}
+	}
 }
 
 func (s *scenario) compile(spec limiter.Spec) *limiter.Rules {
