@@ -165,6 +165,7 @@ func (m *Machine) changed(c *count, s *source) {
 	s.mark = m.nextMark()
 	c.mark = s.mark
 	m.record(c, s)
+	c.object.tellWatchers()
 	if m.cfg.Place != Root {
 		m.noteChange(c.object.name, before)
 		m.upper.dirty.push(c)

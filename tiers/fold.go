@@ -188,6 +188,7 @@ func (m *Machine) leave(now limiter.Time, c *child) {
 	c.record = c.record.with(func(r *ChildRecord) { r.Forgotten, r.Sessions = true, nil })
 	m.saveChild(now, c)
 	m.lower.order = slices.DeleteFunc(m.lower.order, func(o *child) bool { return o == c })
+	m.lower.left = append(m.lower.left, c)
 	var names []Name
 	m.scan(countPrefix, "", func(k Key, _ Record) bool {
 		if name, from := parseCountKey(k); from == c.place {

@@ -238,11 +238,11 @@ func TestEverythingHasALimit(t *testing.T) {
 	city, r := joinedCity(t)
 	city.Acknowledged(2, answer(city, r))
 	for i := range maxWatched + 10 {
-		if _, _, err := city.Get(2, Name{"votes", time.Duration(i).String()}); err != nil {
+		if _, _, _, err := city.Get(2, Name{"votes", time.Duration(i).String()}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := len(city.Output(2).Report.Watch); n != maxWatched {
-		t.Errorf("%d keys are watched", n)
+	if n := len(city.Output(2).Report.Watch); n != maxEntries || city.upper.wishes.len() != maxWatched {
+		t.Errorf("%d keys are named in a report, and %d watched", n, city.upper.wishes.len())
 	}
 }

@@ -24,6 +24,10 @@ type lower struct {
 	strangers map[Place]string
 
 	room room // what is left of the answer that is being built
+
+	watched int      // keys that children watch, each by each
+	swept   int      // the child whose keys were looked at last, which may have gone silent
+	left    []*child // who left, and still has some
 }
 
 // A call is a Recall that is being built, and what is left of it.
@@ -52,8 +56,7 @@ type child struct {
 
 	unheard []unheardLine  // what Recalls said and it may not have heard
 	ended   []endedSession // that wait for being folded, the longest known first
-	watch   map[Name]*watched
-	sent    uint64 // sequence of the report whose Ack carried the last totals
+	watch   watching
 
 	lines    int    // that are lent to it, of all its sessions
 	kept     int    // of them, those of budgets and quotas that outlive their leases
@@ -96,7 +99,7 @@ func (m *Machine) startLower() error {
 }
 
 func (m *Machine) addChild(place Place, r *ChildRecord) *child {
-	c := &child{place: place, record: r, watch: map[Name]*watched{}}
+	c := &child{place: place, record: r, watch: watching{by: map[Name]*watcher{}}}
 	for _, s := range r.Sessions {
 		if s.Number == r.Number {
 			c.session = s.Session
@@ -178,7 +181,7 @@ func (m *Machine) Reported(now limiter.Time, r *Report) *Ack {
 		m.watches(now, c, r)
 		m.viewsFor(now, c, r, a)
 	}
-	a.Pause = m.pause(now, r)
+	a.Pause = m.pause(now, r, a)
 	return a
 }
 
@@ -372,14 +375,14 @@ func (m *Machine) heard(now limiter.Time, c *child, r *Report) {
 // pause says how long a child should wait before its next report: not at all
 // when nobody else reports, else so long that all children together cost at
 // most about half a core.
-func (m *Machine) pause(now limiter.Time, r *Report) time.Duration {
+func (m *Machine) pause(now limiter.Time, r *Report, a *Ack) time.Duration {
 	const perReport, perEntry = 100 * time.Microsecond, 2 * time.Microsecond
 	gap := now.Sub(m.lower.lastAt)
 	m.lower.lastAt = now
 	if gap >= m.cfg.ReportInterval {
 		return 0
 	}
-	cost := perReport + perEntry*time.Duration(len(r.Counts)+len(r.Lines))
+	cost := perReport + perEntry*time.Duration(len(r.Counts)+len(r.Lines)+len(r.Watch)+len(a.Views))
 	return min(max(m.cfg.ReportInterval, 2*cost*time.Duration(len(m.lower.order))), time.Second)
 }
 

@@ -13,7 +13,6 @@ import (
 const (
 	maxChildren = 1000    // of one place; fewer than 2⁶³ / MaxTokens, so sums of demands fit
 	maxWaiters  = 1 << 16 // checks that wait for a share
-	maxWatched  = 256     // keys whose totals above are asked for; one answer holds them all
 	maxSessions = 16      // of one child, whose progress a parent remembers
 	maxNumber   = 1 << 62 // of a session; each start takes one
 	markBlock   = 1 << 10 // marks reserved on disk at a time: a start knows what came before to as many changes
@@ -106,7 +105,6 @@ type Machine struct {
 	closedAt limiter.Time // when that began
 	lent     bool         // something is, of what was closed
 	waiting  int
-	watched  []*object
 	awake    int
 	sums     poolSums // over the keys that are awake
 
@@ -150,10 +148,11 @@ type object struct {
 	wishUntil limiter.Time
 	used      int64 // admitted, and not counted yet
 
-	view  view
-	links [numLists]links
-	swept uint64 // the last task that it was brought up to
-	timer timer
+	view     view
+	watchers []*watcher // children that watch it, each once
+	links    [numLists]links
+	swept    uint64 // the last task that it was brought up to
+	timer    timer
 
 	asleep bool // it left memory, though something may still refer to it
 }
@@ -776,7 +775,7 @@ func (m *Machine) sleep(now limiter.Time) {
 
 // canSleep says that nothing of o is lost with its memory.
 func (m *Machine) canSleep(o *object, now limiter.Time) bool {
-	if len(o.waiters) > 0 || o.view.until > now || o.view.watched || o.count != nil && (m.upper.dirty.has(o.count) || m.upper.partly(o.count).upto != 0) {
+	if len(o.waiters) > 0 || o.view.state != unwatched || len(o.watchers) > 0 || o.count != nil && (m.upper.dirty.has(o.count) || m.upper.partly(o.count).upto != 0) {
 		return false
 	}
 	if o.used > 0 {

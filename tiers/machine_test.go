@@ -100,7 +100,7 @@ func TestIdleObjectsSleep(t *testing.T) {
 	if s := m.Stats(0); s.Awake != 2 || m.spaces["votes"].objects["3"] == nil || m.spaces["votes"].objects["4"] == nil {
 		t.Errorf("%d are awake: %v", s.Awake, m.spaces["votes"].objects)
 	}
-	if total, _, err := m.Get(0, Name{"votes", "0"}); err != nil || total.Added != 1 {
+	if total, _, _, err := m.Get(0, Name{"votes", "0"}); err != nil || total.Added != 1 {
 		t.Errorf("it woke with %v, %v", total, err)
 	}
 }

@@ -34,7 +34,10 @@ type Report struct {
 	Rest uint64
 
 	Lines []LineReport
-	Watch []Name // keys whose totals above the child wants to see
+	// Watch are keys whose totals above the child wants to see, of all of which
+	// each report names some. The first Fresh of them it has no totals of.
+	Watch []Name
+	Fresh int
 
 	// Age is how long before the report was built its watermark lies:
 	// everything that happened earlier is in it. Negative: not known.
@@ -117,7 +120,11 @@ type Ack struct {
 	Lines []Grant
 	Above []Watermark // the parent and its ancestors, upwards
 	Views []Totals
-	Stamp limiter.Time // the parent's clock when it built this
+	// Partial: totals that the child watches may have changed and not be in
+	// Views, nor in those of answers before. Anew: it has to name all that it
+	// watches once more.
+	Partial, Anew bool
+	Stamp         limiter.Time // the parent's clock when it built this
 }
 
 // A Grant is what the lender's ledger says of one line, in running totals.
@@ -151,9 +158,12 @@ type Watermark struct {
 }
 
 // Totals are one key's totals at the places of Ack.Above, in their order.
+// Unwatched: not all of them are kept up to date, for there are too many keys;
+// without any, none is.
 type Totals struct {
-	Name   Name
-	Totals []Total
+	Name      Name
+	Totals    []Total
+	Unwatched bool
 }
 
 // A Recall goes from parent to child: it answers the child's last report once

@@ -101,7 +101,7 @@ func TestRememberedCheckIsCounted(t *testing.T) {
 		t.Fatalf("%+v, %v", d, err)
 	}
 	disk.apply(m.Output(0).Writes)
-	if total, _, err := m.Get(limiter.Time(useEach), Name{"api", "a"}); err != nil || total != (Total{2, 0}) {
+	if total, _, _, err := m.Get(limiter.Time(useEach), Name{"api", "a"}); err != nil || total != (Total{2, 0}) {
 		t.Errorf("counted: %v, %v", total, err)
 	}
 }

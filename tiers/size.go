@@ -52,7 +52,9 @@ func grantSize(n Name) int {
 func watermarkSize(p Place) int { return prefixSize + textSize(string(p)) + 2*figureSize }
 
 // totalsSize is of a key's totals at so many places.
-func totalsSize(n Name, places int) int { return prefixSize + nameSize(n) + places*totalSize }
+func totalsSize(n Name, places int) int {
+	return prefixSize + nameSize(n) + places*totalSize + truthSize
+}
 
 // size is what rules take as a whole.
 func (r *RulesRecord) size() int {
@@ -81,7 +83,7 @@ func (h *RulesHeld) size() int {
 
 // size is what a report takes without its lists of entries.
 func (r *Report) size() int {
-	return 15*figureSize + 5*numberSize + truthSize + witnessSize + textSize(string(r.Child)) + listSize(r.Folded) + r.Parts.size()
+	return 16*figureSize + 5*numberSize + truthSize + witnessSize + textSize(string(r.Child)) + listSize(r.Folded) + r.Parts.size()
 }
 
 // Size is how many bytes a report takes when it is encoded, at most.
@@ -101,7 +103,7 @@ func (r *Report) Size() int {
 
 // size is what an answer takes without its rules and its lists of entries.
 func (a *Ack) size() int {
-	return 10*figureSize + 4*numberSize + 4*truthSize + textSize(a.Refused) + listSize(a.Folded)
+	return 10*figureSize + 4*numberSize + 6*truthSize + textSize(a.Refused) + listSize(a.Folded)
 }
 
 // Size is how many bytes an answer takes when it is encoded, at most.
@@ -185,7 +187,7 @@ func (m *Machine) roomFor(size int) room { return room(m.cfg.MaxMessage - size) 
 // off: how far the totals here and above are complete.
 func (m *Machine) answerRoom(a *Ack) room {
 	n := a.size() + watermarkSize(m.cfg.Place)
-	for _, u := range m.upper.above {
+	for _, u := range m.upper.wishes.settled.marks {
 		n += watermarkSize(u.place)
 	}
 	return m.roomFor(n)

@@ -32,7 +32,7 @@ type upper struct {
 	joined   bool   // a report other than a hello was acknowledged
 	start    uint64 // no earlier session on this disk made a higher mark
 	acked    uint64
-	complete limiter.Time // of the last report that held all changes
+	complete limiter.Time // all that happened before was in a report that the parent took
 	whole    bool         // there was one, since the parent's disk was last found to lack some
 	fenced   bool
 	refused  string
@@ -71,6 +71,7 @@ type upper struct {
 	collected *collection  // of the parent's rules, where they come in pieces; else nil
 	above     []aboveMark  // the parent and its ancestors, as the last Ack said
 	leased    limiter.Time // when all that the parent lent has ended; 0: when it answered last, nothing was held
+	wishes    wishes       // keys whose totals above are watched
 }
 
 // A firstCount is one of the report that is in flight whose First is set, and
@@ -129,7 +130,7 @@ func newUpper(m *Machine) upper {
 
 // urgent says that something should be told without waiting for a heartbeat.
 func (u *upper) urgent() bool {
-	return u.hurry || u.dirty.first != nil || u.pass != nil || len(u.due) > 0
+	return u.hurry || u.dirty.first != nil || u.pass != nil || len(u.due) > 0 || !u.fenced && u.wishes.unsaid()
 }
 
 // ready says that a report should be built at now.
@@ -178,6 +179,7 @@ func (m *Machine) requeue() {
 			m.tell(p)
 		}
 	}
+	m.resay(u.inFlight)
 	u.inFlight, u.pools, u.firsts = nil, nil, nil
 	u.hurry = true
 }
@@ -224,18 +226,15 @@ func (m *Machine) flush(now limiter.Time) {
 			m.fillWatch(now, r, u.room/2)
 		}
 		m.fillCounts(now, r)
-		if u.full {
-			u.complete, u.whole = now, true
-		}
 		r.Bye = u.stopping && u.full && len(u.due) == 0 && m.idleNow()
 	}
 	switch {
+	case u.full || age < 0:
+		r.Age = age
 	case !u.whole:
 		r.Age = -1
-	case age >= 0:
+	default: // the parent has all that an earlier report held
 		r.Age = max(age, now.Sub(u.complete))
-	default:
-		r.Age = age
 	}
 	u.inFlight, u.builtAt, u.hurry = r, now, false
 	u.beatAt = now.Add(m.cfg.Heartbeat)
@@ -415,6 +414,7 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		// A parent that starts has forgotten its lines: ask for new ones, and
 		// use the old ones until they end.
 		u.turn(a.Parent)
+		u.wishes.turn()
 		m.retell(now)
 		if u.pass != nil { // what it was told before may not be on its disk
 			m.retellPass()
@@ -433,6 +433,9 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		m.look(now)
 	}
 	m.progress(r, a)
+	if u.full && u.acked >= r.To && r.Age >= 0 {
+		u.complete, u.whole = u.builtAt.Add(-r.Age), true
+	}
 	m.adoptFolded(now, a.Folded)
 	if u.acked >= r.To && !a.Full && !a.MorePairs { // else it took no counts, or this session sends the same once more
 		for _, f := range firsts {

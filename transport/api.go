@@ -155,6 +155,8 @@ type GetReply struct {
 	Total Total
 	// Views holds the tiers above, nearest first. It is empty until the first has come down; a get asks for them.
 	Views []View
+	// Unwatched says that the views are not kept up to date, or not all of them, for too many keys are asked for.
+	Unwatched bool
 }
 
 // View is a total of a tier above, as known here.

@@ -120,12 +120,12 @@ func (b backend) Add(n int, req func(i int) *AddRequest, done func(i int, r AddR
 }
 
 func (b backend) Get(req GetRequest, done func(GetReply, *Error)) {
-	b.runner.Get(tiers.Name{Namespace: req.Namespace, Key: req.Key}, func(t tiers.Total, views []tiers.View, err error) {
+	b.runner.Get(tiers.Name{Namespace: req.Namespace, Key: req.Key}, func(t tiers.Total, views []tiers.View, watched bool, err error) {
 		if err != nil {
 			done(GetReply{}, b.wireError(err))
 			return
 		}
-		reply := GetReply{Place: string(b.cfg.Place), Total: Total(t)}
+		reply := GetReply{Place: string(b.cfg.Place), Total: Total(t), Unwatched: !watched}
 		now := time.Now()
 		for _, v := range views {
 			if v.Age < 0 {

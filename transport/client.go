@@ -516,10 +516,11 @@ type getWire struct {
 		AgeMS   int64     `json:"age_ms"`
 		Behind  int       `json:"behind"`
 	} `json:"views"`
+	Watched *bool `json:"watched"`
 }
 
 func (w *getWire) reply() (GetReply, error) {
-	r := GetReply{Place: w.Place, Total: w.Total}
+	r := GetReply{Place: w.Place, Total: w.Total, Unwatched: w.Watched != nil && !*w.Watched}
 	for _, v := range w.Views {
 		r.Views = append(r.Views, View{
 			Place: v.Place, Total: v.Total, Through: v.Through, Age: fromMilliseconds(v.AgeMS), Behind: v.Behind,

@@ -207,7 +207,7 @@ var getCodec = codec[GetRequest, GetReply]{
 	// A view for each tier above: its place is shorter than ours, its three integers and its instant are not long.
 	most: func(place string) int {
 		above := strings.Count(place, ".") + 1
-		return max(mostError, 70+len(place)+above*(160+max(len(place), len(tiers.Root))))
+		return max(mostError, 90+len(place)+above*(160+max(len(place), len(tiers.Root))))
 	},
 	outcome:   func(*GetReply) string { return OutcomeOK },
 	namespace: func(q *GetRequest) string { return q.Namespace },
@@ -305,7 +305,11 @@ func appendGetReply(b []byte, r *GetReply) []byte {
 		b = strconv.AppendInt(append(b, `,"behind":`...), int64(v.Behind), 10)
 		b = append(b, '}')
 	}
-	return append(b, `]}`...)
+	b = append(b, ']')
+	if r.Unwatched {
+		b = append(b, `,"watched":false`...)
+	}
+	return append(b, '}')
 }
 
 func appendListReply(b []byte, r *ListReply) []byte {

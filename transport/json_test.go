@@ -100,6 +100,7 @@ func TestReplyGolden(t *testing.T) {
 		{"add", AddReply{Total: Total{Added: 1042}, Place: "eu.de.berlin"}, `{"total":1042,"place":"eu.de.berlin"}`},
 		{"add, negative", AddReply{Total: Total{Added: 1, Removed: 3}, Place: "eu.de.berlin"}, `{"total":-2,"place":"eu.de.berlin"}`},
 		{"get without views", GetReply{Place: "global", Total: Total{Added: 1<<64 - 1}}, `{"place":"global","total":18446744073709551615,"views":[]}`},
+		{"get of what is not watched", GetReply{Place: "eu", Unwatched: true}, `{"place":"eu","total":0,"views":[],"watched":false}`},
 		{"get", GetReply{Place: "eu.de.berlin", Total: Total{Added: 1042}, Views: []View{
 			{Place: "eu.de", Total: Total{Added: 5310}, Through: through, Age: 8*time.Millisecond + 999, Behind: 0},
 			{Place: "eu", Total: Total{Removed: 1<<64 - 1}, Through: through.Truncate(time.Second), Behind: 2},
@@ -184,7 +185,7 @@ func TestMostBoundsEveryReply(t *testing.T) {
 	if n, most := len(addCodec.appendReply(nil, &add)), addCodec.most(place); n > most {
 		t.Errorf("an add takes %d bytes, bound %d", n, most)
 	}
-	get := GetReply{Total: add.Total, Place: place}
+	get := GetReply{Total: add.Total, Place: place, Unwatched: true}
 	for range 6 {
 		get.Views = append(get.Views, View{Place: place, Total: add.Total, Through: time.Unix(1<<33, 0), Age: 1<<63 - 1, Behind: 1 << 62})
 	}

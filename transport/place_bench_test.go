@@ -119,7 +119,7 @@ func BenchmarkRootLag(b *testing.B) {
 				acked := time.Now()
 				for total := uint64(0); total < n; {
 					got := make(chan tiers.Total, 1)
-					root.Get(marker, func(t tiers.Total, _ []tiers.View, _ error) { got <- t })
+					root.Get(marker, func(t tiers.Total, _ []tiers.View, _ bool, _ error) { got <- t })
 					total = (<-got).Added
 					time.Sleep(100 * time.Microsecond) // the resolution of the figure
 				}

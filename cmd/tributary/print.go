@@ -78,7 +78,11 @@ func printGet(w io.Writer, key target, r transport.GetReply) {
 	_, _ = fmt.Fprintf(w, "%s  %s  (%s)\n", key, r.Total, r.Place)
 	if len(r.Views) == 0 {
 		if r.Place != string(tiers.Root) {
-			_, _ = fmt.Fprintln(w, "\nno view of the tiers above has come yet; this asked for them: ask again")
+			note := "no view of the tiers above has come yet; this asked for them: ask again"
+			if r.Unwatched {
+				note = "no view of the tiers above comes: more keys are asked for than a place watches, each in turn"
+			}
+			_, _ = fmt.Fprintln(w, "\n"+note)
 		}
 		return
 	}
@@ -88,6 +92,9 @@ func printGet(w io.Writer, key target, r transport.GetReply) {
 	}
 	_, _ = fmt.Fprintln(w)
 	printTable(w, rows)
+	if r.Unwatched {
+		_, _ = fmt.Fprintln(w, "\nnot all of them are kept up to date: more keys are asked for than a place watches, each in turn")
+	}
 }
 
 func printList(w, notes io.Writer, namespace string, r transport.ListReply) {

@@ -214,6 +214,7 @@ func (fakeBackend) Get(q transport.GetRequest, done func(transport.GetReply, *tr
 			{Place: "global", Total: transport.Total{Added: 1234567}, Through: through, Age: 75 * time.Second, Behind: 2},
 		}
 	}
+	reply.Unwatched = q.Key == "crowded"
 	done(reply, unknownNamespace(q.Namespace))
 }
 

@@ -353,13 +353,14 @@ func (r *Runner) Add(n int, what func(i int) Add, done func(i int, total tiers.T
 }
 
 // Get reads a total and the totals above; done is called once what was read
-// is durable.
-func (r *Runner) Get(name tiers.Name, done func(tiers.Total, []tiers.View, error)) {
+// is durable. Watched is as [tiers.Machine.Get] says.
+func (r *Runner) Get(name tiers.Name, done func(total tiers.Total, views []tiers.View, watched bool, err error)) {
 	var total tiers.Total
 	var views []tiers.View
+	var watched bool
 	var err error
-	r.step(func(m *tiers.Machine, now limiter.Time) { total, views, err = m.Get(now, name) },
-		func(e error) { done(total, views, errors.Join(err, e)) })
+	r.step(func(m *tiers.Machine, now limiter.Time) { total, views, watched, err = m.Get(now, name) },
+		func(e error) { done(total, views, watched, errors.Join(err, e)) })
 }
 
 // List lists totals; done is called once what was read is durable.

@@ -23,7 +23,7 @@ func TestNothingLeavesBeforeItIsDurable(t *testing.T) {
 	f.store.held = true
 	f.add(1)
 	f.add(2)
-	f.runner.Get(alice, func(total tiers.Total, _ []tiers.View, err error) { f.say("got: %d, %v", total.Added, err) })
+	f.runner.Get(alice, func(total tiers.Total, _ []tiers.View, _ bool, err error) { f.say("got: %d, %v", total.Added, err) })
 	f.runner.List("votes", "", "", 10, func(keys []tiers.Listed, more bool, err error) { f.say("listed: %v, %v, %v", keys, more, err) })
 	f.said()
 	f.store.syncOne(nil)
@@ -46,7 +46,7 @@ func TestAsyncAddIsAnsweredAtOnce(t *testing.T) {
 		f.say("%d added: %d, %v", i, total.Added, err)
 	})
 	f.said("0 added: 2, <nil>")
-	f.runner.Get(hit, func(total tiers.Total, _ []tiers.View, err error) { f.say("got: %d, %v", total.Added, err) })
+	f.runner.Get(hit, func(total tiers.Total, _ []tiers.View, _ bool, err error) { f.say("got: %d, %v", total.Added, err) })
 	f.said()
 	f.store.syncOne(nil)
 	f.said("report 3 of 2 counts", "1 added: 3, <nil>")
@@ -189,7 +189,7 @@ func TestFailedCommitStopsTheRunner(t *testing.T) {
 	f.check(user)
 	f.check(tiers.Name{Namespace: "own", Key: "asleep"})
 	f.said("added: 0, "+stopped, "checked: false, "+stopped, "checked: false, "+stopped)
-	f.runner.Get(alice, func(_ tiers.Total, _ []tiers.View, err error) { f.say("got: %v", err) })
+	f.runner.Get(alice, func(_ tiers.Total, _ []tiers.View, _ bool, err error) { f.say("got: %v", err) })
 	f.said("got: " + stopped)
 	if _, err := f.tryCheck(desk, 1); !errors.Is(err, place.ErrStopped) || !errors.Is(err, errDisk) {
 		t.Errorf("check: %v", err)
@@ -258,7 +258,7 @@ func TestFullStoreKeepsLeases(t *testing.T) {
 	f.store.full = nil
 	f.told(report(3))
 	f.said("ack 3: acked 3, 1 lines")
-	f.runner.Get(alice, func(total tiers.Total, _ []tiers.View, err error) { f.say("got: %d, %v", total.Added, err) })
+	f.runner.Get(alice, func(total tiers.Total, _ []tiers.View, _ bool, err error) { f.say("got: %d, %v", total.Added, err) })
 	f.said("got: 4, <nil>")
 }
 

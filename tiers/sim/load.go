@@ -31,7 +31,7 @@ func (v *Votes) Vote(n *Node, name tiers.Name) {
 
 // Total is a place's total of a key, as a client would get it.
 func (n *Node) Total(name tiers.Name) (total tiers.Total) {
-	n.proc.runner.Get(name, func(t tiers.Total, _ []tiers.View, err error) {
+	n.proc.runner.Get(name, func(t tiers.Total, _ []tiers.View, _ bool, err error) {
 		if err != nil {
 			panic(err)
 		}

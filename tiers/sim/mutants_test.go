@@ -54,6 +54,37 @@ var mutants = []mutant{
 		out.Recalls = nil`}},
 		test: "tiers/place TestNoRecallBeforeItIsDurable",
 	},
+	// What a get is told of the tiers above.
+	{
+		mistake: "an answer that left totals out says that it held all",
+		edits:   []edit{{"tiers/watch.go", "a.Partial = w.queue.Len() > 0 || m.upper.wishes.stale()", "a.Partial = false"}},
+		test:    "tiers TestViewsAreNoOlderThanTheySay",
+	},
+	{
+		mistake: "totals of a lost answer are not told again",
+		edits:   []edit{{"tiers/watch.go", "			lost.tell()\n", "			_ = lost\n"}},
+		test:    "tiers TestViewsAreNoOlderThanTheySay",
+	},
+	{
+		mistake: "totals are said to be complete by a report that may be lost",
+		edits:   []edit{{"tiers/upper.go", "	u.inFlight, u.builtAt, u.hurry = r, now, false\n", "	u.inFlight, u.builtAt, u.hurry = r, now, false\n	if u.full {\n		u.complete, u.whole = now, true\n	}\n"}},
+		test:    "tiers TestViewsAreNoOlderThanTheySay",
+	},
+	{
+		mistake: "totals are said to be as complete as the last full report is old",
+		edits:   []edit{{"tiers/upper.go", "u.builtAt.Add(-r.Age), true", "u.builtAt, true"}},
+		test:    "tiers TestViewsAreNoOlderThanTheySay",
+	},
+	{
+		mistake: "keys of another session of the parent are taken to be watched",
+		edits:   []edit{{"tiers/upper.go", "		u.wishes.turn()\n", ""}},
+		test:    "tiers TestViewsAreNoOlderThanTheySay",
+	},
+	{
+		mistake: "who watches many keys leaves no room for others",
+		edits:   []edit{{"tiers/watch.go", "if o.watch.order.Len() > most.watch.order.Len() {", "if false {"}},
+		test:    "tiers TestCitiesShareWhatTheirParentWatches",
+	},
 	// What a check is told.
 	{
 		mistake: "a denied check is told of the limit that passes first",

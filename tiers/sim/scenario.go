@@ -371,7 +371,7 @@ func (s *scenario) get(n *Node) {
 	}
 	p, t := n.proc, s.counted[s.load.IntN(len(s.counted))]
 	before := n.totals[t.index]
-	p.runner.Get(t.name, func(total tiers.Total, views []tiers.View, err error) {
+	p.runner.Get(t.name, func(total tiers.Total, views []tiers.View, _ bool, err error) {
 		if err != nil || p.dead {
 			return
 		}

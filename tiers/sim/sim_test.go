@@ -72,7 +72,7 @@ func TestVotesReachTheRoot(t *testing.T) {
 	}
 	var views []tiers.View
 	get := func() {
-		cities[0].Runner().Get(alice, func(_ tiers.Total, v []tiers.View, _ error) { views = v })
+		cities[0].Runner().Get(alice, func(_ tiers.Total, v []tiers.View, _ bool, _ error) { views = v })
 		w.Run(500 * time.Millisecond)
 	}
 	get()
@@ -175,7 +175,7 @@ func faulty(t testing.TB, seed uint64) error {
 	root := w.Node(tiers.Root)
 	each(w, active, 10, func() {
 		if root.Running() {
-			root.Runner().Get(alice, func(total tiers.Total, _ []tiers.View, err error) {
+			root.Runner().Get(alice, func(total tiers.Total, _ []tiers.View, _ bool, err error) {
 				if err == nil && total.Added > votes.Sent[alice] {
 					panic(fmt.Sprintf("seed %d: root shows %d of %d votes", seed, total.Added, votes.Sent[alice]))
 				}

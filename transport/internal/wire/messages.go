@@ -46,7 +46,7 @@ func MarshalReport(r *tiers.Report) ([]byte, error) {
 				DemandUntil: int64(l.Demand.Until), DemandWeight: l.Demand.Weight, Resets: l.Resets,
 			}
 		}),
-		Watch: each(r.Watch, fromName), Age: int64(r.Age), Behind: uint32(r.Behind), Echo: int64(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
+		Watch: each(r.Watch, fromName), Fresh: uint32(r.Fresh), Age: int64(r.Age), Behind: uint32(r.Behind), Echo: int64(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
 		Witness: fromWitness(r.Witness), Longest: int64(r.Longest), Parts: fromHeld(r.Parts), Rest: r.Rest,
 	})
 }
@@ -79,7 +79,7 @@ func UnmarshalReport(data []byte) (*tiers.Report, error) {
 			}
 		}),
 		Watch: each(r.Watch, func(n *Name) tiers.Name { return toName(n, &problem) }),
-		Age:   time.Duration(r.Age), Behind: int(r.Behind), Echo: limiter.Time(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
+		Fresh: int(r.Fresh), Age: time.Duration(r.Age), Behind: int(r.Behind), Echo: limiter.Time(r.Echo), EchoOf: r.EchoOf, Got: r.Got, Bye: r.Bye,
 		Witness: toWitness(r.Witness), Longest: time.Duration(r.Longest), Parts: toHeld(r.Parts), Rest: r.Rest,
 	}
 	if problem != nil {
@@ -108,14 +108,14 @@ func MarshalAck(a *tiers.Ack) ([]byte, error) {
 	return proto.Marshal(&Ack{
 		Version: Version, World: a.World, RulesVersion: a.Version, Rules: a.Hash, NewRules: rules, Parts: fromParts(a.Parts), Session: a.Session, Sequence: a.Sequence,
 		Parent: a.Parent, Root: a.Root, Number: a.Number, Longest: int64(a.Longest), Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full,
-		Pause: int64(a.Pause), Folded: a.Folded, MorePairs: a.MorePairs, MoreLines: a.MoreLines,
+		Pause: int64(a.Pause), Folded: a.Folded, MorePairs: a.MorePairs, MoreLines: a.MoreLines, Partial: a.Partial, Anew: a.Anew,
 		Pairs: each(a.Pairs, fromCount),
 		Lines: each(a.Lines, fromGrant),
 		Above: each(a.Above, func(w tiers.Watermark) *Watermark {
 			return &Watermark{Place: string(w.Place), Age: int64(w.Age), Behind: uint32(w.Behind)}
 		}),
 		Views: each(a.Views, func(v tiers.Totals) *Totals {
-			return &Totals{Name: fromName(v.Name), Totals: each(v.Totals, fromTotal)}
+			return &Totals{Name: fromName(v.Name), Totals: each(v.Totals, fromTotal), Unwatched: v.Unwatched}
 		}),
 		Stamp: int64(a.Stamp),
 	})
@@ -134,14 +134,14 @@ func UnmarshalAck(data []byte) (*tiers.Ack, error) {
 	out := &tiers.Ack{
 		World: a.World, Version: a.RulesVersion, Hash: a.Rules, Rules: toRules(a.NewRules, &problem), Parts: toParts(a.Parts), Session: a.Session, Sequence: a.Sequence,
 		Parent: a.Parent, Root: a.Root, Number: a.Number, Longest: time.Duration(a.Longest), Acked: a.Acked, Refused: a.Refused, Fenced: a.Fenced, Full: a.Full,
-		Pause: time.Duration(a.Pause), Folded: a.Folded, MorePairs: a.MorePairs, MoreLines: a.MoreLines,
+		Pause: time.Duration(a.Pause), Folded: a.Folded, MorePairs: a.MorePairs, MoreLines: a.MoreLines, Partial: a.Partial, Anew: a.Anew,
 		Pairs: each(a.Pairs, func(c *Count) tiers.Count { return toCount(c, &problem) }),
 		Lines: each(a.Lines, func(g *Grant) tiers.Grant { return toGrant(g, &problem) }),
 		Above: each(a.Above, func(w *Watermark) tiers.Watermark {
 			return tiers.Watermark{Place: toPlace(w.Place, &problem), Age: time.Duration(w.Age), Behind: int(w.Behind)}
 		}),
 		Views: each(a.Views, func(v *Totals) tiers.Totals {
-			return tiers.Totals{Name: toName(v.Name, &problem), Totals: each(v.Totals, toTotal)}
+			return tiers.Totals{Name: toName(v.Name, &problem), Totals: each(v.Totals, toTotal), Unwatched: v.Unwatched}
 		}),
 		Stamp: limiter.Time(a.Stamp),
 	}

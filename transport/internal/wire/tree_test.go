@@ -105,7 +105,7 @@ func plant(t testing.TB) *tree {
 func (w *tree) use(city int) {
 	w.step(w.nodes[city], func(m *tiers.Machine) {
 		_, _ = m.Add(w.now, alice, 3)
-		_, _, _ = m.Get(w.now, alice)
+		_, _, _, _ = m.Get(w.now, alice)
 		for id := range uint64(3) {
 			_, _, _ = m.Check(w.now, user, 10, w.now.Add(100*time.Millisecond), id+1)
 		}
@@ -240,10 +240,10 @@ func (w *tree) run(d time.Duration) {
 // something of everything.
 func TestPlacesTalkInBytes(t *testing.T) {
 	w := plant(t)
-	if total, _, err := w.nodes[root].machine.Get(w.now, alice); err != nil || total.Added != 6 {
+	if total, _, _, err := w.nodes[root].machine.Get(w.now, alice); err != nil || total.Added != 6 {
 		t.Errorf("the root has %v, %v", total, err)
 	}
-	_, views, err := w.nodes[berlin].machine.Get(w.now, alice)
+	_, views, _, err := w.nodes[berlin].machine.Get(w.now, alice)
 	if err != nil || len(views) != 3 {
 		t.Errorf("views %v, %v", views, err)
 	}

@@ -54,6 +54,7 @@ type Report struct {
 	Longest       int64                  `protobuf:"varint,25,opt,name=longest,proto3" json:"longest,omitempty"` // ns
 	Parts         *RulesHeld             `protobuf:"bytes,26,opt,name=parts,proto3" json:"parts,omitempty"`      // absent: it collects none
 	Rest          uint64                 `protobuf:"fixed64,27,opt,name=rest,proto3" json:"rest,omitempty"`
+	Fresh         uint32                 `protobuf:"varint,28,opt,name=fresh,proto3" json:"fresh,omitempty"` // of watch
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -277,6 +278,13 @@ func (x *Report) GetRest() uint64 {
 	return 0
 }
 
+func (x *Report) GetFresh() uint32 {
+	if x != nil {
+		return x.Fresh
+	}
+	return 0
+}
+
 // What a child has of rules that it collects.
 type RulesHeld struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -425,6 +433,8 @@ type Ack struct {
 	MorePairs     bool                   `protobuf:"varint,23,opt,name=more_pairs,json=morePairs,proto3" json:"more_pairs,omitempty"`
 	MoreLines     bool                   `protobuf:"varint,24,opt,name=more_lines,json=moreLines,proto3" json:"more_lines,omitempty"`
 	Parts         *RulesParts            `protobuf:"bytes,25,opt,name=parts,proto3" json:"parts,omitempty"` // absent: the child's are not older, or new_rules has them
+	Partial       bool                   `protobuf:"varint,26,opt,name=partial,proto3" json:"partial,omitempty"`
+	Anew          bool                   `protobuf:"varint,27,opt,name=anew,proto3" json:"anew,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -632,6 +642,20 @@ func (x *Ack) GetParts() *RulesParts {
 		return x.Parts
 	}
 	return nil
+}
+
+func (x *Ack) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
+func (x *Ack) GetAnew() bool {
+	if x != nil {
+		return x.Anew
+	}
+	return false
 }
 
 // Rules that have no room as a whole.
@@ -1535,6 +1559,7 @@ type Totals struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          *Name                  `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Totals        []*Total               `protobuf:"bytes,2,rep,name=totals,proto3" json:"totals,omitempty"`
+	Unwatched     bool                   `protobuf:"varint,3,opt,name=unwatched,proto3" json:"unwatched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1581,6 +1606,13 @@ func (x *Totals) GetTotals() []*Total {
 		return x.Totals
 	}
 	return nil
+}
+
+func (x *Totals) GetUnwatched() bool {
+	if x != nil {
+		return x.Unwatched
+	}
+	return false
 }
 
 type Meta struct {
@@ -2625,7 +2657,7 @@ var File_wire_proto protoreflect.FileDescriptor
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\x0etributary.wire\"\xfb\x05\n" +
+	"wire.proto\x12\x0etributary.wire\"\x91\x06\n" +
 	"\x06Report\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05child\x18\x02 \x01(\tR\x05child\x12\x14\n" +
@@ -2654,7 +2686,8 @@ const file_wire_proto_rawDesc = "" +
 	"\awitness\x18\x18 \x01(\v2\x17.tributary.wire.WitnessR\awitness\x12\x18\n" +
 	"\alongest\x18\x19 \x01(\x03R\alongest\x12/\n" +
 	"\x05parts\x18\x1a \x01(\v2\x19.tributary.wire.RulesHeldR\x05parts\x12\x12\n" +
-	"\x04rest\x18\x1b \x01(\x06R\x04rest\"_\n" +
+	"\x04rest\x18\x1b \x01(\x06R\x04rest\x12\x14\n" +
+	"\x05fresh\x18\x1c \x01(\rR\x05fresh\"_\n" +
 	"\tRulesHeld\x12\x14\n" +
 	"\x05parts\x18\x01 \x03(\x06R\x05parts\x12\x14\n" +
 	"\x05begun\x18\x02 \x01(\rR\x05begun\x12\x0e\n" +
@@ -2662,7 +2695,7 @@ const file_wire_proto_rawDesc = "" +
 	"\x06length\x18\x04 \x01(\rR\x06length\";\n" +
 	"\aWitness\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x04R\x06number\"\x87\x06\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\xb5\x06\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +
@@ -2691,7 +2724,9 @@ const file_wire_proto_rawDesc = "" +
 	"more_pairs\x18\x17 \x01(\bR\tmorePairs\x12\x1d\n" +
 	"\n" +
 	"more_lines\x18\x18 \x01(\bR\tmoreLines\x120\n" +
-	"\x05parts\x18\x19 \x01(\v2\x1a.tributary.wire.RulesPartsR\x05parts\"\x85\x01\n" +
+	"\x05parts\x18\x19 \x01(\v2\x1a.tributary.wire.RulesPartsR\x05parts\x12\x18\n" +
+	"\apartial\x18\x1a \x01(\bR\apartial\x12\x12\n" +
+	"\x04anew\x18\x1b \x01(\bR\x04anew\"\x85\x01\n" +
 	"\n" +
 	"RulesParts\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\x12\x14\n" +
@@ -2771,10 +2806,11 @@ const file_wire_proto_rawDesc = "" +
 	"\tWatermark\x12\x14\n" +
 	"\x05place\x18\x01 \x01(\tR\x05place\x12\x10\n" +
 	"\x03age\x18\x02 \x01(\x12R\x03age\x12\x16\n" +
-	"\x06behind\x18\x03 \x01(\rR\x06behind\"a\n" +
+	"\x06behind\x18\x03 \x01(\rR\x06behind\"\x7f\n" +
 	"\x06Totals\x12(\n" +
 	"\x04name\x18\x01 \x01(\v2\x14.tributary.wire.NameR\x04name\x12-\n" +
-	"\x06totals\x18\x02 \x03(\v2\x15.tributary.wire.TotalR\x06totals\"\xd2\x03\n" +
+	"\x06totals\x18\x02 \x03(\v2\x15.tributary.wire.TotalR\x06totals\x12\x1c\n" +
+	"\tunwatched\x18\x03 \x01(\bR\tunwatched\"\xd2\x03\n" +
 	"\x04Meta\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05world\x18\x02 \x01(\x06R\x05world\x12\x14\n" +

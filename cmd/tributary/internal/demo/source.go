@@ -132,7 +132,7 @@ func (s *source) read() {
 		}
 		for i, c := range candidates {
 			asked++
-			running.Runner().Get(tiers.Name{Namespace: votes, Key: c.name}, func(t tiers.Total, views []tiers.View, err error) {
+			running.Runner().Get(tiers.Name{Namespace: votes, Key: c.name}, func(t tiers.Total, views []tiers.View, _ bool, err error) {
 				r := reading{place: n.Place, candidate: i, total: t, err: err}
 				for _, v := range views {
 					if n.Leaf && v.Place == tiers.Root && v.Age >= 0 {
