@@ -443,8 +443,8 @@ func TestLastTokensOfABudget(t *testing.T) {
 				w.Run(100 * time.Millisecond)
 				o.Check(cities[0], user, 1, 0)
 				w.Run(2 * time.Second)
-				if got := o.Denied[tiers.ReasonLimit] - before[tiers.ReasonLimit]; got != 3 {
-					t.Errorf("%d of 3 denials say that the limit is spent: %v, before %v", got, o.Denied, before)
+				if got := o.Denied[tiers.ReasonSpent] - before[tiers.ReasonSpent]; got != 3 {
+					t.Errorf("%d of 3 denials say that the budget is spent: %v, before %v", got, o.Denied, before)
 				}
 			}
 		})
