@@ -170,9 +170,10 @@ func newCollection(base *limiter.Rules) *collection {
 	return c
 }
 
-// held is what a report says of it; nil, if nothing is collected.
+// held is what a report says of it; nil, if nothing is collected, or what there
+// is cannot be read.
 func (c *collection) held() *RulesHeld {
-	if c == nil {
+	if c == nil || c.wrong != 0 {
 		return nil
 	}
 	return &RulesHeld{Parts: slices.Clone(c.ids[:]), Begun: c.begun.Part, ID: c.begun.ID, Length: len(c.begun.Data)}
@@ -190,8 +191,11 @@ func (m *Machine) collect(r *Report, a *Ack) *RulesRecord {
 		u.collected = newCollection(m.rules)
 	}
 	c, told := u.collected, a.Parts
-	if c.wrong == told.ID {
-		return nil
+	if c.wrong != 0 {
+		if c.wrong == told.ID {
+			return nil
+		}
+		c.wrong = 0
 	}
 	var problem error
 	for _, p := range told.Pieces {
@@ -262,8 +266,9 @@ func (c *collection) take(p RulesPiece) error {
 			size += s
 		}
 	}
-	if size > maxPartSize {
-		return fmt.Errorf("they have more than %d bytes", maxPartSize)
+	if size > maxPartSize { // of several versions: they changed meanwhile
+		*c = *newCollection(c.base)
+		return nil
 	}
 	c.ids[whole.Part], c.parts[whole.Part], c.sizes[whole.Part] = whole.ID, spec, whole.Size
 	return nil

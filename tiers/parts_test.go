@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -229,6 +230,52 @@ func TestPiecesThatAreWrong(t *testing.T) {
 			}
 			b.until(room, followed, never)
 		})
+	}
+}
+
+// TestRulesThatCannotBeReadAreAskedForOnce: their parent may be of a newer
+// program, and is not asked for them with each report.
+func TestRulesThatCannotBeReadAreAskedForOnce(t *testing.T) {
+	const room = 4 << 10
+	b := collecting(t, room)
+	if _, err := b.parent.Apply(b.now, compiled(t, manyRules(t, 300, 0, 0))); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for range 100 {
+		b.exchange(func(r *Report, a *Ack) bool {
+			if r.Parts != nil {
+				asked++
+			}
+			if a.Parts != nil && len(a.Parts.Pieces) > 0 {
+				a.Parts.Pieces[0].Part = limiter.Parts
+			}
+			return true
+		})
+	}
+	if asked != 1 {
+		t.Errorf("it was asked %d times", asked)
+	}
+}
+
+// TestCollectionIsBounded: parts of many versions do not pile up.
+func TestCollectionIsBounded(t *testing.T) {
+	c := newCollection(someRules(t))
+	text := []byte(`{"votes":{}}` + strings.Repeat(" ", maxPartSize/4))
+	for i := range 10 {
+		if err := c.take(RulesPiece{Part: i, ID: hashOf(text), Size: len(text), Data: text}); err != nil {
+			t.Fatal(err)
+		}
+		kept := 0
+		for _, size := range c.sizes {
+			kept += size
+		}
+		if kept > maxPartSize {
+			t.Fatalf("after %d parts %d bytes are kept", i+1, kept)
+		}
+	}
+	if len(c.parts) == 0 || len(c.parts) > 3 {
+		t.Errorf("%d parts are kept", len(c.parts))
 	}
 }
 
