@@ -209,6 +209,12 @@ const (
 	EventForfeit     EventKind = "forfeit"      // what a child was lent of budgets and quotas counts as spent
 )
 
+// EventKinds are all of them.
+var EventKinds = []EventKind{
+	EventJoined, EventFenced, EventRefused, EventAccepted, EventChild, EventChildRefuse, EventRulesDiffer, EventRules, EventRefill,
+	EventLost, EventWindow, EventSilent, EventOverflow, EventFold, EventForgotten, EventWorld, EventForfeit,
+}
+
 // Start reads a store and returns its place's machine, a new session. It
 // fails if the store belongs to another place.
 func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {

@@ -34,6 +34,7 @@ func (b backend) Check(req CheckRequest, done func(CheckReply, *Error)) {
 			done(CheckReply{}, b.idError(req.Namespace, req.ID, err))
 			return
 		}
+		b.metrics.denied(&d)
 		reply := CheckReply{Allowed: d.Allowed, Place: string(b.cfg.Place)}
 		if d.Limited {
 			reply.Reason, reply.Scope = string(d.Reason), d.Scope.String()

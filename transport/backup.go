@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -57,6 +58,7 @@ type StatsRequest struct{}
 type StatsReply struct {
 	Place string `json:"place"`
 	StoreStats
+	KeysAwake int `json:"keys_awake"` // in memory; 0 of a store that nobody serves
 }
 
 // MarshalJSON writes the reply as it travels.
@@ -126,6 +128,7 @@ type backupJob struct {
 	mu    sync.Mutex
 	reply BackupReply
 	err   error
+	made  atomic.Pointer[time.Time] // the last one's consistent point; nil: there is none
 }
 
 // Backup is [Admin.Backup].
@@ -166,6 +169,7 @@ func (b backend) runBackup(job *backupJob) {
 		b.log.Error().Err(err).Msg("a backup failed")
 		return
 	}
+	job.made.Store(&info.Made)
 	r := &job.reply
 	r.Done, r.Made, r.Files, r.Bytes = true, info.Made, info.Files, info.Bytes
 	r.CopiedBytes, r.LinkedBytes, r.KeptBytes = info.Copied, info.Linked, info.Kept
@@ -186,7 +190,7 @@ func (b backend) Stats(_ StatsRequest, done func(StatsReply, *Error)) {
 		done(StatsReply{}, b.wireError(err))
 		return
 	}
-	done(StatsReply{string(b.cfg.Place), stats}, nil)
+	done(StatsReply{string(b.cfg.Place), stats, b.runner.Stats().Awake}, nil)
 }
 
 // backupPoll is how often a client asks how far a backup is.

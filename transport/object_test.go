@@ -331,7 +331,7 @@ func TestObjectServiceStopsWhenItHasAnswered(t *testing.T) {
 
 func TestObjectsHaveFigures(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	metrics, err := NewMetrics(registry)
+	metrics, err := NewMetrics(registry, "0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,6 +87,9 @@ func StartPlace(cfg PlaceConfig) (*Place, error) {
 	if p.store, err = openPlaceStore(cfg.Dir, 0, cfg.Store); err != nil {
 		return nil, fmt.Errorf("place %s: %w", cfg.Place, err)
 	}
+	if info, err := objects.Inspect(cfg.Backups, objects.FolderOptions{FS: cfg.Store.FS}); cfg.Backups != "" && err == nil {
+		p.backup.made.Store(&info.Made)
+	}
 	p.link = newLink(cfg.Conn, subjects, cfg.Place, cfg.Leaf, 0, p.log, p.metrics)
 	p.link.closed = p.disconnected
 	p.timer = time.AfterFunc(time.Hour, p.tick)

@@ -76,6 +76,9 @@ func newRefusals(l *link, served []string) *refusals {
 func (r *refusals) watch() {
 	before := r.nc.ErrorHandler()
 	r.nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
+		if errors.Is(err, nats.ErrSlowConsumer) {
+			r.link.metrics.slow(sub)
+		}
 		if !r.heard(err) && before != nil {
 			before(nc, sub, err)
 		}

@@ -95,7 +95,7 @@ func restrictedTree(t *testing.T, restricted map[string]string) (*tree, *configu
 	s := newConfigured(t, users(restricted))
 	w := newTree(t, testRules(t))
 	registry := prometheus.NewRegistry()
-	metrics, err := NewMetrics(registry)
+	metrics, err := NewMetrics(registry, "0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestDocumentedPermissionsSuffice(t *testing.T) {
 func TestPlaceOfAnotherWorldSaysThatItIsRefused(t *testing.T) {
 	w := newTree(t, testRules(t))
 	registry := prometheus.NewRegistry()
-	metrics, err := NewMetrics(registry)
+	metrics, err := NewMetrics(registry, "0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}

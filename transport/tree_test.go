@@ -19,16 +19,17 @@ import (
 // A tree is a world of places in this process, over one real NATS server
 // and on real stores.
 type tree struct {
-	t       testing.TB
-	server  *Server
-	dial    func(user string, opts ...nats.Option) (*nats.Conn, error) // nil: to server
-	rules   *limiter.Rules
-	metrics *Metrics
-	store   objects.Options
-	logs    *logs // nil: not gathered
-	dir     string
-	places  map[tiers.Place]*Place
-	askers  map[tiers.Place]*Client // of total
+	t        testing.TB
+	server   *Server
+	dial     func(user string, opts ...nats.Option) (*nats.Conn, error) // nil: to server
+	rules    *limiter.Rules
+	registry *prometheus.Registry
+	metrics  *Metrics
+	store    objects.Options
+	logs     *logs // nil: not gathered
+	dir      string
+	places   map[tiers.Place]*Place
+	askers   map[tiers.Place]*Client // of total
 }
 
 func testRules(t testing.TB, limits ...limiter.LimitSpec) *limiter.Rules {
@@ -47,11 +48,12 @@ func newTree(t testing.TB, rules *limiter.Rules, places ...tiers.Place) *tree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	metrics, err := NewMetrics(prometheus.NewRegistry())
+	registry := prometheus.NewRegistry()
+	metrics, err := NewMetrics(registry, "0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &tree{t: t, server: server, rules: rules, metrics: metrics, dir: t.TempDir(), places: map[tiers.Place]*Place{}, askers: map[tiers.Place]*Client{}}
+	w := &tree{t: t, server: server, rules: rules, registry: registry, metrics: metrics, dir: t.TempDir(), places: map[tiers.Place]*Place{}, askers: map[tiers.Place]*Client{}}
 	t.Cleanup(w.close)
 	for _, p := range places {
 		w.start(p)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 
 	"github.com/tributary-io/tributary/cmd/tributary/internal/demo"
@@ -72,7 +73,8 @@ func (c *DemoCmd) Run(app *App) (err error) {
 	}
 	defer server.Shutdown()
 	registry := prometheus.NewRegistry()
-	metrics, err := transport.NewMetrics(registry)
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics, err := transport.NewMetrics(registry, app.Version)
 	if err != nil {
 		return err
 	}

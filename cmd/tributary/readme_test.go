@@ -160,7 +160,7 @@ func TestReadmeNamesExist(t *testing.T) {
 	}
 	visit(model.Node)
 	names := &nameCollector{}
-	if _, err := transport.NewMetrics(names); err != nil {
+	if _, err := transport.NewMetrics(names, "0.0.1"); err != nil {
 		t.Fatal(err)
 	}
 	for what, c := range map[string]struct {
@@ -559,5 +559,43 @@ func TestOperatorsFilesAreUnderstood(t *testing.T) {
 	}
 	if got, want := fmt.Sprint(scrape.Configs[0].Static[0].Targets), fmt.Sprint([]string{c.Serve.HTTP}); got != want {
 		t.Errorf("prometheus.yml scrapes %s, and tributary.service serves on %s", got, want)
+	}
+}
+
+// TestAlertsAreAboutMetricsThatExist: a misspelt alert never fires.
+func TestAlertsAreAboutMetricsThatExist(t *testing.T) {
+	data, err := os.ReadFile("../../deploy/prometheus/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var alerts struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	if err := yaml.Unmarshal(data, &alerts); err != nil {
+		t.Fatal(err)
+	}
+	names := &nameCollector{}
+	if _, err := transport.NewMetrics(names, "0.0.1"); err != nil {
+		t.Fatal(err)
+	}
+	rules := 0
+	for _, g := range alerts.Groups {
+		for _, r := range g.Rules {
+			rules++
+			named := regexp.MustCompile(`\btributary_[a-z0-9_]+`).FindAllString(r.Expr, -1)
+			if r.Alert == "" || len(named) == 0 {
+				t.Errorf("%+v is about nothing", r)
+			}
+			for _, name := range named {
+				if !slices.Contains(names.metrics, name) {
+					t.Errorf("%s is about %s, which does not exist", r.Alert, name)
+				}
+			}
+		}
+	}
+	if rules < 5 {
+		t.Errorf("%d alerts", rules)
 	}
 }

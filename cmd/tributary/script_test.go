@@ -363,7 +363,7 @@ func (a fakeAdmin) Backup(q transport.BackupRequest, done func(transport.BackupR
 }
 
 func (a fakeAdmin) Stats(_ transport.StatsRequest, done func(transport.StatsReply, *transport.Error)) {
-	done(transport.StatsReply{Place: a.place, StoreStats: transport.StoreStats{
+	done(transport.StatsReply{Place: a.place, KeysAwake: 7, StoreStats: transport.StoreStats{
 		Store: "1f3a5c7e9b2d4f60", Format: 1, Awake: 1, Operations: 1200, Commits: 300, WrittenBytes: 5 << 20, DiskBytes: 9 << 20, FreeBytes: 5 << 30,
 		LogBytes: 1 << 20, TableBytes: 8 << 20, Tables: 3, Levels: []transport.LevelStats{{Level: 0, Tables: 1, Bytes: 1 << 20}, {Level: 6, Tables: 2, Bytes: 7 << 20}},
 		Flushes: 2, Compactions: 1, WriteAmplification: 2.5, ReadAmplification: 3, CacheBytes: 4 << 20, CacheHits: 90, CacheMisses: 10, MemTableBytes: 1 << 20,

@@ -94,7 +94,7 @@ func (c *ServeCmd) Run(app *App) error {
 	app.outlive(hangups)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics, err := transport.NewMetrics(registry)
+	metrics, err := transport.NewMetrics(registry, app.Version)
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func printStats(w io.Writer, r *transport.StatsReply, runs bool) {
 		fmt.Fprintf(&b, "  writes  %d operations in %d commits, %s of keys and values; each byte cost %.1f on disk\n", r.Operations, r.Commits, mebibytes(r.WrittenBytes), r.WriteAmplification)
 		fmt.Fprintf(&b, "  waiting %d operations, %s; %d were refused, %d panicked\n", r.Pending, mebibytes(r.PendingBytes), r.Refused, r.Panics)
 		fmt.Fprintf(&b, "  behind  %s to compact; %d flushes, %d compactions\n", mebibytes(r.CompactionDebt), r.Flushes, r.Compactions)
-		fmt.Fprintf(&b, "  memory  %d objects awake, %s of cache (%s of reads hit it), %s of memtables\n", r.Awake, mebibytes(r.CacheBytes), share(r.CacheHits, r.CacheMisses), mebibytes(r.MemTableBytes))
+		fmt.Fprintf(&b, "  memory  %d objects and %d keys awake, %s of cache (%s of reads hit it), %s of memtables\n", r.Awake, r.KeysAwake, mebibytes(r.CacheBytes), share(r.CacheHits, r.CacheMisses), mebibytes(r.MemTableBytes))
 	}
 	_, _ = io.WriteString(w, b.String())
 }

@@ -135,7 +135,7 @@ func (l *laws) keptSums(n *Node) {
 		namespace string
 		id        uint64
 	}
-	var is, kept = map[limitOf]sum{}, map[limitOf]sum{}
+	is, kept := map[limitOf]sum{}, map[limitOf]sum{}
 	holds, awake := false, 0
 	for _, t := range l.targets {
 		e := &l.lines.summed
