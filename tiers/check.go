@@ -203,7 +203,7 @@ func (m *Machine) decide(o *object, now limiter.Time, hits int64, d *Decision, l
 		permit = permit || p.limit.Kind == limiter.Concurrency
 		if reason, _ := p.deny(now, hits); reason != "" {
 			denied = true
-		} else if left := p.whole(); nearest == nil || left < least || left == least && p.nearer(nearest, now) {
+		} else if left := p.whole(); nearest == nil || left < least || left == least && before(p.limit, nearest.limit) {
 			nearest, least = p, left
 		}
 	}

@@ -1,7 +1,6 @@
 package tiers
 
 import (
-	"cmp"
 	"time"
 
 	"github.com/tributary-io/tributary/limiter"
@@ -160,9 +159,25 @@ func nearestOf(pools []*pool, now limiter.Time) *pool {
 // nearer says that an answer that may speak of either limit speaks of p: it has
 // less remaining here, or stands first in an order that is not that of the rules.
 func (p *pool) nearer(o *pool, now limiter.Time) bool {
-	a, b := p.limit, o.limit
-	return cmp.Or(cmp.Compare(p.remaining(now), o.remaining(now)), cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Kind, b.Kind),
-		cmp.Compare(a.ID, b.ID)) < 0
+	if left, least := p.remaining(now), o.remaining(now); left != least {
+		return left < least
+	}
+	return before(p.limit, o.limit)
+}
+
+// before is an order of limits that does not hang on how they stand in the rules.
+func before(a, b *limiter.Limit) bool {
+	switch {
+	case a.Scope != b.Scope:
+		return a.Scope < b.Scope
+	case a.Kind != b.Kind:
+		return a.Kind < b.Kind
+	case a.Burst != b.Burst:
+		return a.Burst < b.Burst
+	case a.Rate != b.Rate:
+		return a.Rate < b.Rate
+	}
+	return a.ID < b.ID
 }
 
 // remaining is what this place can admit now without asking.
