@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/rs/zerolog"
@@ -241,4 +242,49 @@ func TestBuildIsShown(t *testing.T) {
 		}
 	}
 	t.Errorf("the build is not among %d figures", len(all))
+}
+
+// TestBackupHasAnAge, of the one in the folder, whichever process made it.
+func TestBackupHasAnAge(t *testing.T) {
+	w := newTree(t, testRules(t))
+	w.startOn("global", vfs.Default)
+	name := `tributary_backup_age_seconds{place="global"}`
+	scrape(t, w.registry).is(t, name, math.Inf(1))
+	if _, err := w.client("global").Backup(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if age := scrape(t, w.registry)[name]; age < 0 || age > patience.Seconds() {
+		t.Errorf("the backup is %v s old", age)
+	}
+	w.stop("global")
+	w.startOn("global", vfs.Default)
+	if age := scrape(t, w.registry)[name]; age < 0 || math.IsInf(age, 1) {
+		t.Errorf("after a start the backup is %v s old", age)
+	}
+}
+
+// TestDroppedMessagesAreCounted: NATS drops what a subscription has no room for.
+func TestDroppedMessagesAreCounted(t *testing.T) {
+	w := newTree(t, testRules(t), "global")
+	nc := w.places["global"].cfg.Conn
+	sub, err := nc.SubscribeSync("flood")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sub.SetPendingLimits(1, -1); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		if err := nc.Publish("flood", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dropped := func() float64 { return scrape(t, w.registry)[`tributary_messages_dropped_total{place="global"}`] }
+	eventually(t, "nine messages to be dropped", func() bool { return dropped() == 9 })
+	if err := sub.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	if n := dropped(); n != 9 {
+		t.Errorf("when the subscription is gone, %v were dropped", n)
+	}
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 
 	"github.com/tributary-io/tributary/cmd/tributary/internal/demo"
@@ -72,9 +71,7 @@ func (c *DemoCmd) Run(app *App) (err error) {
 		return err
 	}
 	defer server.Shutdown()
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics, err := transport.NewMetrics(registry, app.Version)
+	registry, metrics, err := newFigures(app.Version)
 	if err != nil {
 		return err
 	}

@@ -599,3 +599,24 @@ func TestAlertsAreAboutMetricsThatExist(t *testing.T) {
 		t.Errorf("%d alerts", rules)
 	}
 }
+
+// TestFiguresOfTheProcessAreShown, by whatever runs places.
+func TestFiguresOfTheProcessAreShown(t *testing.T) {
+	registry, _, err := newFigures("0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, begin := range []string{"go_", "process_", "tributary_"} {
+		found := false
+		for _, f := range families {
+			found = found || strings.HasPrefix(f.GetName(), begin)
+		}
+		if !found {
+			t.Errorf("no figure begins with %s", begin)
+		}
+	}
+}

@@ -92,9 +92,7 @@ func (c *ServeCmd) Run(app *App) error {
 	}
 	hangups := make(chan os.Signal, 1)
 	app.outlive(hangups)
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics, err := transport.NewMetrics(registry, app.Version)
+	registry, metrics, err := newFigures(app.Version)
 	if err != nil {
 		return err
 	}
@@ -259,4 +257,12 @@ func (c *ServeCmd) welcome(app *App, specs []world.Spec, url string, l net.Liste
 		fmt.Fprintf(&b, "  nats req %s.check.%s '{\"namespace\":\"api\",\"key\":\"user-42\"}'\n", c.Prefix, leaf)
 	}
 	_, _ = fmt.Fprintln(app.Stdout, b.String())
+}
+
+// newFigures are what /metrics shows: of the places, of Go and of the process.
+func newFigures(version string) (*prometheus.Registry, *transport.Metrics, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics, err := transport.NewMetrics(registry, version)
+	return registry, metrics, err
 }
