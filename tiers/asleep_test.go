@@ -208,6 +208,52 @@ func TestOneBucketLivesThroughAllRules(t *testing.T) {
 	})
 }
 
+// TestPermitsStayOutOverAStopAndOtherRules: what was out when the place stopped
+// is out of the lowered limit, too, until its hold is over.
+func TestPermitsStayOutOverAStopAndOtherRules(t *testing.T) {
+	of := func(n int64) limiter.LimitSpec {
+		return limiter.LimitSpec{Scope: "global", Concurrency: &n, Hold: "10s"}
+	}
+	for _, test := range []struct {
+		name string
+		do   func(w *lone)
+	}{
+		{"stopped, then lowered", func(w *lone) { w.stop(); w.apply(of(20)) }},
+		{"lowered, then stopped", func(w *lone) { w.apply(of(20)); w.stop() }},
+		{"stopped, asked, and lowered", func(w *lone) { w.stop(); w.take("a", 0); w.apply(of(20)) }},
+		{"lowered, stopped, raised, lowered", func(w *lone) { w.apply(of(20)); w.stop(); w.apply(of(30)); w.apply(of(20)) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newLone(t, 100, of(40))
+			if !w.take("a", 15) {
+				t.Fatal("15 of 40 are denied")
+			}
+			test.do(w)
+			if w.take("a", 6) {
+				t.Error("15 of 20 permits are out, and 6 more are given")
+			}
+			if !w.take("a", 5) {
+				t.Error("15 of 20 permits are out, and 5 more are denied")
+			}
+			w.pass(30 * time.Second)
+			if !w.take("a", 20) {
+				t.Error("all permits have ended, and 20 of 20 are denied")
+			}
+		})
+	}
+}
+
+// take asks for permits.
+func (w *lone) take(key string, hits int64) (allowed bool) {
+	w.t.Helper()
+	d, _, err := w.m.Check(w.now, Name{"api", key}, hits, w.now, 0)
+	w.end()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return d.Allowed
+}
+
 // TestBucketThatWasFullIsFullWhenItIsAskedFirst starts a new place below the
 // root, whose parent confirms it after a time that is no whole number of
 // tokens. Before, a part of a token was taken for a whole one that the bucket

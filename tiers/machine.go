@@ -680,7 +680,11 @@ func (m *Machine) newPool(now limiter.Time, o *object, l *limiter.Limit) *pool {
 	whole.Tokens, since = m.asleepAt(limitOf{o.name.Namespace, l.ID}, l)
 	if saved != nil {
 		// However old it is, the bucket has gained since, so it is never too much.
-		whole.Tokens = max(0, min(saved.Tokens, whole.Tokens))
+		left := saved.Tokens
+		if l.Kind == limiter.Concurrency { // what was out may still be, whatever the figure is now
+			left = saved.left(l)
+		}
+		whole.Tokens = max(0, min(left, whole.Tokens))
 		m.write(p.savedKey(), nil)
 	}
 	from := max(since, m.quiet(p))

@@ -76,9 +76,9 @@ type SavedBucket struct {
 	Known  uint32 // Meta.Lost when it was written, if what is left is known: an operator's figure, or what became of it, on a disk that lost what was lent
 }
 
-// left is what is left of a budget or quota that was written down, as its limit
-// is now: what was spent when its figure was another stays spent, and may be
-// more than there is now.
+// left is what is left of a budget, quota or concurrency that was written down,
+// as its limit is now: what was spent, or out, when its figure was another is so
+// still, and may be more than there is now.
 func (b *SavedBucket) left(l *limiter.Limit) int64 {
 	if b.Burst == 0 {
 		return min(b.Tokens, l.Burst)
