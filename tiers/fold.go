@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"slices"
 	"time"
 
@@ -182,26 +183,13 @@ func (m *Machine) Forget(now limiter.Time, place Place) error {
 	return nil
 }
 
-// leave makes what a child counted this place's own.
+// leave makes what a child counted this place's own, which takes several steps.
 func (m *Machine) leave(now limiter.Time, c *child) {
 	c.unheard = nil
-	c.record = c.record.with(func(r *ChildRecord) { r.Forgotten, r.Sessions = true, nil })
+	c.record = c.record.with(func(r *ChildRecord) { r.Forgotten, r.Leaving, r.Sessions = true, true, nil })
 	m.saveChild(now, c)
 	m.lower.order = slices.DeleteFunc(m.lower.order, func(o *child) bool { return o == c })
 	m.lower.left = append(m.lower.left, c)
-	var names []Name
-	m.scan(countPrefix, "", func(k Key, _ Record) bool {
-		if name, from := parseCountKey(k); from == c.place {
-			names = append(names, name)
-		}
-		return true
-	})
-	for _, name := range names {
-		n := m.counted(m.object(now, m.space(name.Namespace), name.Key))
-		if err := m.keep(n, Total{}); err != nil {
-			m.event(EventOverflow, c.place, err.Error())
-		}
-	}
 	m.forAll(now, taskForget, func(at limiter.Time, o *object) {
 		for _, p := range o.pools {
 			for _, l := range p.lines {
@@ -212,7 +200,72 @@ func (m *Machine) leave(now limiter.Time, c *child) {
 			p.drop(at)
 		}
 	})
-	m.event(EventForgotten, c.place, fmt.Sprintf("what it counted of %d keys is kept here; its reports are refused", len(names)))
+	m.leaves(now, c)
+}
+
+// leaving is how far counts of children that were forgotten became the place's
+// own. Those of one key do so in one commit, so its total does not change, and
+// a crash amid them leaves the others for the next session.
+type leaving struct {
+	children map[Place]*child
+	after    Key          // up to this one, no record is of such a child
+	at       limiter.Time // the next step
+	keys     int          // how many were taken over
+}
+
+// leaves has the walk through the counts begin anew, for one child more.
+func (m *Machine) leaves(now limiter.Time, c *child) {
+	if m.leaving.children == nil {
+		m.leaving.children = map[Place]*child{}
+	}
+	m.leaving.children[c.place], m.leaving.after, m.leaving.at = c, "", now
+}
+
+// leaveAt is when the next counts are taken over.
+func (m *Machine) leaveAt() limiter.Time {
+	if len(m.leaving.children) == 0 {
+		return limiter.Never
+	}
+	return m.leaving.at
+}
+
+// takeOver makes some counts of forgotten children the place's own.
+func (m *Machine) takeOver(now limiter.Time) {
+	w := &m.leaving
+	var names []Name
+	records := 0
+	ended := true
+	m.scan(countPrefix, w.after, func(k Key, _ Record) bool {
+		if records == m.maxStep() {
+			ended = false
+			return false
+		}
+		records++
+		w.after = k
+		if name, from := parseCountKey(k); w.children[from] != nil && (len(names) == 0 || names[len(names)-1] != name) {
+			names = append(names, name)
+		}
+		return true
+	})
+	m.work += records
+	for _, name := range names {
+		n := m.counted(m.object(now, m.space(name.Namespace), name.Key))
+		if err := m.keep(n, Total{}); err != nil {
+			m.event(EventOverflow, m.cfg.Place, err.Error())
+		}
+	}
+	w.at = now.Add(sweepPause)
+	w.keys += len(names)
+	if !ended || m.err != nil {
+		return
+	}
+	for _, place := range slices.Sorted(maps.Keys(w.children)) {
+		c := w.children[place]
+		c.record = c.record.with(func(r *ChildRecord) { r.Leaving = false })
+		m.saveChild(now, c)
+		m.event(EventForgotten, place, fmt.Sprintf("what it counted of %d keys is kept here; its reports are refused", w.keys))
+	}
+	m.leaving = leaving{}
 }
 
 // keep makes the counts of forgotten children the place's own, at least as

@@ -411,6 +411,7 @@ func TestWindowEndsAsTheWallClockSays(t *testing.T) {
 		m.Output(0)
 	}
 	now := limiter.Time(minute) + 1
+	m.prune.at = limiter.Never         // that wakes it for another reason
 	m.SetWall(now, 10*minute+minute/2) // half of it is to come
 	d, _, out := check(now, 2, 5*minute)
 	if d.Allowed || d.RetryAfter != time.Duration(minute/2) || out.Wake < now.Add(time.Second) {

@@ -93,7 +93,9 @@ func (m *Machine) startLower() error {
 	m.lower = lower{children: map[Place]*child{}, calls: map[*child]*call{}, strangers: map[Place]string{}, lastAt: m.began - limiter.Time(time.Minute)}
 	return m.reader.Scan(childPrefix, "", func(k Key, r Record) bool {
 		c := m.addChild(Place(k[len(childPrefix):]), r.(*ChildRecord))
-		c.seenAt = m.began
+		if c.seenAt = m.began; c.record.Leaving {
+			m.leaves(m.began, c)
+		}
 		return true
 	})
 }

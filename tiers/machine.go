@@ -40,6 +40,7 @@ type Config struct {
 	MaxAwake       int           // objects kept in memory, about
 	MaxMessage     int           // bytes that a message may have; 0: [DefaultMaxMessage]
 	MaxWalk        int           // records that one report walks through, where the disk alone knows what the parent lacks; 0: [DefaultMaxWalk]
+	PruneEach      time.Duration // from one walk through the records that may mean nothing any more to the next; 0: [DefaultPruneEach]
 	MaxStep        int           // objects or records that a step looks at beside those that it is about; 0: [DefaultMaxStep]
 }
 
@@ -90,6 +91,8 @@ type Machine struct {
 	checked *space // of the last check
 	idle    lru
 	sweep   sweep
+	prune   prune
+	leaving leaving
 	work    int // objects and records that the step under way looked at beside those that it is about
 	timers  timers
 	mark    uint64
@@ -268,6 +271,7 @@ func Start(now limiter.Time, cfg Config, r Reader) (*Machine, error) {
 			m.tellSilent(now)
 		}
 	}
+	m.prune.ruled, m.prune.at = now, now.Add(m.pruneEach())
 	m.mark = m.meta.Marks
 	m.upper = newUpper(m)
 	m.startBacklog()
@@ -406,6 +410,9 @@ func (m *Machine) Output(now limiter.Time) Output {
 	if now >= m.sweepAt() {
 		m.goOn(now)
 	}
+	if now >= m.leaveAt() {
+		m.takeOver(now)
+	}
 	m.flush(now)
 	m.overflow()
 	m.sendCalls()
@@ -413,7 +420,7 @@ func (m *Machine) Output(now limiter.Time) Output {
 	m.sums.settle()
 	out := m.out
 	out.Err = m.err
-	out.Wake = min(m.timers.next(), m.upper.wake(m), m.usedAt, m.longEnds, m.holdsEnd(), m.sweepAt())
+	out.Wake = min(m.timers.next(), m.upper.wake(m), m.usedAt, m.longEnds, m.holdsEnd(), m.sweepAt(), m.prune.at, m.leaveAt())
 	if m.cfg.Place == Root && !m.judged {
 		out.Wake = min(out.Wake, m.silent)
 	}
@@ -450,6 +457,9 @@ func (m *Machine) Tick(now limiter.Time) {
 		m.work++
 		m.tickObject(now, m.current(now, o))
 		m.arm(now, o)
+	}
+	if now >= m.prune.at {
+		m.goPrune(now)
 	}
 	m.upper.tick(m, now)
 	m.forgetHolds(now)
@@ -547,7 +557,7 @@ func (m *Machine) rest(now limiter.Time, p *pool) {
 			m.save(p)
 		}
 	case p.bucket.Tokens() < p.limit.Burst:
-		m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens(), Burst: p.limit.Burst})
+		m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens(), Burst: p.limit.Burst, Fills: true})
 	}
 }
 
@@ -792,6 +802,9 @@ func (m *Machine) canSleep(o *object, now limiter.Time) bool {
 		return false
 	}
 	for _, p := range o.pools {
+		if len(p.lines) == 0 {
+			m.turn(now, p) // nothing is left to write of a window that ended
+		}
 		p.bucket.Settle(now)
 		if p.spare != nil && now < p.spareAt.Add(keepSpare) || p.permits.out > 0 || len(p.frozen) > 0 || p.unconfirmed() || p.vault.commit != 0 {
 			return false

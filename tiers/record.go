@@ -42,6 +42,7 @@ type ChildRecord struct {
 	Ended     []EndedSession // those with counts that are neither the newest nor folded, the longest known first
 	Folded    []uint64       // what the child's Meta.Folded should have
 	Forgotten bool           // its counts are kept by the place itself
+	Leaving   bool           // or are going to be: some still stand under its name
 }
 
 // ChildSession is how far a parent has a child's changes, for one of the
@@ -73,6 +74,7 @@ type SavedBucket struct {
 	Tokens int64  // below 0: so much more was spent than the limit, once lowered, allows
 	Burst  int64  // of the limit then; 0: not written by that version
 	Window int64  // of a quota: the window that it belongs to
+	Fills  bool   // it was a rate's, or a concurrency's: neither a budget's nor a quota's, and of a version that says so
 	Known  uint32 // Meta.Lost when it was written, if what is left is known: an operator's figure, or what became of it, on a disk that lost what was lent
 }
 

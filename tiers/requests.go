@@ -14,7 +14,7 @@ import (
 // are set, and time while the place was down, make nobody forget.
 //
 // Records stand in slots, each a window long. Of the newest two all are read;
-// the others are deleted, a few with each request that is remembered.
+// the others are deleted in time (prune.go).
 
 // ErrIDReused says that a request's id is another request's.
 var ErrIDReused = errors.New("this id was used for another request")
@@ -31,14 +31,10 @@ var ErrNoDedupe = errors.New("the namespace remembers no request ids")
 // MaxID is the longest id of a request, in bytes.
 const MaxID = 128
 
-// forgetEach is how many old records a request deletes, at most.
-const forgetEach = 8
-
 // slots are a namespace's in this session.
 type slots struct {
 	newest int64
 	since  limiter.Time
-	stale  bool // there may be older ones
 }
 
 func slotsKey(namespace string) Key { return windowPrefix + Key(namespace) + "/requests" }
@@ -51,14 +47,14 @@ func requestKey(namespace string, slot int64, id string) Key {
 func (m *Machine) slotsOf(now limiter.Time, s *space) *slots {
 	window := s.rule.Dedupe
 	if s.slots == nil {
-		s.slots = &slots{since: now, stale: true}
+		s.slots = &slots{since: now}
 		if r, _ := m.read(slotsKey(s.name)).(*WindowRecord); r != nil {
 			s.slots.newest = r.Begin
 		}
 	}
 	if over := now.Sub(s.slots.since); over >= window {
 		s.slots.newest += int64(min(over/window, 2))
-		s.slots.since, s.slots.stale = now, true
+		s.slots.since = now
 		m.write(slotsKey(s.name), &WindowRecord{Begin: s.slots.newest})
 	}
 	return s.slots
@@ -89,27 +85,13 @@ func (m *Machine) remembered(now limiter.Time, s *space, id string, key string, 
 
 // remember writes down what a request did.
 func (m *Machine) remember(now limiter.Time, s *space, id string, r *RequestRecord) {
-	at := m.slotsOf(now, s)
 	r.Session = m.cfg.Session
-	k := requestKey(s.name, at.newest, id)
+	k := requestKey(s.name, m.slotsOf(now, s).newest, id)
 	m.write(k, r)
 	if m.answered == nil {
 		m.answered = map[Key]*RequestRecord{}
 	}
 	m.answered[k] = r
-	if !at.stale {
-		return
-	}
-	oldest, n := requestKey(s.name, at.newest-1, ""), 0
-	m.scan(requestPrefix+Key(s.name)+"/", "", func(k Key, _ Record) bool {
-		if k >= oldest || n == forgetEach {
-			return false
-		}
-		m.write(k, nil)
-		n++
-		return true
-	})
-	at.stale = n == forgetEach
 }
 
 // CheckID is Check for a request with an id. What it decides may leave only

@@ -155,7 +155,7 @@ func (m *Machine) rulesOf(now limiter.Time, r *Report, a *Ack) {
 // back its owner lends it only when what it lent before has ended.
 func (m *Machine) adopt(now limiter.Time, rules *limiter.Rules, version uint64) {
 	old, again := m.rules, m.newest > m.version
-	m.rules, m.version = rules, version
+	m.rules, m.version, m.prune.ruled = rules, version, now
 	if before := m.meta.Lease; m.followLease(now) != before {
 		m.write(metaKey, m.saved())
 	}
@@ -318,7 +318,11 @@ type limitOf struct {
 
 // quiet is until when an owner lends nothing of a limit, nor fills it.
 func (m *Machine) quiet(p *pool) limiter.Time {
-	if a := m.asleep[limitOf{p.object.name.Namespace, p.limit.ID}]; a != nil {
+	return m.quietOf(limitOf{p.object.name.Namespace, p.limit.ID})
+}
+
+func (m *Machine) quietOf(of limitOf) limiter.Time {
+	if a := m.asleep[of]; a != nil {
 		return max(m.silent, a.quiet)
 	}
 	return m.silent

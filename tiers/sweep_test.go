@@ -366,6 +366,23 @@ func TestNoStepGrowsWithTheKeys(t *testing.T) {
 	if saved != crowdKeys {
 		t.Errorf("%d buckets are written down, want %d", saved, crowdKeys)
 	}
+	c.cut = true
+	c.pass(4 * time.Second)
+	c.closely()
+	c.step(c.root, "forget", func() {
+		if err := c.root.Forget(c.now, "eu"); err != nil {
+			t.Error(err)
+		}
+	})
+	c.watch = 4000 // a step for each few records
+	c.pass(4 * time.Second)
+	c.settled()
+	if kept := c.root.disk.records[countKey(Name{"votes", "7"}, "")]; c.root.leaveAt() != limiter.Never || kept == nil {
+		t.Error("not all that the leaf counted is kept")
+	}
+	if n := c.root.lower.children["eu"].lines; n != 0 {
+		t.Errorf("%d lines are lent to a place that left", n)
+	}
 	t.Log("the most in one step: ", c.did)
 }
 

@@ -423,7 +423,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a clean stop does not write what buckets hold",
-		edits:   []edit{{"tiers/machine.go", "m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens(), Burst: p.limit.Burst})", ""}},
+		edits:   []edit{{"tiers/machine.go", "m.write(p.savedKey(), &SavedBucket{Tokens: p.bucket.Tokens(), Burst: p.limit.Burst, Fills: true})", ""}},
 		test:    "tiers/sim TestGoodStopReturnsShares",
 	},
 	{

@@ -87,7 +87,7 @@ func (n *Node) Start() {
 	if w.laws != nil {
 		cfg.MaxMessage = w.laws.maxMessage(n)
 		cfg.MaxAwake, cfg.MaxWalk = w.laws.maxAwake, min(w.laws.maxAwake, tiers.DefaultMaxWalk)
-		cfg.MaxStep = 1
+		cfg.MaxStep, cfg.PruneEach = 1, time.Second
 	}
 	p := &process{node: n, session: cfg.Session}
 	n.proc = p

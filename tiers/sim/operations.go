@@ -271,6 +271,9 @@ func (l *laws) refunded(n *Node, t *target, asked, refunded int64, windows []int
 		o.settle(l.world.now)
 		switch o.limit.Kind {
 		case limiter.Quota:
+			if windows[i] == 0 { // the key lacked what concerned all of them, and was brought up to date
+				windows[i] = l.windows(n, t)[i]
+			}
 			w := o.window(windows[i])
 			w.spent = max(0, w.spent-refunded) // it may have been reset since
 		case limiter.Budget:

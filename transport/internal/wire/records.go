@@ -29,7 +29,7 @@ func AppendRecord(b []byte, r tiers.Record) ([]byte, error) {
 		}
 	case *tiers.ChildRecord:
 		m = &Child{
-			Number: r.Number, Folded: r.Folded, Forgotten: r.Forgotten,
+			Number: r.Number, Folded: r.Folded, Forgotten: r.Forgotten, Leaving: r.Leaving,
 			Sessions: each(r.Sessions, func(s tiers.ChildSession) *ChildSession {
 				return &ChildSession{Session: s.Session, Number: s.Number, Acked: s.Acked}
 			}),
@@ -38,7 +38,7 @@ func AppendRecord(b []byte, r tiers.Record) ([]byte, error) {
 			}),
 		}
 	case *tiers.SavedBucket:
-		m = &SavedBucket{Tokens: r.Tokens, Burst: r.Burst, Window: r.Window, Known: r.Known}
+		m = &SavedBucket{Tokens: r.Tokens, Burst: r.Burst, Window: r.Window, Known: r.Known, Fills: r.Fills}
 	case *tiers.RulesRecord:
 		rules, err := fromRules(r)
 		if err != nil {
@@ -121,7 +121,7 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 			return nil, err
 		}
 		return &tiers.ChildRecord{
-			Number: c.Number, Folded: c.Folded, Forgotten: c.Forgotten,
+			Number: c.Number, Folded: c.Folded, Forgotten: c.Forgotten, Leaving: c.Leaving,
 			Sessions: each(c.Sessions, func(s *ChildSession) tiers.ChildSession {
 				return tiers.ChildSession{Session: s.Session, Number: s.Number, Acked: s.Acked}
 			}),
@@ -140,7 +140,7 @@ func ParseRecord(k tiers.Key, data []byte) (tiers.Record, error) {
 		if err := parse(&b); err != nil {
 			return nil, err
 		}
-		return &tiers.SavedBucket{Tokens: b.Tokens, Burst: b.Burst, Window: b.Window, Known: b.Known}, nil
+		return &tiers.SavedBucket{Tokens: b.Tokens, Burst: b.Burst, Window: b.Window, Known: b.Known, Fills: b.Fills}, nil
 	case "rules":
 		var r RulesRecord
 		if err := parse(&r); err != nil {

@@ -1938,6 +1938,7 @@ type Child struct {
 	Folded        []uint64               `protobuf:"fixed64,3,rep,packed,name=folded,proto3" json:"folded,omitempty"`
 	Forgotten     bool                   `protobuf:"varint,4,opt,name=forgotten,proto3" json:"forgotten,omitempty"`
 	Ended         []*EndedSession        `protobuf:"bytes,5,rep,name=ended,proto3" json:"ended,omitempty"`
+	Leaving       bool                   `protobuf:"varint,6,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2005,6 +2006,13 @@ func (x *Child) GetEnded() []*EndedSession {
 		return x.Ended
 	}
 	return nil
+}
+
+func (x *Child) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
 }
 
 type EndedSession struct {
@@ -2193,6 +2201,7 @@ type SavedBucket struct {
 	Window        int64                  `protobuf:"zigzag64,2,opt,name=window,proto3" json:"window,omitempty"` // Unix s
 	Known         uint32                 `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`     // once a bool
 	Burst         int64                  `protobuf:"varint,4,opt,name=burst,proto3" json:"burst,omitempty"`     // of the limit then; 0: not known
+	Fills         bool                   `protobuf:"varint,5,opt,name=fills,proto3" json:"fills,omitempty"`     // a rate's or a concurrency's; false: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2253,6 +2262,13 @@ func (x *SavedBucket) GetBurst() int64 {
 		return x.Burst
 	}
 	return 0
+}
+
+func (x *SavedBucket) GetFills() bool {
+	if x != nil {
+		return x.Fills
+	}
+	return false
 }
 
 // Also in an Ack.
@@ -2842,13 +2858,14 @@ const file_wire_proto_rawDesc = "" +
 	"\x04keys\x18\x01 \x01(\x04R\x04keys\x12\x14\n" +
 	"\x05lacks\x18\x02 \x01(\x04R\x05lacks\x12\x14\n" +
 	"\x05acked\x18\x03 \x01(\x04R\x05acked\x12\x12\n" +
-	"\x04mark\x18\x04 \x01(\x04R\x04mark\"\xc3\x01\n" +
+	"\x04mark\x18\x04 \x01(\x04R\x04mark\"\xdd\x01\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x128\n" +
 	"\bsessions\x18\x02 \x03(\v2\x1c.tributary.wire.ChildSessionR\bsessions\x12\x16\n" +
 	"\x06folded\x18\x03 \x03(\x06R\x06folded\x12\x1c\n" +
 	"\tforgotten\x18\x04 \x01(\bR\tforgotten\x122\n" +
-	"\x05ended\x18\x05 \x03(\v2\x1c.tributary.wire.EndedSessionR\x05ended\":\n" +
+	"\x05ended\x18\x05 \x03(\v2\x1c.tributary.wire.EndedSessionR\x05ended\x12\x18\n" +
+	"\aleaving\x18\x06 \x01(\bR\aleaving\":\n" +
 	"\fEndedSession\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x10\n" +
 	"\x03for\x18\x02 \x01(\x03R\x03for\"V\n" +
@@ -2860,12 +2877,13 @@ const file_wire_proto_rawDesc = "" +
 	"\x04mark\x18\x01 \x01(\x04R\x04mark\x12*\n" +
 	"\x05pairs\x18\x02 \x03(\v2\x14.tributary.wire.PairR\x05pairs\x12-\n" +
 	"\x06folded\x18\x03 \x01(\v2\x15.tributary.wire.TotalR\x06folded\x12)\n" +
-	"\x04kept\x18\x04 \x01(\v2\x15.tributary.wire.TotalR\x04kept\"i\n" +
+	"\x04kept\x18\x04 \x01(\v2\x15.tributary.wire.TotalR\x04kept\"\x7f\n" +
 	"\vSavedBucket\x12\x16\n" +
 	"\x06tokens\x18\x01 \x01(\x03R\x06tokens\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\x12R\x06window\x12\x14\n" +
 	"\x05known\x18\x03 \x01(\rR\x05known\x12\x14\n" +
-	"\x05burst\x18\x04 \x01(\x03R\x05burst\"q\n" +
+	"\x05burst\x18\x04 \x01(\x03R\x05burst\x12\x14\n" +
+	"\x05fills\x18\x05 \x01(\bR\x05fills\"q\n" +
 	"\vRulesRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04spec\x18\x03 \x01(\fR\x04spec\x12.\n" +
