@@ -186,6 +186,21 @@ var mutants = []mutant{
 		test:    "tiers TestLeasesThatChildrenKnow",
 	},
 	{
+		mistake: "what is left of an open window is deleted",
+		edits:   []edit{{"tiers/prune.go", "return saved.Window < m.calendarOf", "return saved.Window <= m.calendarOf"}},
+		test:    "tiers TestEndedWindowsLeaveTheDisk",
+	},
+	{
+		mistake: "a saved bucket is deleted before it is full",
+		edits:   []edit{{"tiers/prune.go", "return now >= from && b.Tokens() == l.Burst", "return now >= from"}},
+		test:    "tiers TestSavedBucketsLeaveTheDiskWhenTheyAreFull",
+	},
+	{
+		mistake: "a place that crashed amid a forgetting never goes on with it",
+		edits:   []edit{{"tiers/lower.go", "c.seenAt = m.began; c.record.Leaving {", "c.seenAt = m.began; false {"}},
+		test:    "tiers TestForgettingGoesOnAfterACrash",
+	},
+	{
 		mistake: "a key is used before it follows the rules that its place follows", quick: true,
 		edits: []edit{
 			{"tiers/machine.go", "return m.current(now, o)", "return o"},
