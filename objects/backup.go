@@ -1,7 +1,6 @@
 package objects
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -20,7 +19,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/go-json-experiment/json"
 )
 
 // Backups.
@@ -102,6 +100,18 @@ func (l *list) info() BackupInfo {
 	return i
 }
 
+// inventory returns what a store must hold that is made of the files.
+func (l *list) inventory() *inventory {
+	i := &inventory{Version: inventoryVersion, State: stateStopped}
+	for _, f := range l.Files {
+		if isTable(f.Name) {
+			f.SHA256 = ""
+		}
+		i.Files = append(i.Files, f)
+	}
+	return i
+}
+
 // backups is what a store knows of its own.
 type backups struct {
 	running sync.Mutex
@@ -164,15 +174,19 @@ func (s *Store) checkpoint(stage string, stop func() error) (made time.Time, err
 		if err := cmp.Or(stop(), s.opts.FS.RemoveAll(stage)); err != nil {
 			return made, err
 		}
+		known := s.files.now()
 		made = time.Now().UTC()
 		if err := s.unlessBroken(func() error { return checkpointTo(s.db, stage) }); err != nil {
-			return made, fmt.Errorf("checkpoint: %w", corrupt(err))
+			return made, fmt.Errorf("checkpoint: %w", opened(err))
 		}
-		if err := look(s.opts.FS, stage); err != nil {
+		if _, err := look(s.opts.FS, stage); err != nil {
 			if try == stageTries || !errors.Is(err, ErrCorrupt) {
 				return made, fmt.Errorf("the checkpoint is torn: %w", err)
 			}
 			continue
+		}
+		if err := known.checkCopy(s.opts.FS, stage); err != nil {
+			return made, err
 		}
 		db, _, err := openReadOnly(s.opts.FS, stage, s.opts.CacheBytes, nil)
 		if err == nil {
@@ -252,6 +266,7 @@ func (w *backupWriter) open(store string) error {
 	if err := makeDir(w.fs, files); err != nil {
 		return fmt.Errorf("the folder cannot be made: %w", err)
 	}
+	closeFolder(w.fs, w.dir)
 	if w.lock, err = w.fs.Lock(w.fs.PathJoin(w.dir, backupLock)); err != nil {
 		return fmt.Errorf("another backup is being made there, or the folder cannot be written: %w", err)
 	}
@@ -342,7 +357,7 @@ func (w *backupWriter) write(stage string, l list) (info BackupInfo, err error) 
 
 // file brings one file into the backup, unless it is there.
 func (w *backupWriter) file(from, name string) (listFile, error) {
-	table := strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")
+	table := isTable(name)
 	w.known.mu.Lock()
 	f, hashed := w.known.hashes[name]
 	w.known.mu.Unlock()
@@ -440,51 +455,17 @@ func pour(fs vfs.FS, from string, dst io.Writer, stop func() error) (n int64, su
 
 // replace makes l the folder's list, in one step.
 func (w *backupWriter) replace(l *list) error {
-	data, err := json.Marshal(l, json.Deterministic(true))
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256(data)
-	data = fmt.Appendf(data, "\n%x\n", sum)
-	path := w.fs.PathJoin(w.dir, backupList)
-	f, err := w.fs.Create(path+".tmp", "objects-backup")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := w.fs.Rename(path+".tmp", path); err != nil {
-		return err
-	}
-	return syncDir(w.fs, w.dir)
+	return writeSealed(w.fs, w.fs.PathJoin(w.dir, backupList), l)
 }
 
 // readList reads and checks what BACKUP says.
 func readList(fs vfs.FS, dir string) (*list, error) {
 	path := fs.PathJoin(dir, backupList)
-	f, err := fs.Open(path)
-	if isNotExist(err) {
+	var l list
+	if err := readSealed(fs, path, &l); isNotExist(err) {
 		return nil, fmt.Errorf("%w: there is no %s", ErrNoStore, path)
 	} else if err != nil {
 		return nil, err
-	}
-	data, err := io.ReadAll(f)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
-	body, sum, _ := bytes.Cut(data, []byte("\n"))
-	want := sha256.Sum256(body)
-	if string(sum) != fmt.Sprintf("%x\n", want) {
-		return nil, fmt.Errorf("%w: %s is not as it was written", ErrCorrupt, path)
-	}
-	var l list
-	if err := json.Unmarshal(body, &l); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, path, err)
 	}
 	if l.Version != backupVersion {
 		return nil, fmt.Errorf("%w: %s has version %d, and this program knows %d; use the program that wrote it", ErrFormat, path, l.Version, backupVersion)
@@ -510,8 +491,8 @@ type FolderOptions struct {
 }
 
 func (o FolderOptions) withDefaults() FolderOptions {
-	if o.FS == nil {
-		o.FS = vfs.Default
+	if o.FS == nil || o.FS == vfs.Default {
+		o.FS = disk
 	}
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
@@ -556,7 +537,7 @@ func Restore(ctx context.Context, backup, dir string, o FolderOptions) (info Bac
 			p.Done += f.Size
 			o.Progress(p)
 		}
-		if err := syncDir(fs, tmp); err != nil {
+		if err := writeSealed(fs, fs.PathJoin(tmp, inventoryFile), l.inventory()); err != nil { // which syncs the folder
 			return err
 		}
 		s, err := Open(tmp, Options{FS: fs, CacheBytes: o.CacheBytes, MinFreeBytes: -1})
@@ -599,7 +580,7 @@ func restoreFile(ctx context.Context, fs vfs.FS, f *listFile, from, to string) e
 
 // buildFolder makes a store's folder beside its place, and puts it there in one step.
 func buildFolder(fs vfs.FS, dir string, build func(tmp string) error) (err error) {
-	if fs == vfs.Default {
+	if fs == disk {
 		if dir, err = filepath.Abs(dir); err != nil {
 			return err
 		}

@@ -99,5 +99,5 @@
 // # Where to read on
 //
 // commit.go explains the protocol of commits and the output gate, turn.go an object's turn, calls.go cycles, scheduler.go
-// alarms, keys.go what is on disk.
+// alarms, keys.go what is on disk, inventory.go how a store knows that its files are all there.
 package objects

@@ -1,6 +1,8 @@
 package objects
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -23,11 +25,13 @@ import (
 //   - Pebble names the manifest that is to be used from now on, by creating a marker file. The folder is synced before,
 //     because else a crash may keep the marker and not the manifest, and the folder could never be opened again
 //     (cockroachdb/pebble#5825, fixed by #5915, after v2.1.7).
+//   - Pebble synced its manifest: the store's inventory says so before Pebble goes by it (inventory.go).
 //   - Pebble was abandoned: reads fail, and whoever would change something sleeps for ever. Failing would not do:
 //     flushes are repeated without end.
 type fenceFS struct {
 	vfs.FS
 	guard *guard
+	files *keeper
 }
 
 func (f *fenceFS) Unwrap() vfs.FS { return f.FS }
@@ -83,10 +87,16 @@ func (f *fenceFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 		}
 	}
 	file, err := f.FS.Create(name, c)
-	if file, err = f.opened(file, name, err); err == nil && isLogFile(name) {
-		file.(*fenceFile).zeroes = &zeroes{}
+	if file, err = f.opened(file, name, err); err != nil {
+		return nil, err
 	}
-	return file, err
+	switch base := f.PathBase(name); {
+	case isLogFile(name):
+		file.(*fenceFile).zeroes = &zeroes{}
+	case isManifest(base) && !isStaged(name):
+		file.(*fenceFile).manifest = &running{name: base, hash: sha256.New()}
+	}
+	return file, nil
 }
 
 func (f *fenceFS) syncDir(name string) error {
@@ -165,7 +175,8 @@ type fenceFile struct {
 	log bool
 	dir bool
 
-	zeroes *zeroes // of a log that is new; nil: of others
+	zeroes   *zeroes  // of a log that is new; nil: of others
+	manifest *running // of a manifest; nil: of others
 }
 
 // zeroes are written into a new log ahead of its records, so that a sync of a few of them changes nothing but their
@@ -227,6 +238,9 @@ func (f *fenceFile) Write(p []byte) (int, error) {
 		f.zeroes.ahead(f.File, len(p))
 	}
 	n, err := f.File.Write(p)
+	if f.manifest != nil {
+		f.manifest.wrote(p[:n])
+	}
 	return n, f.wrote(err)
 }
 
@@ -252,6 +266,9 @@ func (f *fenceFile) Sync() error {
 	if err != nil && f.dir {
 		f.fs.guard.breakDown(fmt.Errorf("a folder cannot be synced: %w", err))
 		select {}
+	}
+	if m := f.manifest; m != nil && err == nil {
+		err = f.fs.files.synced(m.name, m.size, hex.EncodeToString(m.hash.Sum(nil)))
 	}
 	return f.wrote(err)
 }

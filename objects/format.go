@@ -5,13 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"path"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // Format is the version of what this package writes: the encoding of keys (keys.go). Open upgrades an older store, and
@@ -59,7 +56,8 @@ func (f *formats) check(text string) (int, error) {
 }
 
 // startFormat reads what the store says of itself, and upgrades an older one; a new one it marks as ours.
-func (s *Store) startFormat() error {
+// holds says that it must say something.
+func (s *Store) startFormat(holds bool) error {
 	f := &knownFormats
 	if s.opts.formats != nil {
 		f = s.opts.formats
@@ -67,6 +65,9 @@ func (s *Store) startFormat() error {
 	text, found, err := getRuntime(s.db, formatKey)
 	if err != nil {
 		return err
+	}
+	if !found && holds {
+		return errNoFormat
 	}
 	if !found {
 		return s.startNew(f)
@@ -101,6 +102,8 @@ func (s *Store) startFormat() error {
 	_, s.mark.restored, err = getRuntime(s.db, restoredKey)
 	return err
 }
+
+var errNoFormat = fmt.Errorf("%w: the store does not say its format, so what it held is not there", ErrCorrupt)
 
 // startNew marks an empty folder as a store of ours.
 func (s *Store) startNew(f *formats) error {
@@ -145,74 +148,6 @@ func (s *Store) commitAlone(b *pebble.Batch, key, value string) error {
 		return err
 	}
 	return b.SyncWait()
-}
-
-// checkFolder refuses what Pebble would take for an empty folder although it holds a store's files: a lost marker must
-// not become a new store, which would remove them. It also removes what an interrupted backup left.
-func (s *Store) checkFolder() error {
-	fs := s.opts.FS
-	if _, err := fs.Stat(fs.PathJoin(s.dir, backupList)); err == nil {
-		return fmt.Errorf("%w: the folder holds a backup; restore that to another folder, and open the other", ErrFormat)
-	}
-	if err := fs.RemoveAll(fs.PathJoin(s.dir, stageFolder)); err != nil {
-		return fmt.Errorf("remove what an interrupted backup left: %w", err)
-	}
-	err := look(fs, s.dir)
-	if errors.Is(err, ErrNoStore) {
-		return nil
-	}
-	return err
-}
-
-// Exists reports whether the folder holds a store, or what is left of one: then with an error that wraps ErrCorrupt.
-// It changes nothing.
-func Exists(fs vfs.FS, dir string) (bool, error) {
-	if fs == nil {
-		fs = vfs.Default
-	}
-	err := look(fs, dir)
-	switch {
-	case errors.Is(err, ErrNoStore):
-		return false, nil
-	case err != nil:
-		return errors.Is(err, ErrCorrupt), fmt.Errorf("objects: %s: %w", dir, err)
-	}
-	return true, nil
-}
-
-// look says what is wrong with a folder, without opening it: ErrNoStore, or ErrCorrupt.
-func look(fs vfs.FS, dir string) error {
-	names, err := fs.List(dir)
-	if isNotExist(err) {
-		return ErrNoStore
-	} else if err != nil {
-		return err
-	}
-	desc, err := pebble.Peek(dir, fs)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	if desc.Exists {
-		if _, err := fs.Stat(desc.ManifestFilename); isNotExist(err) {
-			return fmt.Errorf("%w: %s is missing, which lists the others", ErrCorrupt, desc.ManifestFilename)
-		}
-		return checkLogs(fs, dir, desc.ManifestFilename)
-	}
-	for _, name := range names {
-		// Pebble makes the marker before the first of these; a crash in the first Open may leave a manifest alone.
-		if slices.Contains([]string{".sst", ".blob", ".log"}, path.Ext(name)) {
-			return fmt.Errorf("%w: the folder holds %s, but no marker.manifest file that says which files count", ErrCorrupt, name)
-		}
-	}
-	return ErrNoStore
-}
-
-// opened makes what Pebble says of a store that does not open ErrCorrupt, if files are damaged or missing.
-func opened(err error) error {
-	if isNotExist(err) {
-		return fmt.Errorf("%w: a file is missing: %w", ErrCorrupt, err)
-	}
-	return corrupt(err)
 }
 
 // corrupt makes Pebble's errors of damaged files ErrCorrupt.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // ImportOptions are what Import takes. The zero value is good.
@@ -94,11 +92,7 @@ func (im *importer) merge(in io.Reader, dir string) error {
 
 func (im *importer) into(dir string, r *lineReader) (err error) {
 	im.info.Store, im.info.Made = r.header.Store, r.header.Made
-	o := Options{CacheBytes: im.o.CacheBytes, Memory: 1, importing: true}
-	if im.o.FS != vfs.Default {
-		o.FS = im.o.FS
-	}
-	s, err := Open(dir, o)
+	s, err := Open(dir, Options{FS: im.o.FS, CacheBytes: im.o.CacheBytes, Memory: 1, importing: true})
 	if err != nil {
 		return err
 	}

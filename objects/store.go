@@ -23,6 +23,7 @@ type Store struct {
 	db     *pebble.DB
 	lock   *pebble.Lock
 	guard  *guard
+	files  *keeper
 	commit *committer
 	space  space
 	alarms *scheduler
@@ -49,7 +50,7 @@ type Store struct {
 // ErrFormat if another version of this package wrote it.
 func Open(dir string, o Options) (*Store, error) {
 	s := &Store{opts: o.withDefaults()}
-	if o.FS == nil {
+	if s.opts.FS == disk {
 		abs, err := filepath.Abs(dir)
 		if err != nil {
 			return nil, fmt.Errorf("objects: open %s: %w", dir, err)
@@ -58,7 +59,11 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	s.dir = dir
 	s.guard = newGuard(&s.opts.Events)
+	s.files = &keeper{fs: s.opts.FS, dir: dir, guard: s.guard}
 	if err := s.open(); err != nil {
+		if isFull(err) {
+			err = fmt.Errorf("%w: a store needs a little room to start: make some (%w)", ErrFull, err)
+		}
 		return nil, fmt.Errorf("objects: open %s: %w", dir, err)
 	}
 	s.space = space{
@@ -91,11 +96,13 @@ func (s *Store) open() (err error) {
 			err = errors.Join(err, s.release())
 		}
 	}()
-	if err := s.checkFolder(); err != nil {
+	closeFolder(fs, s.dir)
+	holds, err := s.checkFolder()
+	if err != nil {
 		return err
 	}
 	po := &pebble.Options{
-		FS:                          &fenceFS{fs, s.guard},
+		FS:                          &fenceFS{fs, s.guard, s.files},
 		Logger:                      s.guard,
 		EventListener:               s.guard.listener(),
 		FormatMajorVersion:          pebble.FormatNewest,
@@ -110,18 +117,26 @@ func (s *Store) open() (err error) {
 	if s.db, err = s.guard.openPebble(s.dir, po); err != nil {
 		return opened(err)
 	}
-	if err := s.startFormat(); err != nil {
+	if err := s.startFormat(holds); err != nil {
 		return corrupt(err)
+	}
+	if err := s.files.opened(); err != nil {
+		return err
 	}
 	return s.guard.broke()
 }
 
-// release gives up what open took.
+// release gives up what open took. If all went well, the inventory then has all files; where it cannot be written, the
+// store opens next as it does after a crash.
 func (s *Store) release() error {
 	var err error
 	if s.db != nil && !s.guard.gone.Load() {
 		err = s.guard.attempt(s.db.Close)
 	}
+	if s.commit != nil && err == nil && s.Err() == nil {
+		_ = s.files.stopped()
+	}
+	s.files.end()
 	return errors.Join(err, s.lock.Close())
 }
 
@@ -141,7 +156,7 @@ func makeDir(fs vfs.FS, dir string) error {
 			break
 		}
 	}
-	if err := fs.MkdirAll(dir, 0o755); err != nil {
+	if err := fs.MkdirAll(dir, folderMode); err != nil {
 		return err
 	}
 	for _, p := range parents {

@@ -140,7 +140,7 @@ func (v *verifier) backup() error {
 }
 
 func (v *verifier) store() (err error) {
-	if err := look(v.FS, v.dir); errors.Is(err, ErrNoStore) {
+	if _, err := look(v.FS, v.dir); errors.Is(err, ErrNoStore) {
 		return err // and no lock's file is left there
 	}
 	lock, err := pebble.LockDirectory(v.dir, v.FS)
@@ -148,7 +148,7 @@ func (v *verifier) store() (err error) {
 		return lockError(err)
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	if err := look(v.FS, v.dir); errors.Is(err, ErrCorrupt) {
+	if _, err := look(v.FS, v.dir); errors.Is(err, ErrCorrupt) {
 		v.problem("", "%v", err)
 		return nil
 	} else if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -92,6 +93,9 @@ func (c *ServeCmd) Run(app *App) error {
 	}
 	hangups := make(chan os.Signal, 1)
 	app.outlive(hangups)
+	for _, what := range lacks(runtime.GOOS) {
+		app.Log.Warn().Msg(what)
+	}
 	registry, metrics, err := newFigures(app.Version)
 	if err != nil {
 		return err
@@ -152,6 +156,8 @@ func (c *ServeCmd) advise(err error) error {
 		return fmt.Errorf("%w: stop the process that serves this place, or give this one another folder than --data %s", err, c.Data)
 	case errors.Is(err, objects.ErrCorrupt):
 		return fmt.Errorf("%w: see 'tributary verify --data %s', and 'tributary restore' a backup to another folder", err, c.Data)
+	case errors.Is(err, objects.ErrFull):
+		return err // which says what to do
 	case file:
 		return fmt.Errorf("%w: give --data a folder that this user may write, or may make; %s is none", err, c.Data)
 	}
