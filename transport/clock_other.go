@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !darwin
 
 package transport
 
@@ -6,6 +6,5 @@ import "time"
 
 var processStart = time.Now()
 
-// boottime is the monotonic time: on other systems than Linux it may stand
-// still while the machine sleeps.
+// boottime is Go's monotonic time. On Windows that goes on while the machine sleeps; elsewhere it may stand still.
 func boottime() int64 { return int64(time.Since(processStart)) }

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/tributary-io/tributary/objects"
@@ -239,11 +238,4 @@ func sizeOf(dir string) (mib float64, err error) {
 		return err
 	})
 	return mib, err
-}
-
-// CPUTime is what this process used.
-func CPUTime() time.Duration {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // fails for no process
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
