@@ -518,7 +518,12 @@ func (m *Machine) Reset(now limiter.Time, name Name) error {
 	if s == nil || s.rule == nil {
 		return ErrUnknownNamespace
 	}
-	o := m.object(now, s, name.Key)
+	o := s.objects[name.Key]
+	if o == nil {
+		o = m.object(now, s, name.Key)
+	}
+	m.idle.touch(o)
+	m.catchUp(o)
 	owned := false
 	for _, p := range o.pools {
 		if !p.owner {
@@ -540,16 +545,14 @@ func (m *Machine) Reset(now limiter.Time, name Name) error {
 			m.save(p)
 		}
 	}
+	m.decideAll(o, now) // when all are whole: what waits spends from none before
+	for _, p := range o.pools {
+		m.balance(now, p, nil)
+	}
+	m.arm(now, o)
 	if !owned {
 		return ErrNotOwner
 	}
-	m.decideAll(o, now) // when all are whole: what waits spends from none before
-	for _, p := range o.pools {
-		if p.owner {
-			m.balance(now, p, nil)
-		}
-	}
-	m.arm(now, o)
 	return nil
 }
 

@@ -117,3 +117,32 @@ func TestResetOfABudgetIsTheWholeAgain(t *testing.T) {
 		t.Errorf("after a reset %d are there, and %d are owed", p.bucket.Tokens(), p.debt)
 	}
 }
+
+// TestResetComesBeforeWhatWaits: a check that waits while the parent confirms
+// the place spends of what the reset filled, and not of what was there before
+// as well.
+func TestResetComesBeforeWhatWaits(t *testing.T) {
+	rules := oneLimit(t, limiter.LimitSpec{Scope: "city", Rate: "1/h", Burst: new(int64(1))})
+	m, err := Start(1, Config{
+		Place: "eu.de.berlin", Partitions: 1, Leaf: true, Rules: rules, Session: 1,
+		Heartbeat: DefaultHeartbeat, ReportInterval: DefaultReportInterval, MaxAwake: DefaultMaxAwake,
+	}, memory{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Read(memory{})
+	name := Name{"api", "a"}
+	if _, decided, err := m.Check(1, name, 1, limiter.Time(time.Minute), 7); decided || err != nil {
+		t.Fatalf("a check of a place that nobody has confirmed: %v, %v", decided, err)
+	}
+	m.judge(2, 1)
+	if err := m.Reset(2, name); err != nil {
+		t.Fatal(err)
+	}
+	if d := m.Output(2).Decided; len(d) != 1 || !d[0].Decision.Allowed {
+		t.Errorf("the check that waited: %+v", d)
+	}
+	if d, _, err := m.Check(3, name, 1, 3, 8); d.Allowed || err != nil {
+		t.Errorf("another check of the one token that the reset filled: %+v, %v", d, err)
+	}
+}

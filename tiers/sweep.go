@@ -128,9 +128,23 @@ func (m *Machine) sweepAt() limiter.Time {
 // is in no list any more, and stays as it was: a pool of it may still be waited
 // for, in a report that is under way.
 func (m *Machine) current(now limiter.Time, o *object) *object {
+	if m.catchUp(o) && !m.closing { // else nothing more happens
+		m.decideAll(o, now)
+		for _, p := range o.pools {
+			m.balance(now, p, nil)
+			p.check()
+		}
+		m.arm(now, o)
+	}
+	return o
+}
+
+// catchUp does the same, but for what follows from it: the caller decides the
+// checks that wait. It says whether there was something to do.
+func (m *Machine) catchUp(o *object) bool {
 	s := &m.sweep
 	if o.swept == s.given || o.asleep {
-		return o
+		return false
 	}
 	after := o.swept
 	o.swept = s.given
@@ -142,19 +156,11 @@ func (m *Machine) current(now limiter.Time, o *object) *object {
 			t.do(t.at, o)
 		}
 	}
-	if !m.closing { // else nothing more happens
-		m.decideAll(o, now)
-		for _, p := range o.pools {
-			m.balance(now, p, nil)
-			p.check()
-		}
-		m.arm(now, o)
-	}
 	if m.swept() {
 		s.tasks = nil
 		m.upper.hurry = m.upper.hurry || m.upper.stopping // goodbye
 	}
-	return o
+	return true
 }
 
 // look has every object see what is due, and which checks can be decided.
