@@ -413,7 +413,10 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "an owner's bucket fills while it is silent",
-		edits:   []edit{{"tiers/machine.go", "l.Whole(), max(m.began, quiet)", "l.Whole(), m.began"}},
+		edits: []edit{
+			{"tiers/asleep.go", "return 0, max(m.began, m.silent)", "return 0, m.began"},
+			{"tiers/machine.go", "from := max(since, m.quiet(p))", "from := since"},
+		},
 	},
 	{
 		mistake: "an owner is not silent after a crash",
@@ -421,7 +424,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a bucket is full after a crash",
-		edits:   []edit{{"tiers/machine.go", "case !m.intact || quiet > m.silent:", "case false:"}},
+		edits:   []edit{{"tiers/asleep.go", "return 0, max(m.began, m.silent)", "return l.Burst, m.began"}},
 	},
 	{
 		mistake: "a disk that was lost or set back is believed",
