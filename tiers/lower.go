@@ -295,7 +295,7 @@ func (m *Machine) saveProgress(now limiter.Time, c *child, s ChildSession) {
 // mergeCounts takes the totals of a report, and hands back what is known of
 // the child's other sessions.
 func (m *Machine) mergeCounts(now limiter.Time, c *child, r *Report, a *Ack) {
-	keep := m.lower.room / 2 // for lines
+	keep := max(0, m.lower.room-room(listSize(c.record.Folded))) / 2 // for lines
 	for _, entry := range r.Counts {
 		n := m.counted(m.object(now, m.space(entry.Name.Namespace), entry.Name.Key))
 		s := n.source(c.place)

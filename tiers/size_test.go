@@ -232,3 +232,24 @@ func TestNeedsMessageGrowsWithItsLists(t *testing.T) {
 		t.Errorf("with 1000 folded sessions of a child it needs %d", n)
 	}
 }
+
+// TestPairsAreHandedBackBesideALongList: an answer with what NeedsMessage says
+// has room for both, and for lines.
+func TestPairsAreHandedBackBesideALongList(t *testing.T) {
+	disk := memory{countKey(Name{"votes", "alice"}, "eu"): &CountRecord{Mark: 1, Pairs: []Pair{{1 << 40, Total{1, 0}}}}}
+	m := start(t, disk, Root, false, 2)
+	folded := make([]uint64, 2*maxFolded)
+	for i := range folded {
+		folded[i] = uint64(i + 1)
+	}
+	m.addChild("eu", &ChildRecord{Folded: folded})
+	m.SetMaxMessage(m.NeedsMessage())
+	a := m.Reported(1, &Report{
+		Child: "eu", Session: 1 << 50, Number: 1, Sequence: 1, To: 1, Hash: m.rules.Hash, Rules: m.version,
+		Counts: []Count{{Name: Name{"votes", "alice"}, Pairs: []Pair{{1 << 50, Total{1, 0}}}, First: true}},
+		Lines:  []LineReport{{Name: Name{"api", longKey(1)}, Limit: m.rules.Rule("api").Limits[0].ID, Demand: Demand{Now: 1, Weight: 1}}},
+	})
+	if a == nil || a.MorePairs || a.MoreLines || len(a.Pairs) != 1 || len(a.Folded) != len(folded) || a.Acked != 1 || a.Size() > m.NeedsMessage() {
+		t.Errorf("more pairs %v, more lines %v, %d pairs, %d folded, %d bytes of %d", a.MorePairs, a.MoreLines, len(a.Pairs), len(a.Folded), a.Size(), m.NeedsMessage())
+	}
+}

@@ -249,7 +249,13 @@ func (s *ObjectService) pass(req micro.Request, kind string, to tiers.Place) {
 	switch {
 	case err == nil:
 		relayed := &nats.Msg{Subject: req.Reply(), Header: reply.Header, Data: reply.Data}
-		s.sent(kind, OutcomePassed, s.nc.PublishMsg(relayed))
+		switch err := s.nc.PublishMsg(relayed); {
+		case errors.Is(err, nats.ErrMaxPayload): // the server here takes less than the one there
+			s.answer(req, kind, nil, ErrInternal.Errorf("the request was done at %s, but its answer of %d bytes is more than the %d that the "+
+				"NATS server of %s takes: ask %s, or raise max_payload", to, len(reply.Data), s.nc.MaxPayload(), s.cfg.Place, to))
+		default:
+			s.sent(kind, OutcomePassed, err)
+		}
 	case errors.Is(err, nats.ErrNoResponders):
 		s.answer(req, kind, nil, ErrNoResponders.Errorf("the object is at %s, and nobody listens on %s", to, msg.Subject).After(time.Second))
 	default:

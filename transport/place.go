@@ -279,11 +279,14 @@ func (p *Place) refusals() (all []refusal) {
 	if len(deaf) == 0 {
 		all = append(all, refusal{refusedListen, "", false})
 	}
+	all = append(all, refusal{refusedMessage, "", p.link.refused.size.now() != ""})
+	if p.cfg.Place == tiers.Root { // it reports to nobody
+		return all
+	}
 	reason, _ := p.refusal()
 	return append(all,
 		refusal{refusedReport, p.link.upSubject(), reason == refusedReport},
-		refusal{refusedParent, "", reason == refusedParent},
-		refusal{refusedMessage, "", p.link.refused.size.now() != ""})
+		refusal{refusedParent, "", reason == refusedParent})
 }
 
 func (p *Place) refusal() (reason, why string) {

@@ -193,6 +193,7 @@ func (r *refusals) close() { r.once.Do(func() { close(r.stop) }) }
 
 // unready is why the place cannot work; "": it can.
 func (r *refusals) unready() string {
+	r.sized() // what a place needs grows with its lists
 	if deaf := r.deafTo(); len(deaf) > 0 {
 		return fmt.Sprintf("NATS forbids this place to listen on %s: let its user subscribe there", strings.Join(deaf, ", "))
 	}

@@ -22,6 +22,7 @@ func RedactURLs(urls string) string {
 		s = strings.TrimSpace(s)
 		u, err := parseURL(s)
 		switch {
+		case s == "":
 		case err != nil:
 			list[i] = hidden
 		case u.User != nil:
@@ -29,15 +30,21 @@ func RedactURLs(urls string) string {
 			if _, has := u.User.Password(); has {
 				user = url.User(u.User.Username()).String() + ":" + hidden
 			}
-			list[i] = user + "@" + u.Host + u.EscapedPath()
-			if strings.Contains(s, "://") {
-				list[i] = u.Scheme + "://" + list[i]
-			}
+			list[i] = shortURL(s, u, user+"@")
 		default:
-			list[i] = s
+			list[i] = shortURL(s, u, "")
 		}
 	}
 	return strings.Join(list, ",")
+}
+
+// shortURL is a URL as it was written, but for who connects, and without what follows its path.
+func shortURL(s string, u *url.URL, who string) string {
+	who += u.Host + u.EscapedPath()
+	if strings.Contains(s, "://") {
+		return u.Scheme + "://" + who
+	}
+	return who
 }
 
 var errURL = errors.New("write nats://HOST:PORT or tls://USER:PASSWORD@HOST:PORT, and of characters such as @ : / ? # , % in a user's name or a password their codes, such as %40 for @")
@@ -48,7 +55,7 @@ func parseURL(s string) (*url.URL, error) {
 		s = "nats://" + s
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || strings.Contains(u.Path, "@") {
+	if err != nil || u.Host == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") { // a password with a / ? or # in it
 		return nil, errURL
 	}
 	return u, nil
@@ -58,7 +65,11 @@ func parseURL(s string) (*url.URL, error) {
 func checkURLs(urls string) error {
 	list := strings.Split(urls, ",")
 	for i, s := range list {
-		if _, err := parseURL(strings.TrimSpace(s)); err != nil {
+		s = strings.TrimSpace(s)
+		if s == "" && len(list) > 1 {
+			continue // so does nats.go
+		}
+		if _, err := parseURL(s); err != nil {
 			return fmt.Errorf("server %d of %d in --nats has no URL that can be read: %w", i+1, len(list), err)
 		}
 	}
