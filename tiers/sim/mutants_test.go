@@ -210,7 +210,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a key refills by its old figures until its place comes to it",
-		edits:   []edit{{"tiers/sweep.go", "t.do(t.at, o)", "t.do(now, o)"}},
+		edits:   []edit{{"tiers/sweep.go", "t.do(t.at, o)", "t.do(t.at.Add(time.Minute), o)"}},
 		test:    "tiers TestKeyIsBroughtUpBeforeItIsUsed",
 	},
 	{
@@ -371,7 +371,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a parent renews what the report does not name",
-		edits: []edit{{"tiers/lower.go", "c.reported, c.seenAt", `for _, o := range m.objects() {
+		edits: []edit{{"tiers/lower.go", "c.reported, c.seenAt", `for o := m.idle.first; o != nil; o = o.links[byUse].next {
 		for _, p := range o.pools {
 			for _, l := range p.lines {
 				if l.child == c && l.session == r.Session {
@@ -384,7 +384,7 @@ var mutants = []mutant{
 	},
 	{
 		mistake: "a child renews what the answer does not name",
-		edits: []edit{{"tiers/upper.go", "m.seen(r, a)", `for _, o := range m.objects() {
+		edits: []edit{{"tiers/upper.go", "m.seen(r, a)", `for o := m.idle.first; o != nil; o = o.links[byUse].next {
 		for _, p := range o.pools {
 			p.held.expires = max(p.held.expires, u.builtAt.Add(m.lease()))
 		}
