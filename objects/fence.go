@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -237,10 +238,13 @@ func (f *fenceFile) Write(p []byte) (int, error) {
 	if f.zeroes != nil {
 		f.zeroes.ahead(f.File, len(p))
 	}
-	n, err := f.File.Write(p)
-	if f.manifest != nil {
-		f.manifest.wrote(p[:n])
+	if f.manifest == nil {
+		n, err := f.File.Write(p)
+		return n, f.wrote(err)
 	}
+	was := slices.Clone(p) // a vfs.File may change what it is given to write
+	n, err := f.File.Write(p)
+	f.manifest.wrote(was[:n])
 	return n, f.wrote(err)
 }
 

@@ -1,6 +1,8 @@
 package objects
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -161,5 +163,33 @@ func TestEveryCutAndFlipIsFoundOrHarmless(t *testing.T) {
 				t.Errorf("stopped=%v: the store has no %s, but %v", stopped, kind, names)
 			}
 		}
+	}
+}
+
+// manglingFile changes what it is given to write, as a vfs.File may.
+type manglingFile struct{ vfs.File }
+
+func (f manglingFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	clear(p)
+	return n, err
+}
+
+// TestInventoryHasWhatWasGivenToWrite: the hash of a manifest is of what Pebble wrote, whatever the file system makes of
+// its buffer.
+func TestInventoryHasWhatWasGivenToWrite(t *testing.T) {
+	fs := vfs.NewMem()
+	file, err := fs.Create("MANIFEST-000001", "")
+	must(t, err)
+	manifest := &running{name: "MANIFEST-000001", hash: sha256.New()}
+	f := &fenceFile{File: manglingFile{file}, fs: &fenceFS{FS: fs, guard: &guard{}}, manifest: manifest}
+	for _, text := range []string{"the first edit, ", "and another"} {
+		_, err := f.Write([]byte(text))
+		must(t, err)
+	}
+	want, err := hashOf(fs, "MANIFEST-000001", manifest.size)
+	must(t, err)
+	if got := hex.EncodeToString(manifest.hash.Sum(nil)); got != want {
+		t.Errorf("the hash is %s, and the file's is %s", got, want)
 	}
 }
