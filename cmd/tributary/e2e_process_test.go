@@ -327,7 +327,7 @@ func (c *cluster) serveWith(data string, flags []string, places ...string) *proc
 	return p
 }
 
-// ready waits until places that a process has just begun to serve answer.
+// ready waits until places that a process has just begun to serve answer clients and operators.
 func (c *cluster) ready(p *process, places ...string) {
 	c.t.Helper()
 	for _, place := range places {
@@ -336,6 +336,10 @@ func (c *cluster) ready(p *process, places ...string) {
 				c.t.Fatalf("%s ended: %s", p.name, p.stderr.String())
 			}
 			_, known := c.total(place, "alice")
+			if known { // and operators, whose verbs a place listens to last
+				_, err := c.client(place).Rules(c.t.Context())
+				known = err == nil
+			}
 			return known
 		})
 	}
