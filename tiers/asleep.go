@@ -21,9 +21,15 @@ import (
 // comes back empty, as of then. That it left is written down at once: after a
 // crash the rules do not say any more that it was there.
 
-// maxLeftLimits is how many limits that left the rules are remembered. One of those
-// before is taken for a new one if it comes back.
-const maxLeftLimits = 10_000
+const (
+	// maxLeftLimits is how many limits that left the rules are remembered although
+	// they would be whole again by now, and how many are written down while the
+	// place runs, with each block of marks. One of those before is taken for a
+	// new one if it comes back.
+	maxLeftLimits = 1000
+	// maxLeftInUse bounds all others: more than rules can have.
+	maxLeftInUse = 2 * limiter.MaxNamespaces * limiter.MaxLimits
+)
 
 // An asleep is a limit as a key has it that is not in memory, where that is
 // not simply full.
@@ -32,6 +38,25 @@ type asleep struct {
 	since  limiter.Time
 	quiet  limiter.Time // the owner lends nothing of it before: it left the rules
 	left   bool         // it is not in the rules
+	whole  limiter.Time // where it left: a key has all of it then
+}
+
+// leave makes a limit one that left the rules, of which a key has nothing before
+// an instant.
+func leave(at limiter.Time, l *limiter.Limit) *asleep {
+	a := &asleep{
+		bucket: limiter.NewBucket(l.Period, limiter.Share{Capacity: l.Burst, Rate: l.Rate}, at),
+		since:  at, quiet: at, left: true, whole: at.Add(lenderLease(l.Hold)),
+	}
+	a.fills(at)
+	return a
+}
+
+// fills notes when the bucket of a rate that is as of an instant is full.
+func (a *asleep) fills(at limiter.Time) {
+	if wait, ok := a.bucket.Wait(a.bucket.Capacity()); ok {
+		a.whole = at.Add(wait)
+	}
 }
 
 // An AsleepRecord is an asleep on disk. What it holds is as of a clean stop.
@@ -66,10 +91,7 @@ func (m *Machine) changeFigures(now, quiet limiter.Time, was, is *limiter.Rule) 
 			switch {
 			case !m.owns(l):
 			case stays == nil:
-				m.asleep[of] = &asleep{
-					bucket: limiter.NewBucket(l.Period, limiter.Share{Capacity: l.Burst, Rate: l.Rate}, quiet),
-					since:  quiet, quiet: quiet, left: true,
-				}
+				m.asleep[of] = leave(quiet, l)
 			case l.Kind == limiter.Rate && m.asleep[of] == nil && (stays.Burst != l.Burst || stays.Rate != l.Rate):
 				tokens, since := m.asleepAt(of, l)
 				m.asleep[of] = &asleep{bucket: limiter.NewBucket(l.Period, limiter.Share{Tokens: tokens, Capacity: l.Burst, Rate: l.Rate}, since), since: since}
@@ -103,7 +125,7 @@ func (m *Machine) changeAllFigures(now, quiet limiter.Time, old *limiter.Rules) 
 			m.changeFigures(now, quiet, nil, m.rules.Rule(name))
 		}
 	}
-	m.forgetLeft()
+	m.forgetLeft(now)
 	if left := m.asleepRecords(now, false); !slices.Equal(left, m.meta.Asleep) {
 		m.meta.Asleep = left
 		m.write(metaKey, m.saved())
@@ -148,24 +170,43 @@ func (m *Machine) leftUntil(now limiter.Time) bool {
 	return false
 }
 
-// forgetLeft bounds what is remembered of limits that left the rules.
-func (m *Machine) forgetLeft() {
-	left := slices.SortedFunc(maps.Keys(m.asleep), compareLimits)
-	left = slices.DeleteFunc(left, func(of limitOf) bool { return !m.asleep[of].left })
-	if len(left) <= maxLeftLimits {
-		return
+// leftLimits are those that left the rules, the longest ago first.
+func (m *Machine) leftLimits() []limitOf {
+	var left []limitOf
+	for of, a := range m.asleep {
+		if a.left {
+			left = append(left, of)
+		}
 	}
-	slices.SortStableFunc(left, func(a, b limitOf) int { return cmp.Compare(m.asleep[a].since, m.asleep[b].since) })
-	for _, of := range left[:len(left)-maxLeftLimits] {
-		delete(m.asleep, of)
+	slices.SortFunc(left, func(a, b limitOf) int {
+		return cmp.Or(cmp.Compare(m.asleep[a].since, m.asleep[b].since), compareLimits(a, b))
+	})
+	return left
+}
+
+// forgetLeft bounds what is remembered of limits that left the rules. Where rules
+// are taken back soon, all that they took away is still known.
+func (m *Machine) forgetLeft(now limiter.Time) {
+	left := m.leftLimits()
+	for i, of := range left {
+		if n := len(left) - i; n > maxLeftInUse || n > maxLeftLimits && m.asleep[of].whole <= now {
+			delete(m.asleep, of)
+		}
 	}
 }
 
 // asleepRecords are what is written down: limits that left the rules, and at a
 // clean stop those in the rules that are not full.
 func (m *Machine) asleepRecords(now limiter.Time, stop bool) []AsleepRecord {
+	keys := m.leftLimits()
+	if stop {
+		keys = slices.Collect(maps.Keys(m.asleep))
+	} else if n := len(keys); n > maxLeftLimits {
+		keys = keys[n-maxLeftLimits:]
+	}
+	slices.SortFunc(keys, compareLimits)
 	var all []AsleepRecord
-	for _, of := range slices.SortedFunc(maps.Keys(m.asleep), compareLimits) {
+	for _, of := range keys {
 		a := m.asleep[of]
 		b := a.bucket
 		b.Settle(now)
@@ -173,7 +214,7 @@ func (m *Machine) asleepRecords(now limiter.Time, stop bool) []AsleepRecord {
 		if !stop {
 			s.Tokens = 0
 		}
-		if a.left || stop && s.Tokens < s.Capacity {
+		if a.left || s.Tokens < s.Capacity {
 			all = append(all, AsleepRecord{of.namespace, of.id, s.Tokens, s.Capacity, s.Rate, a.left})
 		}
 	}
@@ -192,7 +233,9 @@ func (m *Machine) readAsleep() {
 		if s.Tokens < 0 || s.Rate < 0 || s.Tokens > s.Capacity {
 			continue // not written by this program
 		}
-		m.asleep[limitOf{r.Namespace, r.Limit}] = &asleep{bucket: limiter.NewBucket(limiter.RatePeriod, s, since), since: since, left: r.Left}
+		a := &asleep{bucket: limiter.NewBucket(limiter.RatePeriod, s, since), since: since, left: r.Left, whole: since.Add(lenderLease(limiter.MaxHold))}
+		a.fills(since)
+		m.asleep[limitOf{r.Namespace, r.Limit}] = a
 	}
 	m.meta.Asleep = m.asleepRecords(m.began, false) // what the stop wrote is of no more use
 }

@@ -174,6 +174,48 @@ func TestRaisedCapacityComesEmpty(t *testing.T) {
 	}
 }
 
+// TestRulesThatAreTakenBackGiveNothing applies rules that lack thousands of
+// limits, and takes that back at once: what was spent of any of them is spent.
+func TestRulesThatAreTakenBackGiveNothing(t *testing.T) {
+	const namespaces = 3 * maxLeftLimits
+	spec := limiter.Spec{Namespaces: map[string]limiter.NamespaceSpec{}}
+	name := func(i int) Name { return Name{fmt.Sprintf("n%d", i), "a"} }
+	for i := range namespaces {
+		spec.Namespaces[name(i).Namespace] = limiter.NamespaceSpec{Limits: []limiter.LimitSpec{{Scope: "global", Rate: "1/h", Burst: new(int64(5))}}}
+	}
+	rules, err := limiter.Compile(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &lone{t: t, disk: memory{}, now: 1, awake: DefaultMaxAwake, rules: rules}
+	w.start()
+	admitted := func() (n int) {
+		for i := range namespaces {
+			d, _, err := w.m.Check(w.now, name(i), 5, w.now, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Allowed {
+				n++
+			}
+		}
+		w.end()
+		return n
+	}
+	if n := admitted(); n != namespaces {
+		t.Fatalf("%d of %d checks of what is whole are admitted", n, namespaces)
+	}
+	for _, rules := range []*limiter.Rules{oneLimit(t), rules} {
+		if _, err := w.m.Apply(w.now, rules); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Second)
+	}
+	if n := admitted(); n != 0 {
+		t.Errorf("%d limits that left the rules for a second are whole again", n)
+	}
+}
+
 // TestOneBucketLivesThroughAllRules does anything in any order.
 func TestOneBucketLivesThroughAllRules(t *testing.T) {
 	limit := rapid.Custom(func(t *rapid.T) limiter.LimitSpec {
