@@ -56,6 +56,39 @@ func TestReturnToAnEarlierLender(t *testing.T) {
 	}
 }
 
+// TestKeyThatSleptIsToldOnce: a key leaves memory while a report that says
+// nothing of its demand is under way, and that report is lost. The key is in
+// memory again and is lent something: what was reported before does not say that
+// it left the line.
+func TestKeyThatSleptIsToldOnce(t *testing.T) {
+	m, r := joinedCity(t)
+	m.Acknowledged(2, answer(m, r))
+	r = m.Output(2).Report
+	user, limit := Name{"api", "user"}, m.rules.Rule("api").Limits[0].ID
+	now := limiter.Time(time.Hour)
+	was := m.object(now, m.spaces["api"], user.Key)
+	m.tell(was.pools[0]) // it has no demand to tell of
+	m.Acknowledged(now, answer(m, r))
+	if r = m.Output(now).Report; r == nil || len(r.Lines) != 1 {
+		t.Fatalf("the report is %+v", r)
+	}
+	m.cfg.MaxAwake = 1
+	m.object(now, m.spaces["a"], "other")
+	if m.Output(now); !was.asleep {
+		t.Fatal("the key is in memory")
+	}
+	m.cfg.MaxAwake = DefaultMaxAwake
+	p := m.object(now, m.spaces["api"], user.Key).pools[0]
+	m.Failed(now, r.Sequence)
+	m.granted(now, Grant{Name: user, Limit: limit, Line: 1, Lent: limiter.Share{Tokens: 10, Capacity: 10, Rate: 1}, Lease: DefaultLease})
+	m.tell(p)
+	now = now.Add(time.Minute)
+	r = m.Output(now).Report
+	if r == nil || len(r.Lines) != 1 || r.Lines[0].Line != 1 {
+		t.Errorf("the report of line 1 is %+v", r)
+	}
+}
+
 // TestLineOfANewLender: a parent that started again lends on a line with the
 // number of the one that is held. It is another line: what was held is void,
 // and what is lent is there from the first token. Where the one before answers

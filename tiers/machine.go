@@ -785,6 +785,7 @@ func (m *Machine) sleep(now limiter.Time) {
 		}
 		m.timers.remove(o)
 		for _, p := range o.pools {
+			p.leave()
 			m.sums.leave(p)
 		}
 		o.asleep = true

@@ -20,7 +20,7 @@ type pool struct {
 	limit   *limiter.Limit
 	owner   bool
 	own     limiter.Share // at the owner: capacity and rate in force, lent out or not; above the limit while a lowered one comes back
-	gone    bool          // it left the rules
+	gone    bool          // it is none of its key any more: its limit left the rules, or the key left memory
 	sum     *limitSum     // that it is a part of
 	touched bool          // since the sums were settled
 	debt    int64         // of a durable limit that was lowered: tokens that are to vanish as they come back
@@ -225,7 +225,9 @@ func (l *line) close() {
 	l.keep, l.called = Keep{All: true}, false
 }
 
-// leave is called when the limit left the rules.
+// leave is called when the limit left the rules, or the key left memory. A report
+// that is under way may still have the pool. It is not told again: the key may be
+// in memory once more, with other pools, and a line of those be taken for left.
 func (p *pool) leave() {
 	p.due, p.gone = false, true
 	for _, l := range p.lines {

@@ -459,6 +459,9 @@ func (m *Machine) Acknowledged(now limiter.Time, a *Ack) {
 		m.granted(now, g)
 	}
 	for i, p := range pools {
+		if p.gone {
+			continue
+		}
 		if a.MoreLines && !slices.ContainsFunc(a.Lines, r.Lines[i].answeredBy) {
 			m.tell(p)
 		}

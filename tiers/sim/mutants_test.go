@@ -445,6 +445,11 @@ var mutants = []mutant{
 		test:    "tiers/sim TestGoodStopReturnsShares",
 	},
 	{
+		mistake: "a key that left memory is told of beside itself",
+		test:    "tiers TestKeyThatSleptIsToldOnce",
+		edits:   []edit{{"tiers/machine.go", "\t\t\tp.leave()\n", ""}},
+	},
+	{
 		mistake: "capacity that a limit is raised by comes full",
 		edits:   []edit{{"tiers/rules.go", "	more.Tokens = 0\n	if l.Kind == limiter.Concurrency {", "	more.Tokens = more.Capacity\n	if l.Kind == limiter.Concurrency {"}},
 	},
