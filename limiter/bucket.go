@@ -150,15 +150,6 @@ func (b *Bucket) Tokens() int64 { return b.tokens }
 // Capacity returns the most tokens that it can hold.
 func (b *Bucket) Capacity() int64 { return b.capacity }
 
-// Room returns how many whole tokens still fit, as of when it was last
-// settled.
-func (b *Bucket) Room() int64 {
-	if b.fraction > 0 {
-		return b.capacity - b.tokens - 1
-	}
-	return b.capacity - b.tokens
-}
-
 // Add settles the bucket and adds s to it. Tokens beyond the capacity are
 // lost.
 func (b *Bucket) Add(now Time, s Share) {

@@ -44,12 +44,15 @@ type asleep struct {
 // leave makes a limit one that left the rules, of which a key has nothing before
 // an instant.
 func leave(at limiter.Time, l *limiter.Limit) *asleep {
-	a := &asleep{
-		bucket: limiter.NewBucket(l.Period, limiter.Share{Capacity: l.Burst, Rate: l.Rate}, at),
-		since:  at, quiet: at, left: true, whole: at.Add(lenderLease(l.Hold)),
-	}
+	a := newAsleep(l, 0, at)
+	a.quiet, a.left, a.whole = at, true, at.Add(lenderLease(l.Hold))
 	a.fills(at)
 	return a
+}
+
+// newAsleep makes a limit of which a key has so many tokens at an instant.
+func newAsleep(l *limiter.Limit, tokens int64, since limiter.Time) *asleep {
+	return &asleep{bucket: limiter.NewBucket(l.Period, limiter.Share{Tokens: tokens, Capacity: l.Burst, Rate: l.Rate}, since), since: since}
 }
 
 // fills notes when the bucket of a rate that is as of an instant is full.
@@ -74,11 +77,14 @@ func (m *Machine) asleepAt(of limitOf, l *limiter.Limit) (tokens int64, since li
 	switch a := m.asleep[of]; {
 	case a != nil:
 		return min(a.bucket.Tokens(), l.Burst), a.since
-	case m.intact || !m.judged && m.promises():
+	case m.promising():
 		return l.Burst, m.began
 	}
 	return 0, max(m.began, m.silent)
 }
+
+// promising says that the store is to be believed, or may turn out to be.
+func (m *Machine) promising() bool { return m.intact || !m.judged && m.promises() }
 
 // changeFigures takes the limits of a namespace whose rule takes the place of
 // another; either may be nil. Those that leave the rules are not lent before
@@ -94,7 +100,7 @@ func (m *Machine) changeFigures(now, quiet limiter.Time, was, is *limiter.Rule) 
 				m.asleep[of] = leave(quiet, l)
 			case l.Kind == limiter.Rate && m.asleep[of] == nil && (stays.Burst != l.Burst || stays.Rate != l.Rate):
 				tokens, since := m.asleepAt(of, l)
-				m.asleep[of] = &asleep{bucket: limiter.NewBucket(l.Period, limiter.Share{Tokens: tokens, Capacity: l.Burst, Rate: l.Rate}, since), since: since}
+				m.asleep[of] = newAsleep(l, tokens, since)
 			}
 		}
 	}
@@ -105,10 +111,9 @@ func (m *Machine) changeFigures(now, quiet limiter.Time, was, is *limiter.Rule) 
 			switch a := m.asleep[of]; {
 			case a != nil:
 				a.become(now, l)
-			case m.owns(l) && was.Limit(l.ID) == nil && !m.intact && (m.judged || !m.promises()):
+			case m.owns(l) && was.Limit(l.ID) == nil && !m.promising():
 				// It is new, or was once in rules that this disk does not know: empty, and as of now.
-				since := max(now, m.silent)
-				m.asleep[of] = &asleep{bucket: limiter.NewBucket(l.Period, limiter.Share{Capacity: l.Burst, Rate: l.Rate}, since), since: since}
+				m.asleep[of] = newAsleep(l, 0, max(now, m.silent))
 			}
 		}
 	}

@@ -470,7 +470,7 @@ var mutants = []mutant{
 	{
 		mistake: "a promise is not what is left of a bucket that was full",
 		test:    "tiers TestBucketThatWasFullIsFullWhenItIsAskedFirst",
-		edits:   []edit{{"tiers/pool.go", "p.bucket = *p.promised", "p.bucket.Add(now, limiter.Share{Tokens: p.bucket.Room()})"}},
+		edits:   []edit{{"tiers/pool.go", "p.bucket = *p.promised", "_ = p.promised"}},
 	},
 	{
 		mistake: "a quota's windows go back with the wall clock",
